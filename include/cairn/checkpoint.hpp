@@ -1,0 +1,139 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cairn/comm.hpp"
+#include "cairn/export.hpp"
+#include "cairn/manifest.hpp"
+#include "cairn/tensor_view.hpp"
+
+namespace cairn {
+
+/// How bytes move between memory and the container.
+enum class EngineKind : std::uint8_t {
+  direct,  ///< each rank reads and writes its own extents with POSIX calls
+  mpio,    ///< parallel HDF5: MPI-IO driver, collective metadata
+};
+/// Errors: usage.
+CAIRN_EXPORT EngineKind engine_from_string(std::string_view name);
+CAIRN_EXPORT std::string_view to_string(EngineKind engine);
+
+/// Data transfer mode of the mpio engine.
+enum class Transfer : std::uint8_t { collective, independent };
+
+/// The steps of the save protocol (docs/design.md), in order.
+enum class SaveStep : std::uint8_t { agree, layout, preflight, move, durable, commit, publish };
+CAIRN_EXPORT std::string_view to_string(SaveStep step);
+
+/// Where a save is. Within `move`, `bytes_done` of this rank's `bytes_total` are written.
+struct SaveProgress {
+  SaveStep step = SaveStep::agree;
+  std::uint64_t bytes_done = 0;
+  std::uint64_t bytes_total = 0;
+};
+
+struct SaveOptions {
+  EngineKind engine = EngineKind::direct;
+  Transfer transfer = Transfer::collective;
+  /// fsync data, metadata and directory before the checkpoint is published.
+  bool durable = true;
+  /// Called on the calling thread of each rank as the save advances. Must not communicate.
+  std::function<void(const SaveProgress&)> progress;
+};
+
+/// What one rank contributes to a checkpoint. Only read; must stay alive and unchanged during the save.
+struct StateView {
+  std::vector<TensorView> tensors;
+  /// Bytes that belong to this rank alone, by name (for example "rng"). The names must be the same on
+  /// all ranks, the sizes need not.
+  std::map<std::string, std::vector<std::byte>> rank_blobs;
+  /// JSON documents by name; rank 0's are written. "topology" and "provenance" are added by cairn.
+  std::map<std::string, std::string> documents;
+  std::uint64_t step = 0;
+};
+
+/// Saves checkpoints of one training run. Keeps the layout of the last structure, so that the second
+/// and later saves of equal names, dtypes, shapes and placements move bytes and nothing else.
+class CAIRN_EXPORT Saver {
+ public:
+  /// Local. `comm` must outlive the Saver.
+  Saver(const Comm& comm, SaveOptions options);
+  ~Saver();
+  Saver(Saver&&) noexcept;
+  Saver& operator=(Saver&&) noexcept;
+
+  /// Writes `state` to `target`, replacing it atomically, and moves the `last` link beside it.
+  /// Collective. On return the checkpoint is published (and durable, unless switched off); on Error no
+  /// reader will ever take the attempt for a checkpoint, and what `target` held before is unharmed.
+  /// Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
+  void save(const std::filesystem::path& target, const StateView& state);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Reads the table of the checkpoint `path` on rank 0 and gives it to all ranks. Collective.
+/// Verifies the digests of everything but the tensors. Errors: not_found, corrupt, unsupported, io.
+CAIRN_EXPORT Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path);
+/// The same for one process. Local.
+CAIRN_EXPORT Manifest open_checkpoint(const std::filesystem::path& path);
+
+struct LoadOptions {
+  EngineKind engine = EngineKind::direct;
+  Transfer transfer = Transfer::collective;
+  /// Check the digests of the tensors before the first byte of `targets` changes.
+  bool verify = true;
+};
+
+/// Fills `targets`, this rank's pieces of any tensors, at any placement. Collective.
+/// Every piece must fit the checkpoint's dtype and global shape. All checks, digests included, pass on
+/// all ranks before any target changes. Errors: not_found, mismatch, corrupt, io, timeout.
+CAIRN_EXPORT void load_tensors(const Comm& comm, const Manifest& manifest,
+                               std::span<const MutableTensorView> targets,
+                               const LoadOptions& options = {});
+
+/// This rank's blob as it was saved by the same rank of a job of the same size; nothing where the
+/// checkpoint has no such blob or was saved by another number of ranks. Collective.
+CAIRN_EXPORT std::optional<std::vector<std::byte>> load_rank_blob(const Comm& comm,
+                                                                  const Manifest& manifest,
+                                                                  const std::string& name);
+
+/// One damaged part of a checkpoint.
+struct Defect {
+  std::string tensor;  ///< empty: not in a tensor's data
+  Box box;             ///< the damaged part of the tensor, or flat range
+  int writer = -1;     ///< the rank that wrote it
+  std::string text;
+};
+
+struct VerifyReport {
+  std::uint64_t tensors = 0;
+  std::uint64_t extents = 0;
+  std::uint64_t bytes = 0;  ///< bytes whose digest was checked
+  std::vector<Defect> defects;
+};
+
+/// Checks the digests of the named tensors (all when empty), sharing the work. The report is the same on
+/// all ranks. Collective. Errors: not_found, io, timeout; damage is reported, not thrown.
+CAIRN_EXPORT VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
+                                         const std::vector<std::string>& names = {});
+
+/// The file name of a step's checkpoint, "step-00001000.h5".
+CAIRN_EXPORT std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir,
+                                                   std::uint64_t step);
+/// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by file
+/// names, dates or the `last` link alone. Local.
+CAIRN_EXPORT std::optional<std::filesystem::path> newest_checkpoint(
+    const std::filesystem::path& run_dir);
+
+}  // namespace cairn

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cairn/comm.hpp"
+#include "cairn/config.hpp"
+#include "cairn/context.hpp"
+#include "cairn/export.hpp"
+#include "cairn/placement.hpp"
+
+namespace torch::nn {
+class Module;
+}
+namespace torch::optim {
+class LRScheduler;
+class Optimizer;
+}  // namespace torch::optim
+
+namespace cairn {
+
+/// Where this rank's `tensor` lies in the global one. `name` is the tensor's name in the checkpoint:
+/// `model/<fqn>` or `optimizer/<parameter fqn>/<slot>`. Called for every tensor at every save and load;
+/// the answer may differ between ranks only in the box. `tensor` may be empty.
+using PlacementPolicy = std::function<Placement(const std::string& name, const at::Tensor& tensor)>;
+
+/// A learning-rate scheduler of the user's own, saved and restored beside the optimizer.
+class CAIRN_EXPORT Scheduler {
+ public:
+  virtual ~Scheduler();
+  /// JSON text. Local; rank 0's is saved.
+  virtual std::string state() const = 0;
+  /// Takes what state() gave. Local; called on every rank.
+  virtual void load(const std::string& state) = 0;
+};
+
+/// Either kind of scheduler; made implicitly. Lifetime: that of the call it is passed to.
+class CAIRN_EXPORT SchedulerRef {
+ public:
+  SchedulerRef(torch::optim::LRScheduler& scheduler) : torch_(&scheduler) {}  // NOLINT
+  SchedulerRef(Scheduler& scheduler) : own_(&scheduler) {}                    // NOLINT
+
+  torch::optim::LRScheduler* torch_scheduler() const { return torch_; }
+  Scheduler* own_scheduler() const { return own_; }
+
+ private:
+  torch::optim::LRScheduler* torch_ = nullptr;
+  Scheduler* own_ = nullptr;
+};
+
+/// A tensor that the optimizer steps, under the name of the model's parameter it belongs to.
+struct NamedTensor {
+  std::string name;
+  at::Tensor tensor;
+};
+
+struct ManagerOptions {
+  /// Absent: every tensor is replicated.
+  PlacementPolicy placement;
+  /// The optimizer's parameters by name, where they are not the model's own (for example flat ZeRO
+  /// shards). Absent: the optimizer's parameters are found among the model's by identity.
+  std::vector<NamedTensor> optimizer_parameters;
+  /// Deadline of every wait for another rank.
+  std::chrono::milliseconds deadline = Comm::kDefaultDeadline;
+  /// Observer of a save; see SaveOptions::progress.
+  std::function<void(const SaveProgress&)> progress;
+};
+
+/// Saves and loads the state of a trainer: module, optimizer, scheduler, progress and CPU random state.
+/// Every member but the constructor's arguments is used by all ranks together. MPI must outlive it.
+class CAIRN_EXPORT CheckpointManager {
+ public:
+  /// Collective on `comm`. Errors: usage.
+  CheckpointManager(MPI_Comm comm, Config config, ManagerOptions options = {});
+  ~CheckpointManager();
+  CheckpointManager(CheckpointManager&&) noexcept;
+  CheckpointManager& operator=(CheckpointManager&&) noexcept;
+
+  /// Writes `<save.dir>/step-<global_step>.h5` and returns its path. Collective. On return the
+  /// checkpoint is published and durable. The arguments are only read.
+  /// Errors: usage, mismatch, unsupported (an optimizer that cairn does not know), io, timeout.
+  std::filesystem::path save_checkpoint(const torch::nn::Module& model,
+                                        const CheckpointInfo& info = {});
+  std::filesystem::path save_checkpoint(const torch::nn::Module& model,
+                                        const torch::optim::Optimizer& optimizer,
+                                        const CheckpointInfo& info = {});
+  std::filesystem::path save_checkpoint(const torch::nn::Module& model,
+                                        const torch::optim::Optimizer& optimizer,
+                                        SchedulerRef scheduler, const CheckpointInfo& info = {});
+
+  /// Restores what is given from the configured source. Collective. Any number of ranks and any
+  /// placement may load what any other saved. On Error nothing that was given has changed.
+  /// Errors: usage (no source), not_found, mismatch, corrupt, unsupported, io, timeout.
+  CheckpointContext load_checkpoint(torch::nn::Module& model);
+  CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
+  CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
+                                    SchedulerRef scheduler);
+
+  /// The newest committed checkpoint of `save.dir`, the same answer on all ranks. Collective.
+  std::optional<std::filesystem::path> newest_checkpoint() const;
+
+  const Comm& comm() const;
+  const Config& config() const;
+  /// Replaces the source of later loads; every rank gives the same. Local.
+  void set_source(const LocalSource& source);
+  /// Frees the communicator. Collective; optional.
+  void close();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace cairn
