@@ -13,8 +13,39 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
+  src/base/digest.cpp
   src/base/error.cpp
-)
+  src/manifest/codec.cpp
+  src/manifest/dtype.cpp
+  src/manifest/manifest.cpp
+  src/manifest/names.cpp
+  src/manifest/placement.cpp
+  src/os/fault.cpp
+  src/os/file.cpp
+  src/mpi/agree.cpp
+  src/mpi/comm.cpp
+  src/plan/region.cpp
+  src/plan/save_plan.cpp
+  src/plan/slices.cpp
+  src/formats/hdf5/commit.cpp
+  src/formats/hdf5/container.cpp
+  src/formats/hdf5/h5.cpp
+  src/formats/hdf5/index.cpp
+  src/formats/hdf5/parallel.cpp
+  src/formats/hdf5/skeleton.cpp
+  src/transfer/direct.cpp
+  src/transfer/engine.cpp
+  src/transfer/mpio.cpp
+  src/transfer/reader.cpp
+  src/transfer/runs.cpp
+  src/checkpoint/agree_step.cpp
+  src/checkpoint/commit_step.cpp
+  src/checkpoint/layout_step.cpp
+  src/checkpoint/load.cpp
+  src/checkpoint/open.cpp
+  src/checkpoint/publish_step.cpp
+  src/checkpoint/save.cpp
+  src/checkpoint/verify.cpp
+  src/pipeline/config.cpp)
 
-set(CAIRN_TORCH_SOURCES
-)
+set(CAIRN_TORCH_SOURCES)

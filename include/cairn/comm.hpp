@@ -23,6 +23,7 @@ struct Failure {
   Errc code = Errc::internal;
   int rank = Error::kLocal;
   std::string text;
+  bool agreed = false;  ///< all ranks know it already; its text names step and rank
 };
 
 /// cairn's own communicator: a duplicate of the user's, so that messages never mix, with errors returned

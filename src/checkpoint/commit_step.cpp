@@ -1,0 +1,123 @@
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+
+#include "base/digest.hpp"
+#include "base/throw.hpp"
+#include "cairn/version.hpp"
+#include "checkpoint/steps.hpp"
+#include "formats/hdf5/commit.hpp"
+#include "formats/hdf5/index.hpp"
+#include "os/fault.hpp"
+#include "os/file.hpp"
+
+namespace cairn::detail {
+namespace {
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text;
+}
+
+/// Puts every rank's digests into the table. Ranks send them in the order of their extents in the file,
+/// which rank 0 can tell from the table alone.
+void fill_digests(std::vector<TensorEntry>& tensors,
+                  const std::vector<std::vector<std::byte>>& gathered) {
+  std::vector<std::vector<Extent*>> extents_of(gathered.size());
+  for (TensorEntry& tensor : tensors) {
+    for (Extent& extent : tensor.extents) {
+      extents_of[static_cast<std::size_t>(extent.writer)].push_back(&extent);
+    }
+  }
+  for (std::size_t rank = 0; rank < gathered.size(); ++rank) {
+    auto& extents = extents_of[rank];
+    std::stable_sort(extents.begin(), extents.end(),
+                     [](const Extent* a, const Extent* b) { return a->offset < b->offset; });
+    if (gathered[rank].size() != extents.size() * sizeof(std::uint64_t)) {
+      fail(Errc::internal, "rank {} sent {} bytes of digests for {} extents", rank,
+           gathered[rank].size(), extents.size());
+    }
+    for (std::size_t i = 0; i < extents.size(); ++i) {
+      std::uint64_t digest = 0;
+      std::memcpy(&digest, gathered[rank].data() + i * sizeof(digest), sizeof(digest));
+      extents[i]->digest = digest;
+    }
+  }
+}
+
+std::vector<std::byte> padded(const std::string& text, std::uint64_t room) {
+  std::vector<std::byte> bytes(room);
+  std::memcpy(bytes.data(), text.data(), text.size());
+  return bytes;
+}
+
+CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveLayout& layout) {
+  CommitRecord record;
+  record.info.format_version = kFormatVersion;
+  record.info.library_version = CAIRN_VERSION_STRING;
+  record.info.step = request.state.step;
+  record.info.structure = to_hex(layout.structure);
+  record.info.writers = comm.size();
+  record.info.committed_at = utc_now();
+  record.hdf5_bytes = layout.container.hdf5_bytes;
+  record.metadata_digest = layout.metadata.digest;
+  record.index = layout.container.index;
+  record.documents = layout.container.documents;
+  return record;
+}
+
+/// Everything but the tensors' bytes. The signature, the first 8 bytes of the first piece of metadata, is
+/// written after all else is durable: until then the file is not HDF5 to anyone.
+void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
+                        const std::map<std::string, std::string>& documents) {
+  const File file = File::open_write(request.partial);
+  for (const auto& [offset, bytes] : layout.metadata.pieces) {
+    const std::uint64_t skip = offset == 0 ? kSignatureBytes : 0;
+    file.write_at(offset + skip, std::span(bytes).subspan(skip), "commit.write");
+  }
+  CommitRecord record = record_of(comm, request, layout);
+  const std::vector<std::byte> index = encode_index(layout.container.tensors);
+  record.index_digest = digest_of(index);
+  file.write_at(record.index.offset, index, "commit.write");
+  for (auto& [name, slot] : record.documents) {
+    const std::vector<std::byte> text = padded(documents.at(name), slot.span.bytes);
+    slot.digest = digest_of(text);
+    file.write_at(slot.span.offset, text, "commit.write");
+  }
+  const std::vector<std::byte> commit_bytes = encode_commit(record);
+  file.write_at(layout.container.commit_offset, commit_bytes, "commit.write");
+  const auto trailer = encode_trailer(
+      {layout.container.commit_offset, digest_of(commit_bytes), layout.container.file_bytes()});
+  file.write_at(layout.container.hdf5_bytes, trailer, "commit.write");
+  if (request.options.durable) file.sync();
+  fault_point("commit.signature");
+  const auto signature = std::span(layout.metadata.pieces.front().second).first(kSignatureBytes);
+  file.write_at(0, signature, "commit.write");
+  if (request.options.durable) file.sync();
+}
+
+}  // namespace
+
+void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
+            const std::map<std::string, std::string>& documents,
+            const std::vector<std::uint64_t>& digests) {
+  agree(comm, "save: make durable", [&] {
+    fault_point("durable");
+    // Any descriptor of the file makes this node's writes to it durable.
+    if (request.options.durable && !digests.empty()) File::open_write(request.partial).sync();
+  });
+  if (request.options.progress) request.options.progress({SaveStep::commit, 0, 0});
+  const auto gathered = comm.gather(std::as_bytes(std::span(digests)));
+  agree(comm, "save: commit", [&] {
+    fault_point("commit");
+    if (!comm.is_root()) return;
+    fill_digests(layout.container.tensors, gathered);
+    write_all_but_data(comm, request, layout, documents);
+  });
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,150 @@
+#include <algorithm>
+
+#include "base/digest.hpp"
+#include "base/throw.hpp"
+#include "checkpoint/verify.hpp"
+#include "manifest/codec.hpp"
+#include "transfer/engine.hpp"
+#include "transfer/reader.hpp"
+
+namespace cairn {
+
+using namespace detail;
+
+namespace {
+
+struct Work {
+  std::size_t tensor;
+  std::size_t extent;
+  std::uint64_t bytes;
+};
+
+std::vector<Work> extents_to_check(const Manifest& manifest, const std::vector<std::size_t>& tensors) {
+  std::vector<Work> all;
+  for (const std::size_t t : tensors) {
+    const TensorEntry& tensor = manifest.tensors[t];
+    for (std::size_t e = 0; e < tensor.extents.size(); ++e) {
+      if (!tensor.extents[e].digest) continue;
+      all.push_back({t, e, tensor.extents[e].box.elements() * item_bytes(tensor.dtype)});
+    }
+  }
+  return all;
+}
+
+/// This rank's run of the work: neighbours in the file, about equal bytes on every rank.
+std::span<const Work> my_share(const std::vector<Work>& all, int rank, int size) {
+  std::uint64_t total = 0;
+  for (const Work& work : all) total += work.bytes;
+  const Range mine = balanced_range(total, size, rank);
+  std::uint64_t middle_at = 0;
+  std::size_t first = all.size();
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const std::uint64_t middle = middle_at + all[i].bytes / 2;
+    middle_at += all[i].bytes;
+    if (middle < mine.start || middle >= mine.start + mine.count) continue;
+    first = std::min(first, i);
+    last = i + 1;
+  }
+  if (first >= last) return {};
+  return std::span(all).subspan(first, last - first);
+}
+
+void put_defect(ByteWriter& out, const Defect& defect) {
+  out.put_text(defect.tensor);
+  out.put_list(defect.box.start);
+  out.put_list(defect.box.count);
+  out.put(static_cast<std::int32_t>(defect.writer));
+  out.put_text(defect.text);
+}
+
+Defect get_defect(ByteReader& in) {
+  Defect defect;
+  defect.tensor = in.get_text();
+  defect.box.start = in.get_list();
+  defect.box.count = in.get_list();
+  defect.writer = in.get<std::int32_t>();
+  defect.text = in.get_text();
+  return defect;
+}
+
+/// All ranks' defects in rank order, on all ranks.
+std::vector<Defect> share_defects(const Comm& comm, const std::vector<Defect>& mine) {
+  ByteWriter out;
+  for (const Defect& defect : mine) put_defect(out, defect);
+  std::vector<std::byte> all;
+  for (const auto& bytes : comm.gather(out.take())) all.insert(all.end(), bytes.begin(), bytes.end());
+  comm.broadcast(all);
+  std::vector<Defect> defects;
+  for (ByteReader in(all, "the ranks' lists of defects"); in.left() != 0;) {
+    defects.push_back(get_defect(in));
+  }
+  return defects;
+}
+
+/// Checks one extent; the defect where it is damaged or can't be read to its end.
+std::optional<Defect> check_extent(Reader& reader, const Manifest& manifest, const Work& work) {
+  const TensorEntry& tensor = manifest.tensors[work.tensor];
+  const Extent& extent = tensor.extents[work.extent];
+  const auto defect = [&](const std::string& what) {
+    return Defect{tensor.name, extent.box, extent.writer,
+                  fmt::format("'{}': tensor '{}' {}{}, written by rank {}: {}",
+                              manifest.files.at(extent.file).path.string(), tensor.name,
+                              extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what)};
+  };
+  try {
+    const std::uint64_t found = digest_in_file(reader, tensor, extent);
+    if (found == *extent.digest) return std::nullopt;
+    return defect(fmt::format("its bytes have digest {} instead of {}", to_hex(found),
+                              to_hex(*extent.digest)));
+  } catch (const Error& error) {
+    if (error.code() != Errc::corrupt) throw;
+    return defect(error.what());
+  }
+}
+
+}  // namespace
+
+namespace detail {
+
+VerifyReport verify_positions(const Comm& comm, const Manifest& manifest,
+                              const std::vector<std::size_t>& tensors) {
+  const std::vector<Work> all = extents_to_check(manifest, tensors);
+  VerifyReport report;
+  report.tensors = tensors.size();
+  report.extents = all.size();
+  for (const Work& work : all) report.bytes += work.bytes;
+  std::vector<Defect> mine;
+  agree(comm, "verify", [&] {
+    Reader reader(manifest);
+    for (const Work& work : my_share(all, comm.rank(), comm.size())) {
+      if (auto defect = check_extent(reader, manifest, work)) mine.push_back(std::move(*defect));
+    }
+  });
+  report.defects = share_defects(comm, mine);
+  return report;
+}
+
+}  // namespace detail
+
+VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
+                            const std::vector<std::string>& names) {
+  std::vector<std::size_t> positions;
+  agree(comm, "verify", [&] {
+    if (names.empty()) {
+      for (std::size_t t = 0; t < manifest.tensors.size(); ++t) positions.push_back(t);
+      return;
+    }
+    const auto by_name = index_by_name(manifest);
+    for (const std::string& name : names) {
+      const auto it = by_name.find(name);
+      if (it == by_name.end()) {
+        fail(Errc::not_found, "'{}' has no tensor '{}'", manifest.path().string(), name);
+      }
+      positions.push_back(it->second);
+    }
+  });
+  return verify_positions(comm, manifest, positions);
+}
+
+}  // namespace cairn

@@ -1,0 +1,250 @@
+// How a container is recognised:
+//  1. The last 64 bytes are a valid trailer: nobody but cairn wrote the file since. Commit record, index
+//     and documents are read at their offsets and checked against their digests, and so is HDF5's own
+//     metadata. No HDF5 call is made, so a damaged file never reaches the library.
+//  2. There is no trailer, and the file ends where its superblock says: another program rewrote it. Commit
+//     record, index and documents are read as datasets; offsets no longer hold.
+//  3. Anything else is damaged, truncated, unfinished, or foreign.
+#include "formats/hdf5/container.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+
+#include "base/digest.hpp"
+#include "formats/hdf5/commit.hpp"
+#include "formats/hdf5/h5.hpp"
+#include "formats/hdf5/index.hpp"
+#include "formats/hdf5/layout.hpp"
+#include "manifest/names.hpp"
+#include "os/file.hpp"
+
+namespace cairn::detail {
+namespace {
+
+constexpr unsigned char kSignature[kSignatureBytes] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
+
+/// A run of the file, after checking that it lies inside.
+std::vector<std::byte> read_span(const File& file, const Span& span) {
+  const std::uint64_t size = file.size();
+  if (span.offset > size || span.bytes > size - span.offset) {
+    fail(Errc::corrupt, "its commit record refers past its end");
+  }
+  std::vector<std::byte> bytes(span.bytes);
+  file.read_at(span.offset, bytes);
+  return bytes;
+}
+
+std::vector<std::byte> read_checked(const File& file, const Span& span, std::uint64_t digest,
+                                    std::string_view what) {
+  std::vector<std::byte> bytes = read_span(file, span);
+  if (digest_of(bytes) != digest) fail(Errc::corrupt, "its {} is damaged", what);
+  return bytes;
+}
+
+std::string text_of(std::span<const std::byte> bytes) {
+  const auto* text = reinterpret_cast<const char*>(bytes.data());
+  return {text, strnlen(text, bytes.size())};
+}
+
+std::optional<Trailer> read_trailer(const File& file) {
+  const std::uint64_t size = file.size();
+  if (size < kTrailerBytes) return std::nullopt;
+  std::array<std::byte, kTrailerBytes> bytes{};
+  file.read_at(size - kTrailerBytes, bytes);
+  auto trailer = decode_trailer(bytes);
+  if (trailer && trailer->file_bytes != size) {
+    fail(Errc::corrupt, "it has {} bytes but was committed with {}", size, trailer->file_bytes);
+  }
+  return trailer;
+}
+
+CommitRecord read_commit(const File& file, const Trailer& trailer) {
+  return decode_commit(read_checked(file, {trailer.commit_offset, kCommitBytes},
+                                    trailer.commit_digest, "commit record"));
+}
+
+void check_metadata(const File& file, const CommitRecord& commit, const Trailer& trailer,
+                    const Manifest& manifest) {
+  ContainerLayout layout;
+  layout.tensors = manifest.tensors;
+  layout.hdf5_bytes = commit.hdf5_bytes;
+  layout.index = commit.index;
+  layout.documents = commit.documents;
+  layout.commit_offset = trailer.commit_offset;
+  if (layout.file_bytes() != trailer.file_bytes) fail(Errc::corrupt, "its sizes contradict each other");
+  constexpr std::uint64_t kWindow = 4 << 20;
+  Digester digester;
+  for (const Span& span : metadata_spans(data_spans(layout), layout.hdf5_bytes)) {
+    for (std::uint64_t at = 0; at < span.bytes; at += kWindow) {
+      digester.update(read_span(file, {span.offset + at, std::min(kWindow, span.bytes - at)}));
+    }
+  }
+  if (digester.value() != commit.metadata_digest) fail(Errc::corrupt, "its HDF5 metadata is damaged");
+}
+
+void read_untouched(const File& file, const Trailer& trailer, Manifest& manifest) {
+  const CommitRecord commit = read_commit(file, trailer);
+  manifest.commit = commit.info;
+  manifest.tensors = decode_index(read_checked(file, commit.index, commit.index_digest, "index"));
+  for (const auto& [name, slot] : commit.documents) {
+    manifest.documents[name] =
+        text_of(read_checked(file, slot.span, slot.digest, fmt::format("document '{}'", name)));
+  }
+  check_metadata(file, commit, trailer, manifest);
+}
+
+// --- rewritten containers --------------------------------------------------------------------------
+
+/// All bytes of a one-dimensional u8 or a scalar string dataset.
+std::vector<std::byte> read_room(hid_t file, const std::string& name) {
+  constexpr hsize_t kLargestRoom = hsize_t{1} << 32;
+  const h5::Dataset dataset(H5Dopen2(file, name.c_str(), H5P_DEFAULT),
+                            fmt::format("open dataset '/{}'", name), Errc::corrupt);
+  const h5::Type type(H5Dget_type(dataset.get()), "get a dataset's type", Errc::corrupt);
+  const h5::Space space(H5Dget_space(dataset.get()), "get a dataset's space", Errc::corrupt);
+  const hssize_t points = H5Sget_simple_extent_npoints(space.get());
+  const std::size_t item = H5Tget_size(type.get());
+  if (points < 0 || H5Tis_variable_str(type.get()) != 0 || item == 0 ||
+      static_cast<hsize_t>(points) > kLargestRoom / item) {
+    fail(Errc::corrupt, "dataset '/{}' is not what cairn wrote", name);
+  }
+  std::vector<std::byte> bytes(static_cast<std::size_t>(points) * item);
+  h5::check(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()),
+            fmt::format("read dataset '/{}'", name), Errc::corrupt);
+  return bytes;
+}
+
+/// Where the superblock (version 2 or 3, as cairn writes it; 0 or 1 after h5repack) says the file ends.
+std::optional<std::uint64_t> superblock_end(const File& file) {
+  std::array<std::byte, 52> head{};
+  if (file.size() < head.size()) return std::nullopt;
+  file.read_at(0, head);
+  const auto version = static_cast<unsigned>(head[8]);
+  // HDF5 File Format Specification 3.0, II.A: end-of-file address after base and extension addresses.
+  const std::size_t at = version >= 2 ? 28 : version == 1 ? 44 : 40;
+  std::uint64_t end = 0;
+  std::memcpy(&end, head.data() + at, sizeof(end));
+  return end;
+}
+
+h5::SerialFile open_serial(const std::filesystem::path& path) {
+  const h5::Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+  h5::check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), "open it", Errc::corrupt};
+}
+
+void read_rewritten(const File& file, Manifest& manifest) {
+  const h5::Session session;
+  const h5::SerialFile container = open_serial(file.path());
+  if (H5Lexists(container.get(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
+    fail(Errc::unsupported, "it is an HDF5 file, but not a cairn container: it has no '/commit'");
+  }
+  const CommitRecord commit = decode_commit(read_room(container.get(), std::string(names::kCommit)));
+  if (file.size() != superblock_end(file)) {
+    fail(Errc::corrupt, "it is truncated or its trailer is damaged");
+  }
+  const auto index = read_room(container.get(), std::string(names::kIndex));
+  if (digest_of(index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
+  manifest.commit = commit.info;
+  manifest.tensors = decode_index(index);
+  for (const auto& [name, slot] : commit.documents) {
+    manifest.documents[name] = text_of(read_room(container.get(), names::document(name)));
+  }
+  manifest.files.front().access = Access::hdf5;
+  manifest.warnings.push_back(fmt::format(
+      "'{}' was rewritten by another program since cairn wrote it; its tensors are read through HDF5",
+      file.path().string()));
+}
+
+void read_any(const File& file, Manifest& manifest) {
+  if (const auto trailer = read_trailer(file)) return read_untouched(file, *trailer, manifest);
+  std::array<std::byte, kSignatureBytes> head{};
+  if (file.size() >= head.size()) file.read_at(0, head);
+  if (std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0) {
+    return read_rewritten(file, manifest);
+  }
+  constexpr std::array<std::byte, kSignatureBytes> kWithheld{};
+  if (head == kWithheld && file.size() >= kTrailerBytes) {
+    fail(Errc::corrupt, "it is a save that was never committed, or its first bytes are lost");
+  }
+  fail(Errc::unsupported, "it is not a cairn container: it does not start with the HDF5 signature");
+}
+
+}  // namespace
+
+Manifest read_container(const std::filesystem::path& path) {
+  const File file = File::open_read(path);
+  Manifest manifest;
+  manifest.format = "cairn";
+  manifest.files.push_back({path, file.size(), Access::extents});
+  try {
+    read_any(file, manifest);
+  } catch (const Error& error) {
+    if (error.code() == Errc::io || error.code() == Errc::not_found) throw;
+    fail(error.code(), "cannot read checkpoint '{}': {}{}", path.string(), error.what(),
+         error.code() == Errc::corrupt ? "; use an older checkpoint" : "");
+  }
+  return manifest;
+}
+
+bool is_committed(const std::filesystem::path& path) {
+  try {
+    const File file = File::open_read(path);
+    if (const auto trailer = read_trailer(file)) {
+      std::array<std::byte, kSignatureBytes> head{};
+      file.read_at(0, head);
+      read_commit(file, *trailer);
+      return std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0;
+    }
+    read_container(path);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+DatasetReader::DatasetReader(const std::filesystem::path& path) : path_(path) {
+  const h5::Session session;
+  const h5::Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+  h5::check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  file_ = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get());
+  if (file_ < 0) h5::fail_hdf5(Errc::corrupt, fmt::format("cannot open '{}'", path.string()));
+}
+
+DatasetReader::~DatasetReader() {
+  const h5::Session session;
+  H5Fclose(file_);
+}
+
+void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* out) {
+  const h5::Session session;
+  const std::string where = fmt::format("read tensor '{}' of '{}'", tensor.name, path_.string());
+  const h5::Dataset dataset(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), where, Errc::corrupt);
+  const h5::Type type = h5::file_type(tensor.dtype);
+  const h5::Space space(H5Dget_space(dataset.get()), where, Errc::corrupt);
+  std::vector<hsize_t> dims(tensor.shape.size());
+  if (H5Sget_simple_extent_ndims(space.get()) != static_cast<int>(dims.size()) ||
+      H5Sget_simple_extent_dims(space.get(), dims.data(), nullptr) < 0 ||
+      !std::equal(dims.begin(), dims.end(), tensor.shape.begin())) {
+    fail(Errc::corrupt, "{}: the dataset's shape is not that of the index", where);
+  }
+  if (box.elements() == 0) return;
+  hid_t memory = H5S_ALL;
+  std::optional<h5::Space> selected;
+  if (!dims.empty()) {
+    const std::vector<hsize_t> start(box.start.begin(), box.start.end());
+    const std::vector<hsize_t> count(box.count.begin(), box.count.end());
+    h5::check(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
+                                  nullptr),
+              where);
+    selected.emplace(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), where);
+    memory = selected->get();
+  }
+  h5::check(H5Dread(dataset.get(), type.get(), memory, dims.empty() ? H5S_ALL : space.get(),
+                    H5P_DEFAULT, out),
+            where, Errc::corrupt);
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,223 @@
+#include "formats/hdf5/index.hpp"
+
+#include <cstring>
+
+#include "base/bytes.hpp"
+#include "plan/region.hpp"
+
+namespace cairn::detail {
+namespace {
+
+constexpr char kMagic[8] = {'C', 'A', 'I', 'R', 'N', 'I', 'D', 'X'};
+
+struct Header {
+  char magic[8];
+  std::uint32_t version;
+  std::uint32_t reserved;
+  std::uint64_t tensors;
+  std::uint64_t extents;
+  std::uint64_t numbers;
+  std::uint64_t name_bytes;
+};
+static_assert(sizeof(Header) == 48);
+
+struct TensorRecord {
+  std::uint64_t name_start;   // into the names
+  std::uint64_t shape_start;  // into the numbers; for chunked layout the chunk's shape follows
+  std::uint64_t offset;
+  std::uint64_t extent_start;
+  std::uint64_t extent_count;
+  std::uint32_t name_bytes;
+  std::uint16_t rank;
+  std::uint8_t dtype;
+  std::uint8_t placement;
+  std::uint8_t layout;
+  std::uint8_t reserved[7];
+};
+static_assert(sizeof(TensorRecord) == 56);
+
+struct ExtentRecord {
+  std::uint64_t offset;
+  std::uint64_t box_start;  // into the numbers: starts, then counts
+  std::uint64_t digest;
+  std::int32_t writer;
+  std::uint8_t flat;
+  std::uint8_t reserved[3];
+};
+static_assert(sizeof(ExtentRecord) == 32);
+
+Header header_for(const std::vector<TensorEntry>& tensors) {
+  Header header{};
+  std::memcpy(header.magic, kMagic, sizeof(kMagic));
+  header.version = 1;
+  header.tensors = tensors.size();
+  for (const TensorEntry& tensor : tensors) {
+    header.extents += tensor.extents.size();
+    header.numbers += tensor.shape.size() + tensor.chunk.size();
+    for (const Extent& extent : tensor.extents) header.numbers += 2 * extent.box.start.size();
+    header.name_bytes += tensor.name.size();
+  }
+  return header;
+}
+
+std::uint64_t bytes_of(const Header& header) {
+  return sizeof(Header) + header.tensors * sizeof(TensorRecord) +
+         header.extents * sizeof(ExtentRecord) + header.numbers * sizeof(std::uint64_t) +
+         header.name_bytes;
+}
+
+/// The four tables of an index, bounds-checked.
+struct Tables {
+  std::vector<TensorRecord> tensors;
+  std::vector<ExtentRecord> extents;
+  std::vector<std::uint64_t> numbers;
+  std::string_view names;
+
+  Shape shape(std::uint64_t start, std::uint64_t count) const {
+    if (start > numbers.size() || count > numbers.size() - start) {
+      fail(Errc::corrupt, "the index refers past its table of numbers");
+    }
+    const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(start);
+    return {first, first + static_cast<std::ptrdiff_t>(count)};
+  }
+};
+
+template <class T>
+std::vector<T> get_records(ByteReader& in, std::uint64_t count) {
+  const auto raw = in.get_raw(count * sizeof(T));
+  std::vector<T> records(count);
+  if (count != 0) std::memcpy(records.data(), raw.data(), raw.size());
+  return records;
+}
+
+Tables get_tables(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, "the index");
+  const auto header = in.get<Header>();
+  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
+    fail(Errc::corrupt, "the index does not start with its magic bytes");
+  }
+  if (header.version != 1) {
+    fail(Errc::unsupported, "the index has version {}; this cairn reads version 1", header.version);
+  }
+  const std::uint64_t limit = bytes.size();
+  if (header.tensors > limit || header.extents > limit || header.numbers > limit ||
+      header.name_bytes > limit || bytes_of(header) != limit) {
+    fail(Errc::corrupt, "the index's tables do not fill its {} bytes", limit);
+  }
+  Tables tables;
+  tables.tensors = get_records<TensorRecord>(in, header.tensors);
+  tables.extents = get_records<ExtentRecord>(in, header.extents);
+  tables.numbers = get_records<std::uint64_t>(in, header.numbers);
+  const auto names = in.get_raw(header.name_bytes);
+  tables.names = {reinterpret_cast<const char*>(names.data()), names.size()};
+  return tables;
+}
+
+Extent decode_extent(const Tables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
+  Extent extent;
+  extent.offset = record.offset;
+  extent.flat = record.flat != 0;
+  const std::size_t rank = extent.flat ? 1 : tensor.shape.size();
+  extent.box.start = tables.shape(record.box_start, rank);
+  extent.box.count = tables.shape(record.box_start + rank, rank);
+  // Throws when the part leaves the tensor.
+  if (extent.flat) {
+    Placement::flat(tensor.shape, extent.box.start[0], extent.box.count[0]);
+  } else {
+    Placement::block(tensor.shape, extent.box);
+    if (tensor.layout == Layout::contiguous && !is_contiguous(extent.box, tensor.shape)) {
+      extent.strides = row_major_strides(tensor.shape, item_bytes(tensor.dtype));
+    }
+  }
+  extent.digest = record.digest;
+  extent.writer = record.writer;
+  return extent;
+}
+
+TensorEntry decode_tensor(const Tables& tables, const TensorRecord& record) {
+  if (record.name_start > tables.names.size() ||
+      record.name_bytes > tables.names.size() - record.name_start ||
+      record.extent_start > tables.extents.size() ||
+      record.extent_count > tables.extents.size() - record.extent_start || record.placement > 2 ||
+      record.layout > 1) {
+    fail(Errc::corrupt, "a tensor's record in the index is out of range");
+  }
+  TensorEntry tensor;
+  tensor.name = tables.names.substr(record.name_start, record.name_bytes);
+  tensor.dtype = dtype_from_code(record.dtype);
+  tensor.shape = tables.shape(record.shape_start, record.rank);
+  tensor.placement = static_cast<Placement::Kind>(record.placement);
+  tensor.layout = static_cast<Layout>(record.layout);
+  tensor.offset = record.offset;
+  if (tensor.layout == Layout::chunked) {
+    tensor.chunk = tables.shape(record.shape_start + record.rank, record.rank);
+  }
+  element_count(tensor.shape);  // throws when it overflows
+  for (std::uint64_t e = 0; e < record.extent_count; ++e) {
+    tensor.extents.push_back(decode_extent(tables, tables.extents[record.extent_start + e], tensor));
+  }
+  return tensor;
+}
+
+}  // namespace
+
+std::uint64_t index_bytes(const std::vector<TensorEntry>& tensors) {
+  return bytes_of(header_for(tensors));
+}
+
+std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
+  ByteWriter records;
+  ByteWriter extents;
+  std::vector<std::uint64_t> numbers;
+  std::string names;
+  std::uint64_t extent_count = 0;
+  const auto add_numbers = [&](const Shape& shape) {
+    numbers.insert(numbers.end(), shape.begin(), shape.end());
+  };
+  for (const TensorEntry& tensor : tensors) {
+    TensorRecord record{};
+    record.name_start = names.size();
+    record.name_bytes = static_cast<std::uint32_t>(tensor.name.size());
+    record.shape_start = numbers.size();
+    record.rank = static_cast<std::uint16_t>(tensor.shape.size());
+    record.offset = tensor.offset;
+    record.extent_start = extent_count;
+    record.extent_count = tensor.extents.size();
+    record.dtype = static_cast<std::uint8_t>(tensor.dtype);
+    record.placement = static_cast<std::uint8_t>(tensor.placement);
+    record.layout = static_cast<std::uint8_t>(tensor.layout);
+    records.put(record);
+    names += tensor.name;
+    add_numbers(tensor.shape);
+    add_numbers(tensor.chunk);
+    for (const Extent& extent : tensor.extents) {
+      ExtentRecord line{};
+      line.offset = extent.offset;
+      line.box_start = numbers.size();
+      line.digest = extent.digest.value_or(0);
+      line.writer = extent.writer;
+      line.flat = extent.flat ? 1 : 0;
+      extents.put(line);
+      add_numbers(extent.box.start);
+      add_numbers(extent.box.count);
+    }
+    extent_count += tensor.extents.size();
+  }
+  ByteWriter out;
+  out.put(header_for(tensors));
+  out.put_raw(records.take());
+  out.put_raw(extents.take());
+  out.put_raw(std::as_bytes(std::span(numbers)));
+  out.put_raw(std::as_bytes(std::span(names)));
+  return out.take();
+}
+
+std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
+  const Tables tables = get_tables(bytes);
+  std::vector<TensorEntry> tensors;
+  tensors.reserve(tables.tensors.size());
+  for (const TensorRecord& record : tables.tensors) tensors.push_back(decode_tensor(tables, record));
+  return tensors;
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,151 @@
+#include "formats/hdf5/parallel.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "formats/hdf5/h5.hpp"
+#include "os/fault.hpp"
+#include "os/file.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using namespace h5;
+
+hid_t open_shared(const Comm& comm, const std::filesystem::path& path, Direction direction) {
+  const Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+  check(H5Pset_fapl_mpio(access.get(), comm.raw(), MPI_INFO_NULL), "choose the MPI-IO driver");
+  check(H5Pset_coll_metadata_write(access.get(), true), "choose collective metadata writes");
+  // Collective metadata reads stay off: they are broken in HDF5 1.10.5 to 1.10.8 (HDFFV-11260).
+  check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  const hid_t file = H5Fopen(
+      path.c_str(), direction == Direction::write ? H5F_ACC_RDWR : H5F_ACC_RDONLY, access.get());
+  if (file < 0) fail_hdf5(Errc::io, fmt::format("cannot open '{}' in parallel", path.string()));
+  return file;
+}
+
+/// Moves boxes of one open file; with no box, takes part in a collective transfer with nothing selected.
+class Mover {
+ public:
+  Mover(hid_t file, Direction direction, bool collective)
+      : file_(file),
+        direction_(direction),
+        transfer_(H5Pcreate(H5P_DATASET_XFER), "make transfer properties") {
+    check(H5Pset_dxpl_mpio(transfer_.get(),
+                           collective ? H5FD_MPIO_COLLECTIVE : H5FD_MPIO_INDEPENDENT),
+          "choose the transfer mode");
+  }
+
+  void open(const TensorEntry& tensor) {
+    what_ = fmt::format("{} tensor '{}'", direction_ == Direction::write ? "write" : "read",
+                        tensor.name);
+    type_.emplace(file_type(tensor.dtype));
+    dataset_.emplace(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), what_, Errc::corrupt);
+  }
+
+  void move(const BoxTransfer* box) {
+    Space in_file(H5Dget_space(dataset_->get()), what_);
+    if (box == nullptr) {
+      check(H5Sselect_none(in_file.get()), what_);
+      const Space nothing(H5Scopy(in_file.get()), what_);
+      std::byte unused{};
+      return run(nothing.get(), in_file.get(), &unused);
+    }
+    if (box->box.start.empty()) return run(H5S_ALL, H5S_ALL, box->data);
+    const std::vector<hsize_t> start(box->box.start.begin(), box->box.start.end());
+    const std::vector<hsize_t> count(box->box.count.begin(), box->box.count.end());
+    check(H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
+                              nullptr),
+          what_);
+    const Space in_memory(
+        H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), what_);
+    run(in_memory.get(), in_file.get(), box->data);
+  }
+
+ private:
+  void run(hid_t in_memory, hid_t in_file, std::byte* data) {
+    const herr_t status =
+        direction_ == Direction::write
+            ? H5Dwrite(dataset_->get(), type_->get(), in_memory, in_file, transfer_.get(), data)
+            : H5Dread(dataset_->get(), type_->get(), in_memory, in_file, transfer_.get(), data);
+    check(status, what_, Errc::io);
+  }
+
+  hid_t file_;
+  Direction direction_;
+  Plist transfer_;
+  std::string what_;
+  std::optional<Type> type_;
+  std::optional<Dataset> dataset_;
+};
+
+/// The first failure of this rank; later transfers go on empty.
+class Trouble {
+ public:
+  explicit Trouble(int rank) : rank_(rank) {}
+
+  template <class F>
+  void guard(F&& step) {
+    try {
+      step();
+    } catch (...) {
+      if (!failure_) failure_ = describe_current_exception(rank_);
+    }
+  }
+  bool any() const { return failure_.has_value(); }
+  std::optional<Failure> take() { return std::move(failure_); }
+
+ private:
+  int rank_;
+  std::optional<Failure> failure_;
+};
+
+/// How many transfers each tensor takes: in collective mode the most that any rank needs.
+std::vector<std::uint64_t> rounds_of(const Comm& comm, std::size_t tensors,
+                                     std::span<const BoxTransfer> boxes, bool collective) {
+  std::vector<std::uint64_t> rounds(tensors, 0);
+  for (const BoxTransfer& box : boxes) ++rounds[box.tensor];
+  if (collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
+  return rounds;
+}
+
+}  // namespace
+
+void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
+                    std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
+                    Direction direction, bool collective) {
+  const std::string_view step = direction == Direction::write ? "save: move" : "load: move";
+  // A parallel open that fails on one rank only hangs the others: try it alone first.
+  agree(comm, step, [&] {
+    fault_point(direction == Direction::write ? "move" : "load.move");
+    direction == Direction::write ? File::open_write(path) : File::open_read(path);
+  });
+  const std::vector<std::uint64_t> rounds = rounds_of(comm, tensors.size(), boxes, collective);
+
+  const Session session;
+  hid_t file = -1;
+  agree(comm, step, [&] { file = open_shared(comm, path, direction); });
+  Trouble trouble(comm.rank());
+  {
+    Mover mover(file, direction, collective);
+    auto next = boxes.begin();
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      if (rounds[t] == 0) continue;
+      trouble.guard([&] { mover.open(tensors[t]); });
+      for (std::uint64_t round = 0; round < rounds[t]; ++round) {
+        const bool mine = next != boxes.end() && next->tensor == t;
+        trouble.guard([&] { mover.move(mine && !trouble.any() ? &*next : nullptr); });
+        if (mine) ++next;
+      }
+    }
+    trouble.guard([&] { fault_point(direction == Direction::write ? "move.end" : "load.move.end"); });
+  }
+  // After a failure inside the library its close may never return; the file stays open, unused.
+  if (auto first = comm.first_failure(trouble.take(), step)) throw_agreed(step, *first);
+  agree(comm, step, [&] {
+    check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io);
+  });
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,239 @@
+#include <algorithm>
+
+#include "base/digest.hpp"
+#include "formats/hdf5/h5.hpp"
+#include "formats/hdf5/index.hpp"
+#include "formats/hdf5/layout.hpp"
+#include "manifest/names.hpp"
+#include "os/file.hpp"
+#include "plan/region.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using namespace h5;
+
+// Data of at least 64 KiB starts on a 4 KiB boundary, ready for O_DIRECT; smaller data is packed.
+constexpr std::uint64_t kAlignThreshold = 64 << 10;
+constexpr std::uint64_t kAlignBytes = 4096;
+
+std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+/// Rooms sized to the structure: one block of metadata, one of small data, little of either unused.
+Plist file_access(const std::vector<TensorEntry>& tensors, std::uint64_t small_other) {
+  // About 300 bytes of object header and 60 of link a dataset, doubled where every tensor has a group.
+  constexpr std::uint64_t kMetadataPerTensor = 640;
+  constexpr std::uint64_t kMostMetadata = 8 << 20;
+  std::uint64_t small = small_other;
+  for (const TensorEntry& tensor : tensors) {
+    if (tensor.bytes() < kAlignThreshold) small += tensor.bytes();
+  }
+  const std::uint64_t metadata = tensors.size() * kMetadataPerTensor;
+  Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+  check(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST), "set version bounds");
+  check(H5Pset_meta_block_size(access.get(),
+                               std::clamp<std::uint64_t>(round_up(metadata, 64 << 10), 64 << 10,
+                                                         kMostMetadata)),
+        "set the metadata block size");
+  check(H5Pset_small_data_block_size(access.get(), round_up(small, kAlignBytes) + kAlignBytes),
+        "set the small data block size");
+  check(H5Pset_alignment(access.get(), kAlignThreshold, kAlignBytes), "set alignment");
+  check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  return access;
+}
+
+Plist dataset_creation(const Shape& chunk) {
+  Plist creation(H5Pcreate(H5P_DATASET_CREATE), "make dataset properties");
+  check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), "set allocation time");
+  check(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), "set fill time");
+  check(H5Pset_obj_track_times(creation.get(), false), "switch off times");
+  if (!chunk.empty()) {
+    const std::vector<hsize_t> dims(chunk.begin(), chunk.end());
+    check(H5Pset_chunk(creation.get(), static_cast<int>(dims.size()), dims.data()), "set chunks");
+  }
+  return creation;
+}
+
+Space space_of(const Shape& shape) {
+  if (shape.empty()) return {H5Screate(H5S_SCALAR), "make a scalar dataspace"};
+  const std::vector<hsize_t> dims(shape.begin(), shape.end());
+  return {H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), "make a dataspace"};
+}
+
+/// Creates datasets of one file and tells where their bytes are.
+class Builder {
+ public:
+  explicit Builder(hid_t file)
+      : file_(file),
+        links_(H5Pcreate(H5P_LINK_CREATE), "make link properties"),
+        contiguous_(dataset_creation({})) {
+    check(H5Pset_create_intermediate_group(links_.get(), 1), "allow groups on the way");
+    check(H5Pset_char_encoding(links_.get(), H5T_CSET_UTF8), "set the names' encoding");
+  }
+
+  Dataset create(const std::string& name, const Type& type, const Shape& shape, const Plist& creation) {
+    const Space space = space_of(shape);
+    return {H5Dcreate2(file_, name.c_str(), type.get(), space.get(), links_.get(), creation.get(),
+                       H5P_DEFAULT),
+            fmt::format("create dataset '{}'", name)};
+  }
+
+  void add_tensor(TensorEntry& tensor) {
+    const bool chunked = tensor.layout == Layout::chunked;
+    const Dataset dataset =
+        create(tensor.name, file_type(tensor.dtype), tensor.shape,
+               chunked ? dataset_creation(tensor.chunk) : Plist(H5Pcopy(contiguous_.get()), "copy"));
+    if (needs_tag(tensor.dtype)) tag(dataset, to_string(tensor.dtype));
+    if (tensor.bytes() == 0) return;
+    if (chunked) return locate_chunks(dataset, tensor);
+    tensor.offset = offset_of(dataset, tensor.name);
+    const std::uint64_t item = item_bytes(tensor.dtype);
+    const auto strides = row_major_strides(tensor.shape, item);
+    for (Extent& extent : tensor.extents) locate_in_rows(extent, tensor, strides, item);
+  }
+
+  /// A dataset of `bytes` bytes of text or of plain bytes.
+  Span add_room(const std::string& name, std::uint64_t bytes, bool text) {
+    const Dataset dataset =
+        text ? create(name, text_type(bytes), {}, contiguous_)
+             : create(name, file_type(DType::u8), {bytes}, contiguous_);
+    return {offset_of(dataset, name), bytes};
+  }
+
+ private:
+  static void tag(const Dataset& dataset, std::string_view text) {
+    const Type type = text_type(text.size());
+    const Space space = space_of({});
+    const Attribute attribute(H5Acreate2(dataset.get(), "cairn_dtype", type.get(), space.get(),
+                                         H5P_DEFAULT, H5P_DEFAULT),
+                              "create attribute 'cairn_dtype'");
+    check(H5Awrite(attribute.get(), type.get(), text.data()), "write attribute 'cairn_dtype'");
+  }
+
+  static std::uint64_t offset_of(const Dataset& dataset, const std::string& name) {
+    const haddr_t offset = H5Dget_offset(dataset.get());
+    if (offset == HADDR_UNDEF) fail(Errc::internal, "HDF5 did not allocate dataset '{}'", name);
+    return offset;
+  }
+
+  static void locate_in_rows(Extent& extent, const TensorEntry& tensor,
+                             const std::vector<std::uint64_t>& strides, std::uint64_t item) {
+    extent.offset = tensor.offset;
+    if (extent.flat) {
+      extent.offset += extent.box.start[0] * item;
+      return;
+    }
+    for (std::size_t d = 0; d < strides.size(); ++d) extent.offset += extent.box.start[d] * strides[d];
+    if (!is_contiguous(extent.box, tensor.shape)) extent.strides = strides;
+  }
+
+  static void locate_chunks(const Dataset& dataset, TensorEntry& tensor) {
+    for (Extent& extent : tensor.extents) {
+      const std::vector<hsize_t> at(extent.box.start.begin(), extent.box.start.end());
+      haddr_t offset = HADDR_UNDEF;
+      hsize_t bytes = 0;
+      unsigned filters = 0;
+      check(H5Dget_chunk_info_by_coord(dataset.get(), at.data(), &filters, &offset, &bytes),
+            "locate a chunk");
+      const std::uint64_t wanted = extent.box.elements() * item_bytes(tensor.dtype);
+      if (offset == HADDR_UNDEF || bytes != wanted) {
+        fail(Errc::internal, "HDF5 did not allocate the chunks of dataset '{}'", tensor.name);
+      }
+      extent.offset = offset;
+    }
+  }
+
+  hid_t file_;
+  Plist links_;
+  Plist contiguous_;
+};
+
+Template take_metadata(const File& file, const ContainerLayout& layout) {
+  Template out;
+  Digester digester;
+  for (const Span& span : metadata_spans(data_spans(layout), layout.hdf5_bytes)) {
+    std::vector<std::byte> bytes(span.bytes);
+    file.read_at(span.offset, bytes);
+    digester.update(bytes);
+    out.pieces.emplace_back(span.offset, std::move(bytes));
+  }
+  out.digest = digester.value();
+  return out;
+}
+
+}  // namespace
+
+std::pair<ContainerLayout, Template> build_skeleton(
+    const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
+    const std::map<std::string, std::uint64_t>& rooms) {
+  const Session session;
+  ContainerLayout layout;
+  layout.tensors = std::move(tensors);
+  std::uint64_t small_other = kCommitBytes;
+  for (const auto& [name, room] : rooms) small_other += room;
+
+  SerialFile file(H5Fcreate(skeleton.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT,
+                            file_access(layout.tensors, small_other).get()),
+                  fmt::format("create '{}'", skeleton.string()), Errc::io);
+  // The name goes at once, so that nothing is left behind if this process is killed.
+  const File bytes = File::open_read(skeleton);
+  remove_quietly(skeleton);
+
+  Builder builder(file.get());
+  for (TensorEntry& tensor : layout.tensors) builder.add_tensor(tensor);
+  for (const auto& [name, room] : rooms) {
+    layout.documents[name].span = builder.add_room(names::document(name), room, /*text=*/true);
+  }
+  layout.index = builder.add_room(std::string(names::kIndex), index_bytes(layout.tensors), false);
+  layout.commit_offset = builder.add_room(std::string(names::kCommit), kCommitBytes, true).offset;
+  file.close(fmt::format("close '{}'", skeleton.string()));
+
+  layout.hdf5_bytes = bytes.size();
+  Template metadata = take_metadata(bytes, layout);
+  return {std::move(layout), std::move(metadata)};
+}
+
+std::uint64_t document_room(std::uint64_t bytes) {
+  std::uint64_t room = 4096;
+  while (room < bytes) room *= 2;
+  return room;
+}
+
+std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end) {
+  std::sort(data.begin(), data.end(),
+            [](const Span& a, const Span& b) { return a.offset < b.offset; });
+  std::vector<Span> gaps;
+  std::uint64_t at = 0;
+  for (const Span& span : data) {
+    if (span.offset < at || span.bytes > end || span.offset > end - span.bytes) {
+      fail(Errc::corrupt, "the index places data at bytes {}+{}, over other data or past the end {}",
+           span.offset, span.bytes, end);
+    }
+    if (span.offset > at) gaps.push_back({at, span.offset - at});
+    at = span.offset + span.bytes;
+  }
+  if (end > at) gaps.push_back({at, end - at});
+  return gaps;
+}
+
+std::vector<Span> data_spans(const ContainerLayout& layout) {
+  std::vector<Span> spans;
+  for (const TensorEntry& tensor : layout.tensors) {
+    if (tensor.bytes() == 0) continue;
+    if (tensor.layout == Layout::contiguous) {
+      spans.push_back({tensor.offset, tensor.bytes()});
+      continue;
+    }
+    for (const Extent& extent : tensor.extents) {
+      spans.push_back({extent.offset, extent.box.elements() * item_bytes(tensor.dtype)});
+    }
+  }
+  spans.push_back(layout.index);
+  for (const auto& [name, slot] : layout.documents) spans.push_back(slot.span);
+  spans.push_back({layout.commit_offset, kCommitBytes});
+  return spans;
+}
+
+}  // namespace cairn::detail

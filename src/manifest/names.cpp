@@ -1,0 +1,126 @@
+#include "manifest/names.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+
+namespace cairn {
+namespace {
+
+bool is_plain(char c) {
+  return c != '/' && c != '%' && static_cast<unsigned char>(c) >= 0x20 && c != 0x7f;
+}
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+}  // namespace
+
+std::string escape_component(std::string_view component) {
+  if (component.empty()) return "%";  // a lone percent sign: no other text escapes to it
+  if (component == ".") return "%2E";
+  std::string text;
+  for (const char c : component) {
+    if (is_plain(c)) {
+      text += c;
+    } else {
+      text += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return text;
+}
+
+std::string unescape_component(std::string_view component) {
+  if (component == "%") return {};
+  std::string text;
+  for (std::size_t i = 0; i < component.size(); ++i) {
+    if (component[i] == '%' && i + 2 < component.size() && hex_digit(component[i + 1]) >= 0 &&
+        hex_digit(component[i + 2]) >= 0) {
+      text += static_cast<char>(hex_digit(component[i + 1]) * 16 + hex_digit(component[i + 2]));
+      i += 2;
+    } else {
+      text += component[i];
+    }
+  }
+  return text;
+}
+
+namespace detail::names {
+namespace {
+
+constexpr std::string_view kPrefix = "step-";
+constexpr std::string_view kSuffix = ".h5";
+// HDF5 keeps a link's name in a message of at most 64 KiB; far below that every tool still prints it.
+constexpr std::size_t kLongestComponent = 4096;
+
+std::filesystem::path hidden(const std::filesystem::path& target, std::string_view suffix) {
+  return target.parent_path() / fmt::format(".{}{}", target.filename().string(), suffix);
+}
+
+}  // namespace
+
+std::string checkpoint_file(std::uint64_t step) {
+  return fmt::format("{}{:08}{}", kPrefix, step, kSuffix);
+}
+
+std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name) {
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return std::nullopt;
+  name.remove_prefix(kPrefix.size());
+  name.remove_suffix(kSuffix.size());
+  std::uint64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  if (error != std::errc{} || end != name.data() + name.size() || name.size() < 8) return std::nullopt;
+  return step;
+}
+
+std::filesystem::path partial_file(const std::filesystem::path& target) {
+  return hidden(target, ".partial");
+}
+
+std::filesystem::path skeleton_file(const std::filesystem::path& target) {
+  return hidden(target, ".skeleton");
+}
+
+std::filesystem::path partial_link(const std::filesystem::path& link) {
+  return hidden(link, ".partial");
+}
+
+std::string rank_blob(std::string_view blob) {
+  return fmt::format("{}/{}", kRanks, escape_component(blob));
+}
+
+std::string document(std::string_view name) {
+  return fmt::format("{}/{}", kMeta, escape_component(name));
+}
+
+void check_tensor_name(std::string_view name) {
+  const auto refuse = [&](std::string_view why) {
+    fail(Errc::usage, "tensor name '{}' {}; use a path such as 'model/encoder.weight' and "
+         "escape_component for its parts", name, why);
+  };
+  if (name.find('/') == std::string_view::npos) refuse("has no group");
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('/', at), name.size());
+    const std::string_view component = name.substr(at, end - at);
+    if (component.empty() || component == ".") refuse("has an empty component");
+    if (component.size() > kLongestComponent) refuse("has a component over 4096 bytes");
+    if (!std::all_of(component.begin(), component.end(),
+                     [](char c) { return static_cast<unsigned char>(c) >= 0x20; })) {
+      refuse("has a control character");
+    }
+    if (at == 0 && (component == kIndex || component == kCommit || component == kMeta)) {
+      refuse("lies in a group that cairn keeps for itself");
+    }
+    at = end + 1;
+  }
+}
+
+}  // namespace detail::names
+}  // namespace cairn

@@ -1,0 +1,201 @@
+#include "os/file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+#include "base/throw.hpp"
+#include "os/fault.hpp"
+
+namespace cairn::detail {
+namespace {
+
+// Linux moves at most 0x7ffff000 bytes a call; 1 GiB stays below on every system.
+constexpr std::size_t kSliceBytes = std::size_t{1} << 30;
+
+std::string_view advice(int error) {
+  switch (error) {
+    case ENOSPC:
+      return "; free space on that file system or save elsewhere";
+    case EDQUOT:
+      return "; the quota is used up";
+    case EACCES:
+    case EPERM:
+      return "; check owner and permissions";
+    case EROFS:
+      return "; the file system is read-only";
+    case EFBIG:
+      return "; see 'ulimit -f' and the file system's limit";
+    case EMFILE:
+      return "; see 'ulimit -n'";
+    default:
+      return "";
+  }
+}
+
+/// One pwrite, with what fault injection makes of it.
+ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offset, Fault fault) {
+  switch (fault) {
+    case Fault::full:
+      errno = ENOSPC;
+      return -1;
+    case Fault::short_write:
+      return ::pwrite(fd, data, std::max<std::size_t>(count / 2, 1), offset);
+    case Fault::flip: {
+      const std::byte wrong = *data ^ std::byte{1};
+      const ssize_t done = ::pwrite(fd, data, count, offset);
+      return ::pwrite(fd, &wrong, 1, offset) == 1 ? done : -1;
+    }
+    case Fault::none:
+      break;
+  }
+  return ::pwrite(fd, data, count, offset);
+}
+
+}  // namespace
+
+void fail_system(std::string_view verb, const std::filesystem::path& path, int error) {
+  const Errc code = error == ENOENT || error == ENOTDIR ? Errc::not_found
+                    : error == EISDIR || error == ENAMETOOLONG ? Errc::usage
+                                                               : Errc::io;
+  fail(code, "cannot {} '{}': {}{}", verb, path.string(), std::generic_category().message(error),
+       advice(error));
+}
+
+File::File(int fd, std::filesystem::path path) : fd_(fd), path_(std::move(path)) {}
+
+File File::open(const std::filesystem::path& path, int flags) {
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+  if (fd < 0) fail_system((flags & O_CREAT) != 0 ? "create" : "open", path, errno);
+  File file(fd, path);
+  struct stat status {};
+  if (::fstat(fd, &status) != 0) fail_system("examine", path, errno);
+  if (S_ISDIR(status.st_mode)) fail_system("read", path, EISDIR);
+  if (!S_ISREG(status.st_mode)) fail(Errc::usage, "'{}' is not a regular file", path.string());
+  return file;
+}
+
+// O_NONBLOCK: opening a named pipe must not wait for a writer; regular files ignore it.
+File File::open_read(const std::filesystem::path& path) { return open(path, O_RDONLY | O_NONBLOCK); }
+File File::open_write(const std::filesystem::path& path) { return open(path, O_RDWR); }
+File File::create(const std::filesystem::path& path) { return open(path, O_RDWR | O_CREAT | O_TRUNC); }
+
+File::~File() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+File::File(File&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), path_(std::move(other.path_)) {}
+
+File& File::operator=(File&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+std::uint64_t File::size() const {
+  struct stat status {};
+  if (::fstat(fd_, &status) != 0) fail_system("examine", path_, errno);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+void File::read_at(std::uint64_t offset, std::span<std::byte> out) const {
+  while (!out.empty()) {
+    const std::size_t count = std::min(out.size(), kSliceBytes);
+    const ssize_t done = ::pread(fd_, out.data(), count, static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail_system("read", path_, errno);
+    if (done == 0) {
+      fail(Errc::corrupt, "'{}' ends at byte {}, {} bytes too early: it is truncated", path_.string(),
+           offset, out.size());
+    }
+    offset += static_cast<std::uint64_t>(done);
+    out = out.subspan(static_cast<std::size_t>(done));
+  }
+}
+
+void File::write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+                    std::string_view point) const {
+  if (bytes.empty()) return;
+  Fault fault = fault_point(point);
+  while (!bytes.empty()) {
+    const std::size_t count = std::min(bytes.size(), kSliceBytes);
+    const ssize_t done = write_once(fd_, bytes.data(), count, static_cast<off_t>(offset), fault);
+    fault = Fault::none;
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail_system("write", path_, errno);
+    if (done == 0) fail_system("write", path_, ENOSPC);
+    offset += static_cast<std::uint64_t>(done);
+    bytes = bytes.subspan(static_cast<std::size_t>(done));
+  }
+}
+
+void File::reserve(std::uint64_t bytes) const {
+  if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) fail_system("size", path_, errno);
+  if (bytes == 0) return;
+  int result = 0;
+  do {
+    result = ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  if (result == 0) return;
+  if (errno != EOPNOTSUPP && errno != ENOSYS) fail_system("reserve space for", path_, errno);
+  struct statvfs space {};
+  if (::fstatvfs(fd_, &space) != 0) fail_system("examine", path_, errno);
+  const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
+  if (free_bytes < bytes) {
+    fail(Errc::io, "cannot reserve {} bytes for '{}': only {} are free{}", bytes, path_.string(),
+         free_bytes, advice(ENOSPC));
+  }
+}
+
+void File::sync() const {
+  if (::fsync(fd_) != 0) fail_system("make durable", path_, errno);
+}
+
+void File::close() {
+  const int fd = std::exchange(fd_, -1);
+  if (fd >= 0 && ::close(fd) != 0) fail_system("close", path_, errno);
+}
+
+void make_directories(const std::filesystem::path& dir) {
+  if (dir.empty()) return;
+  std::error_code error;
+  std::filesystem::create_directories(dir, error);
+  if (error) fail_system("make directory", dir, error.value());
+  if (!std::filesystem::is_directory(dir, error)) fail_system("make directory", dir, EEXIST);
+}
+
+void sync_directory(const std::filesystem::path& dir) {
+  const std::filesystem::path where = dir.empty() ? "." : dir;
+  const int fd = ::open(where.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) fail_system("open", where, errno);
+  const int result = ::fsync(fd);
+  const int error = errno;
+  ::close(fd);
+  // Some network file systems do not sync directories; there the server orders renames itself.
+  if (result != 0 && error != EINVAL && error != ENOTSUP) fail_system("make durable", where, error);
+}
+
+void replace_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0) fail_system("rename to", to, errno);
+}
+
+void replace_link(const std::string& target, const std::filesystem::path& link,
+                  const std::filesystem::path& partial) {
+  remove_quietly(partial);
+  if (::symlink(target.c_str(), partial.c_str()) != 0) fail_system("link", partial, errno);
+  replace_file(partial, link);
+}
+
+void remove_quietly(const std::filesystem::path& path) noexcept {
+  std::error_code ignored;
+  std::filesystem::remove(path, ignored);
+}
+
+}  // namespace cairn::detail

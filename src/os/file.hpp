@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace cairn::detail {
+
+/// An open file. Every operation is Local and throws Error with the path and the system's reason:
+/// not_found (ENOENT), usage (a directory), io (everything else), corrupt (reading past the end).
+/// The destructor closes and ignores failure; close() reports it.
+class File {
+ public:
+  static File open_read(const std::filesystem::path& path);
+  static File open_write(const std::filesystem::path& path);
+  /// Makes the file empty, or makes it.
+  static File create(const std::filesystem::path& path);
+
+  ~File();
+  File(File&& other) noexcept;
+  File& operator=(File&& other) noexcept;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  std::uint64_t size() const;
+  /// Reads exactly out.size() bytes; slices at 1 GiB, continues after short reads and EINTR.
+  void read_at(std::uint64_t offset, std::span<std::byte> out) const;
+  /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes, std::string_view point) const;
+  /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File systems
+  /// that cannot reserve get a check of the free space instead.
+  void reserve(std::uint64_t bytes) const;
+  void sync() const;
+  void close();
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  File(int fd, std::filesystem::path path);
+  static File open(const std::filesystem::path& path, int flags);
+
+  int fd_ = -1;
+  std::filesystem::path path_;
+};
+
+/// Throws Error for errno: "cannot <verb> '<path>': <reason>; <advice>".
+[[noreturn]] void fail_system(std::string_view verb, const std::filesystem::path& path, int error);
+
+/// Makes the directory and its parents. Errors: io.
+void make_directories(const std::filesystem::path& dir);
+/// Makes renames and new names in `dir` durable. Errors: io.
+void sync_directory(const std::filesystem::path& dir);
+/// Moves `from` to `to`, replacing it atomically. The only rename in cairn. Errors: io.
+void replace_file(const std::filesystem::path& from, const std::filesystem::path& to);
+/// Points the symbolic link `link` at `target`, atomically: made as `partial`, then moved. Errors: io.
+void replace_link(const std::string& target, const std::filesystem::path& link,
+                  const std::filesystem::path& partial);
+/// Removes a file if it is there; failure is ignored (used to clean up behind another error).
+void remove_quietly(const std::filesystem::path& path) noexcept;
+
+}  // namespace cairn::detail

@@ -1,0 +1,168 @@
+#include "cairn/config.hpp"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <numeric>
+#include <string_view>
+#include <vector>
+
+#include "base/throw.hpp"
+
+namespace cairn {
+namespace {
+
+using detail::fail;
+
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
+    }
+  }
+  return row[b.size()];
+}
+
+/// A mapping of the document, with the place to name in errors.
+class Block {
+ public:
+  Block(YAML::Node node, std::string key, const std::string& origin)
+      : node_(std::move(node)), key_(std::move(key)), origin_(origin) {
+    if (!node_.IsMap()) refuse(node_, key_, "must be a mapping");
+  }
+
+  /// Refuses every key that is not in `known`, with the nearest known one.
+  void allow(std::initializer_list<std::string_view> known) const {
+    for (const auto& entry : node_) {
+      const auto key = entry.first.as<std::string>();
+      if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+      const auto nearest = std::min_element(known.begin(), known.end(), [&](auto a, auto b) {
+        return edit_distance(key, a) < edit_distance(key, b);
+      });
+      refuse(entry.first, path(key), fmt::format("is unknown; did you mean '{}'?", *nearest));
+    }
+  }
+
+  /// Refuses blocks of the schema that this version does not act on.
+  void not_yet(std::string_view key) const {
+    if (const auto node = node_[std::string(key)]) {
+      fail(Errc::unsupported, "{}: '{}' is not supported by this version of cairn; remove it",
+           where(node), path(key));
+    }
+  }
+
+  std::optional<Block> block(std::string_view key) const {
+    const auto node = node_[std::string(key)];
+    if (!node || node.IsNull()) return std::nullopt;
+    return Block(node, path(key), origin_);
+  }
+
+  template <class T>
+  std::optional<T> value(std::string_view key, std::string_view kind) const {
+    const auto node = node_[std::string(key)];
+    if (!node) return std::nullopt;
+    try {
+      return node.as<T>();
+    } catch (const YAML::Exception&) {
+      refuse(node, path(key), fmt::format("must be {}", kind));
+    }
+  }
+
+  template <class F>
+  void choose(std::string_view key, F&& take) const {
+    const auto text = value<std::string>(key, "a word");
+    if (!text) return;
+    try {
+      take(*text);
+    } catch (const Error& error) {
+      refuse(node_[std::string(key)], path(key), error.what());
+    }
+  }
+
+  [[noreturn]] void refuse(const YAML::Node& node, const std::string& key, const std::string& why) const {
+    fail(Errc::usage, "{}: '{}' {}", where(node), key, why);
+  }
+
+ private:
+  std::string path(std::string_view key) const {
+    return key_.empty() ? std::string(key) : fmt::format("{}.{}", key_, key);
+  }
+  std::string where(const YAML::Node& node) const {
+    return fmt::format("{}:{}", origin_, node.Mark().line + 1);
+  }
+
+  YAML::Node node_;
+  std::string key_;
+  const std::string& origin_;
+};
+
+LocalSource parse_source(const Block& block) {
+  const auto type = block.value<std::string>("type", "a word").value_or("local");
+  if (type != "local") {
+    fail(Errc::unsupported, "checkpoint.source.type '{}' is not supported by this version of cairn; "
+         "use 'local'", type);
+  }
+  block.allow({"type", "path"});
+  const auto path = block.value<std::string>("path", "a path");
+  if (!path || path->empty()) fail(Errc::usage, "checkpoint.source needs a 'path'");
+  return {*path};
+}
+
+void parse_save(const Block& block, SaveConfig& save) {
+  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable"});
+  if (const auto dir = block.value<std::string>("dir", "a path")) save.dir = *dir;
+  save.every_n_steps =
+      block.value<std::uint64_t>("every_n_steps", "a number of steps").value_or(save.every_n_steps);
+  save.durable = block.value<bool>("durable", "true or false").value_or(save.durable);
+  block.choose("engine", [&](const std::string& text) { save.engine = engine_from_string(text); });
+  block.choose("transfer", [&](const std::string& text) {
+    if (text != "collective" && text != "independent") {
+      fail(Errc::usage, "must be 'collective' or 'independent'");
+    }
+    save.transfer = text == "collective" ? Transfer::collective : Transfer::independent;
+  });
+}
+
+Config parse(const YAML::Node& document, const std::string& origin) {
+  Config config;
+  if (document.IsNull()) return config;
+  const Block root(document, "", origin);
+  root.allow({"checkpoint", "model_modifier", "pipeline", "save"});
+  root.not_yet("model_modifier");
+  root.not_yet("pipeline");
+  if (const auto checkpoint = root.block("checkpoint")) {
+    checkpoint->allow({"source", "loading"});
+    checkpoint->not_yet("loading");
+    if (const auto source = checkpoint->block("source")) config.source = parse_source(*source);
+  }
+  if (const auto save = root.block("save")) parse_save(*save, config.save);
+  return config;
+}
+
+}  // namespace
+
+Config Config::from_string(const std::string& yaml, const std::string& origin) {
+  try {
+    return parse(YAML::Load(yaml), origin);
+  } catch (const YAML::Exception& error) {
+    fail(Errc::usage, "{}:{}: not valid YAML: {}", origin, error.mark.line + 1, error.msg);
+  }
+}
+
+Config Config::from_file(const std::filesystem::path& path) {
+  try {
+    return parse(YAML::LoadFile(path.string()), path.string());
+  } catch (const YAML::BadFile&) {
+    fail(Errc::not_found, "cannot read the configuration '{}'", path.string());
+  } catch (const YAML::Exception& error) {
+    fail(Errc::usage, "{}:{}: not valid YAML: {}", path.string(), error.mark.line + 1, error.msg);
+  }
+}
+
+}  // namespace cairn

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "cairn/manifest.hpp"
+#include "cairn/placement.hpp"
+
+namespace cairn::detail {
+
+/// Row-major distance between neighbours per dimension, in bytes.
+std::vector<std::uint64_t> row_major_strides(const Shape& shape, std::uint64_t item);
+
+/// The common part, or nothing where it is empty.
+std::optional<Box> intersect(const Box& a, const Box& b);
+
+/// The boxes, in row-major order and each dense within the range, that make up a flat element range.
+/// At most 2 * rank - 1 of them. Zero elements give none.
+std::vector<Box> flat_to_boxes(const Shape& shape, std::uint64_t start, std::uint64_t count);
+
+/// Whether the box is one contiguous run of the row-major tensor.
+bool is_contiguous(const Box& box, const Shape& shape);
+
+/// A part of a tensor and where each of its elements lies: element `i` (global index) is at
+/// `base + sum(i[d] * strides[d])`, in bytes from the start of a file or of a buffer. Arithmetic is
+/// modulo 2^64: `base` may lie before the start, the sum never does.
+struct Region {
+  std::vector<Box> boxes;
+  std::uint64_t base = 0;
+  std::vector<std::uint64_t> strides;
+};
+
+/// The region of a dense row-major piece (box or flat range) that starts at byte `offset`.
+Region dense_region(const Shape& shape, bool flat, const Box& box, std::uint64_t offset,
+                    std::uint64_t item);
+Region region_of(const Placement& piece, std::uint64_t item);
+/// The region of an extent in its file.
+Region region_of(const TensorEntry& tensor, const Extent& extent);
+
+/// Calls `run(position_a, position_b, bytes)` for the runs that are contiguous in both regions, for all
+/// elements of `common`, in row-major order.
+void for_each_run(const Box& common, const Region& a, const Region& b, std::uint64_t item,
+                  const std::function<void(std::uint64_t, std::uint64_t, std::uint64_t)>& run);
+
+}  // namespace cairn::detail

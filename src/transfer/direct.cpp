@@ -1,0 +1,90 @@
+#include "transfer/direct.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/digest.hpp"
+#include "os/fault.hpp"
+#include "os/file.hpp"
+#include "plan/region.hpp"
+#include "transfer/reader.hpp"
+#include "transfer/runs.hpp"
+
+namespace cairn::detail {
+namespace {
+
+// Digest and write a window while it is in the cache.
+constexpr std::uint64_t kWindowBytes = 8 << 20;
+
+std::uint64_t write_dense(RunWriter& runs, const Extent& extent, std::span<const std::byte> bytes) {
+  if (bytes.size() <= kWindowBytes) {
+    runs.add(extent.offset, bytes.data(), bytes.size());
+    return digest_of(bytes);
+  }
+  Digester digester;
+  for (std::uint64_t at = 0; at < bytes.size(); at += kWindowBytes) {
+    const auto window = bytes.subspan(at, std::min(kWindowBytes, bytes.size() - at));
+    digester.update(window);
+    runs.add(extent.offset + at, window.data(), window.size());
+  }
+  return digester.value();
+}
+
+std::uint64_t write_rows(RunWriter& runs, const TensorEntry& tensor, const Extent& extent,
+                         std::span<const std::byte> bytes) {
+  const std::uint64_t item = item_bytes(tensor.dtype);
+  const Region in_memory = dense_region(tensor.shape, extent.flat, extent.box, 0, item);
+  const Region in_file = region_of(tensor, extent);
+  for_each_run(extent.box, in_file, in_memory, item,
+               [&](std::uint64_t at, std::uint64_t from, std::uint64_t count) {
+                 runs.add(at, bytes.data() + from, count);
+               });
+  return digest_of(bytes);
+}
+
+}  // namespace
+
+std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob& job) {
+  std::vector<std::uint64_t> digests;
+  agree(comm, "save: move", [&] {
+    fault_point("move");
+    if (job.items.empty()) return;
+    const File file = File::open_write(job.file);
+    std::uint64_t done = 0;
+    RunWriter runs(file, "move.write", [&](std::uint64_t bytes) {
+      done += bytes;
+      if (job.progress) job.progress(done);
+    });
+    for (const WriteItem& item : job.items) {
+      const TensorEntry& tensor = job.tensors[item.tensor];
+      const Extent& extent = tensor.extents[item.extent];
+      const std::span bytes(item.data, extent.box.elements() * item_bytes(tensor.dtype));
+      digests.push_back(extent.strides.empty() ? write_dense(runs, extent, bytes)
+                                               : write_rows(runs, tensor, extent, bytes));
+    }
+    runs.flush();
+    fault_point("move.end");
+  });
+  return digests;
+}
+
+void DirectEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
+  agree(comm, "load: move", [&] {
+    fault_point("load.move");
+    Reader reader(manifest);
+    // In the order of the file, so that neighbouring tensors make large requests.
+    std::vector<std::size_t> order(items.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto offset_of = [&](std::size_t i) {
+      const TensorEntry& tensor = manifest.tensors[items[i].tensor];
+      return tensor.extents.empty() ? 0 : tensor.extents.front().offset;
+    };
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return offset_of(a) < offset_of(b); });
+    for (const std::size_t i : order) {
+      reader.read(manifest.tensors[items[i].tensor], items[i].piece, items[i].data);
+    }
+  });
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,90 @@
+#include "transfer/reader.hpp"
+
+#include <map>
+#include <optional>
+
+#include "base/throw.hpp"
+#include "formats/hdf5/container.hpp"
+#include "os/file.hpp"
+#include "plan/region.hpp"
+#include "transfer/runs.hpp"
+
+namespace cairn::detail {
+
+struct Reader::Impl {
+  explicit Impl(const Manifest& m) : manifest(m) {}
+
+  const Manifest& manifest;
+  std::map<std::uint32_t, File> files;
+  std::optional<DatasetReader> datasets;
+
+  const File& file(std::uint32_t index) {
+    auto it = files.find(index);
+    if (it == files.end()) {
+      it = files.emplace(index, File::open_read(manifest.files.at(index).path)).first;
+    }
+    return it->second;
+  }
+
+  /// The parts of `piece` that lie in one region of the file; tells how many elements those are.
+  std::uint64_t read_region(std::uint32_t file_index, const Region& in_file, const Region& in_memory,
+                            std::uint64_t item, std::byte* out) {
+    RunReader runs(file(file_index));
+    std::uint64_t elements = 0;
+    for (const Box& stored : in_file.boxes) {
+      for (const Box& wanted : in_memory.boxes) {
+        const auto common = intersect(stored, wanted);
+        if (!common) continue;
+        elements += common->elements();
+        for_each_run(*common, in_file, in_memory, item,
+                     [&](std::uint64_t at, std::uint64_t to, std::uint64_t bytes) {
+                       runs.add(at, out + to, bytes);
+                     });
+      }
+    }
+    runs.flush();
+    return elements;
+  }
+
+  void read_extents(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+    const std::uint64_t item = item_bytes(tensor.dtype);
+    const Region in_memory = region_of(piece, item);
+    std::uint64_t elements = 0;
+    if (tensor.layout == Layout::contiguous && !tensor.extents.empty()) {
+      // One row-major run, however many extents tell who wrote which part of it.
+      const Region whole = dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
+      elements = read_region(tensor.extents.front().file, whole, in_memory, item, out);
+    } else {
+      for (const Extent& extent : tensor.extents) {
+        elements += read_region(extent.file, region_of(tensor, extent), in_memory, item, out);
+      }
+    }
+    if (elements != piece.elements()) {
+      fail(Errc::corrupt, "tensor '{}' of '{}': {} of the {} wanted elements are in the file",
+           tensor.name, manifest.path().string(), elements, piece.elements());
+    }
+  }
+
+  void read_datasets(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+    if (!datasets) datasets.emplace(manifest.path());
+    // The boxes of a piece lie one behind the other in its dense bytes.
+    for (const Box& box : region_of(piece, item_bytes(tensor.dtype)).boxes) {
+      datasets->read(tensor, box, out);
+      out += box.elements() * item_bytes(tensor.dtype);
+    }
+  }
+};
+
+Reader::Reader(const Manifest& manifest) : impl_(std::make_unique<Impl>(manifest)) {}
+Reader::~Reader() = default;
+
+void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+  if (piece.elements() == 0) return;
+  if (impl_->manifest.files.at(0).access == Access::hdf5) {
+    impl_->read_datasets(tensor, piece, out);
+  } else {
+    impl_->read_extents(tensor, piece, out);
+  }
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,65 @@
+#include "transfer/runs.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace cairn::detail {
+namespace {
+
+constexpr std::uint64_t kDirectBytes = 1 << 20;   // from here on a request of its own, no copy
+constexpr std::uint64_t kBufferBytes = 4 << 20;   // longest joined request
+constexpr std::uint64_t kGapBytes = 64 << 10;     // reading this much for nothing beats a request
+
+}  // namespace
+
+void RunReader::add(std::uint64_t offset, std::byte* to, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  if (bytes >= kDirectBytes) {
+    file_.read_at(offset, {to, bytes});
+    return;
+  }
+  const bool joins = !pending_.empty() && offset >= end_ && offset - end_ <= kGapBytes &&
+                     offset + bytes - begin_ <= kBufferBytes;
+  if (!joins) {
+    flush();
+    begin_ = offset;
+  }
+  pending_.push_back({offset, to, bytes});
+  end_ = offset + bytes;
+}
+
+void RunReader::flush() {
+  if (pending_.empty()) return;
+  if (pending_.size() == 1) {
+    file_.read_at(begin_, {pending_.front().to, pending_.front().bytes});
+  } else {
+    buffer_.resize(end_ - begin_);
+    file_.read_at(begin_, buffer_);
+    for (const Run& run : pending_) {
+      std::memcpy(run.to, buffer_.data() + (run.offset - begin_), run.bytes);
+    }
+  }
+  pending_.clear();
+}
+
+void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  const bool joins = offset == begin_ + buffer_.size() && buffer_.size() + bytes <= kBufferBytes;
+  if (bytes >= kDirectBytes || !joins) flush();
+  if (bytes >= kDirectBytes) {
+    file_.write_at(offset, {from, bytes}, point_);
+    wrote_(bytes);
+    return;
+  }
+  if (buffer_.empty()) begin_ = offset;
+  buffer_.insert(buffer_.end(), from, from + bytes);
+}
+
+void RunWriter::flush() {
+  if (buffer_.empty()) return;
+  file_.write_at(begin_, buffer_, point_);
+  wrote_(buffer_.size());
+  buffer_.clear();
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "os/file.hpp"
+
+namespace cairn::detail {
+
+/// Turns runs of one file into few large requests: neighbours are joined through a buffer, large runs go
+/// straight from or to their memory. Runs should come in ascending order; any order is correct.
+
+class RunReader {
+ public:
+  explicit RunReader(const File& file) : file_(file) {}
+  /// `to` must stay valid until flush().
+  void add(std::uint64_t offset, std::byte* to, std::uint64_t bytes);
+  void flush();
+
+ private:
+  struct Run {
+    std::uint64_t offset;
+    std::byte* to;
+    std::uint64_t bytes;
+  };
+
+  const File& file_;
+  std::vector<Run> pending_;
+  std::uint64_t begin_ = 0;
+  std::uint64_t end_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+class RunWriter {
+ public:
+  /// `wrote(bytes)` is called after each request.
+  RunWriter(const File& file, std::string_view point, std::function<void(std::uint64_t)> wrote)
+      : file_(file), point_(point), wrote_(std::move(wrote)) {}
+  /// Small runs are copied; large ones are written before the call returns.
+  void add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes);
+  void flush();
+
+ private:
+  const File& file_;
+  std::string_view point_;
+  std::function<void(std::uint64_t)> wrote_;
+  std::uint64_t begin_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+}  // namespace cairn::detail

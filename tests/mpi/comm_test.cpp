@@ -1,0 +1,84 @@
+#include <algorithm>
+#include <numeric>
+
+#include "support/mpi_test.hpp"
+
+namespace cairn {
+namespace {
+
+using test::expect_same_error;
+using test::world;
+
+TEST(Agree, TheLowestFailingRankSpeaksForAll) {
+  const std::string text = expect_same_error(Errc::io, [] {
+    agree(world(), "step", [] {
+      if (world().rank() >= world().size() / 2) {
+        throw Error(Errc::io, "cause " + std::to_string(world().rank()));
+      }
+    });
+  });
+  const std::string lowest = std::to_string(world().size() / 2);
+  EXPECT_EQ(text, "step: rank " + lowest + ": cause " + lowest);
+}
+
+TEST(Agree, AnyExceptionTravelsAndAnAgreedOneKeepsItsText) {
+  EXPECT_EQ(expect_same_error(Errc::internal,
+                              [] { agree(world(), "s", [] { throw std::runtime_error("boom"); }); }),
+            "s: rank 0: boom");
+  EXPECT_EQ(expect_same_error(Errc::corrupt,
+                              [] {
+                                agree(world(), "outer", [] {
+                                  throw Error(Errc::corrupt, "inner: rank 0: bad", 0);
+                                });
+                              }),
+            "inner: rank 0: bad");
+  agree(world(), "fine", [] {});
+}
+
+TEST(Comm, BroadcastAndGatherKeepEveryByte) {
+  for (const std::size_t size : {std::size_t{0}, std::size_t{1}, std::size_t{3'000'000}}) {
+    std::vector<std::byte> bytes(world().is_root() ? size : 5);
+    std::fill(bytes.begin(), bytes.end(), static_cast<std::byte>(world().rank() + 1));
+    world().broadcast(bytes);
+    EXPECT_EQ(bytes.size(), size);
+    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{1}; }));
+  }
+  const std::vector<std::byte> mine(static_cast<std::size_t>(world().rank()) * 100,
+                                    static_cast<std::byte>(world().rank()));
+  const auto all = world().gather(mine);
+  ASSERT_EQ(all.size(), world().is_root() ? static_cast<std::size_t>(world().size()) : 0);
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    EXPECT_EQ(all[r], std::vector<std::byte>(r * 100, static_cast<std::byte>(r)));
+  }
+}
+
+TEST(Comm, PrefixSumsAndEquality) {
+  const std::uint64_t mine[] = {static_cast<std::uint64_t>(world().rank()) + 1};
+  const auto before = world().exclusive_sum(mine);
+  const auto rank = static_cast<std::uint64_t>(world().rank());
+  EXPECT_EQ(before.at(0), rank * (rank + 1) / 2);
+  EXPECT_TRUE(world().all_equal(42));
+  EXPECT_EQ(world().all_equal(rank), world().size() == 1);
+}
+
+TEST(Comm, ADeadlineNamesTheRanksThatDidNotCome) {
+  if (world().size() < 3) return;  // needs two that wait and one that does not
+  Comm impatient(MPI_COMM_WORLD, std::chrono::milliseconds(300));
+  const int absent = world().size() - 1;
+  if (world().rank() != absent) {
+    try {
+      agree(impatient, "save: move", [] {});
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::timeout);
+      EXPECT_EQ(error.rank(), absent);
+      EXPECT_NE(std::string(error.what()).find("rank " + std::to_string(absent) + " did not come"),
+                std::string::npos)
+          << error.what();
+    }
+  }
+  agree(world(), "meet again", [] {});
+}
+
+}  // namespace
+}  // namespace cairn

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds cairn and runs its tests: ./tests/run.sh [TIER...]. Without a tier all but the benchmarks.
+set -euo pipefail
+
+tiers=(unit mpi fault cli formats torch package bench)
+
+usage() {
+  echo "usage: ./tests/run.sh [TIER...]   tiers: ${tiers[*]}; without one, all but bench" >&2
+}
+
+selected=()
+for tier in "$@"; do
+  case " ${tiers[*]} " in
+    *" $tier "*) selected+=("$tier") ;;
+    *)
+      [ "$tier" = -h ] || [ "$tier" = --help ] || echo "run.sh: '$tier' is no tier" >&2
+      usage
+      [ "$tier" = -h ] || [ "$tier" = --help ] || exit 2
+      exit 0
+      ;;
+  esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=jobs/env.sh
+. jobs/env.sh
+./jobs/build.sh
+
+if [ "${#selected[@]}" -eq 0 ]; then
+  choice=(-LE '^bench$')
+else
+  choice=(-L "^($(IFS='|' && echo "${selected[*]}"))\$")
+fi
+# Every test names its PROCESSORS, so that ranks of two tests do not compete for the same cores.
+exec ctest --test-dir build --output-on-failure --no-tests=error -j "$(nproc)" "${choice[@]}" </dev/null

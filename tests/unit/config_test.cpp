@@ -1,0 +1,44 @@
+#include "cairn/config.hpp"
+
+#include <gtest/gtest.h>
+
+#include "cairn/error.hpp"
+
+namespace cairn {
+namespace {
+
+std::string error_of(const std::string& yaml) {
+  try {
+    Config::from_string(yaml, "test.yaml");
+  } catch (const Error& error) {
+    return std::string(to_string(error.code())) + " " + error.what();
+  }
+  return "no error";
+}
+
+TEST(Config, ReadsSaveAndLocalSource) {
+  const Config config = Config::from_string(
+      "checkpoint:\n  source: {type: local, path: runs/a}\n"
+      "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: false}\n");
+  EXPECT_EQ(config.source->path, "runs/a");
+  EXPECT_EQ(config.save.dir, "runs/b");
+  EXPECT_EQ(config.save.every_n_steps, 10U);
+  EXPECT_EQ(config.save.engine, EngineKind::mpio);
+  EXPECT_EQ(config.save.transfer, Transfer::independent);
+  EXPECT_FALSE(config.save.durable);
+  EXPECT_FALSE(Config::from_string("").source.has_value());
+}
+
+TEST(Config, ErrorsNameFileLineKeyAndTheNearestKey) {
+  EXPECT_EQ(error_of("save:\n  dir: a\n  engin: direct\n"),
+            "usage test.yaml:3: 'save.engin' is unknown; did you mean 'engine'?");
+  EXPECT_EQ(error_of("save: {every_n_steps: often}\n"),
+            "usage test.yaml:1: 'save.every_n_steps' must be a number of steps");
+  EXPECT_NE(error_of("save: {engine: fast}").find("direct and mpio"), std::string::npos);
+  EXPECT_NE(error_of("save: [1").find("not valid YAML"), std::string::npos);
+  EXPECT_NE(error_of("- 1").find("must be a mapping"), std::string::npos);
+  EXPECT_EQ(error_of("pipeline: {timeout: 1}").substr(0, 11), "unsupported");
+}
+
+}  // namespace
+}  // namespace cairn
