@@ -65,8 +65,9 @@ train_and_lose_a_rank() {
   show lost.log mpi_run 4 "${train[@]}" --die-at 60:2
   promise "the job died of SIGKILL in the save of step 60 (exit code $code)" test "$code" -ne 0 -a \
     -n "$(grep -E 'signal 9' "$logs/lost.log")"
-  say "The job is dead (exit code $code). What is in the run directory:"
-  ls -l "$run"
+  say "The job is dead (exit code $code). What is in the run directory (a hidden .partial file is an attempt" \
+    "that never became a checkpoint):"
+  ls -lA "$run"
   promise "the half-written step 60 was not published" test ! -e "$broken"
   promise "step 30 is whole: cairn verify finds no defect" "$CAIRN_BIN/cairn" verify "$first"
 }

@@ -5,6 +5,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/config.hpp
   include/cairn/context.hpp
   include/cairn/dtype.hpp
+  include/cairn/engine.hpp
   include/cairn/error.hpp
   include/cairn/export.hpp
   include/cairn/manifest.hpp

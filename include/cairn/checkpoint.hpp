@@ -12,23 +12,12 @@
 #include <vector>
 
 #include "cairn/comm.hpp"
+#include "cairn/engine.hpp"
 #include "cairn/export.hpp"
 #include "cairn/manifest.hpp"
 #include "cairn/tensor_view.hpp"
 
 namespace cairn {
-
-/// How bytes move between memory and the container.
-enum class EngineKind : std::uint8_t {
-  direct,  ///< each rank reads and writes its own extents with POSIX calls
-  mpio,    ///< parallel HDF5: MPI-IO driver, collective metadata
-};
-/// Errors: usage.
-CAIRN_EXPORT EngineKind engine_from_string(std::string_view name);
-CAIRN_EXPORT std::string_view to_string(EngineKind engine);
-
-/// Data transfer mode of the mpio engine.
-enum class Transfer : std::uint8_t { collective, independent };
 
 /// The steps of the save protocol (docs/design.md), in order.
 enum class SaveStep : std::uint8_t { agree, layout, preflight, move, durable, commit, publish };

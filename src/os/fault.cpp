@@ -33,12 +33,30 @@ std::vector<std::string> split(const std::string& text, char separator) {
   return parts;
 }
 
-/// How often a rule's point was passed. State of the process, as CAIRN_FAULT itself is.
-int pass_of(const std::string& rule) {
-  static std::mutex mutex;
-  static std::map<std::string, int> passes;
-  const std::lock_guard lock(mutex);
-  return ++passes[rule];
+/// How often each rule's point was passed since CAIRN_FAULT last changed. State of the process, as
+/// CAIRN_FAULT itself is.
+class Passes {
+ public:
+  void see(const std::string& rules) {
+    const std::lock_guard lock(mutex_);
+    if (rules == rules_) return;
+    rules_ = rules;
+    passes_.clear();
+  }
+  int next(const std::string& rule) {
+    const std::lock_guard lock(mutex_);
+    return ++passes_[rule];
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string rules_;
+  std::map<std::string, int> passes_;
+};
+
+Passes& passes() {
+  static Passes all;
+  return all;
 }
 
 Fault act(std::string_view point, const std::string& action) {
@@ -53,14 +71,16 @@ Fault act(std::string_view point, const std::string& action) {
 }  // namespace
 
 Fault fault_point(std::string_view point) {
-  const char* rules = std::getenv("CAIRN_FAULT");
-  if (rules == nullptr || *rules == '\0') return Fault::none;
+  const char* variable = std::getenv("CAIRN_FAULT");
+  const std::string rules = variable == nullptr ? "" : variable;
+  passes().see(rules);
+  if (rules.empty()) return Fault::none;
   for (const std::string& rule : split(rules, ',')) {
     const auto parts = split(rule, ':');
     if (parts.size() < 3) fail(Errc::usage, "CAIRN_FAULT: '{}' is not POINT:RANK:ACTION[:N]", rule);
     if (parts[0] != point || parts[1] != world_rank()) continue;
     const int wanted = parts.size() > 3 ? std::atoi(parts[3].c_str()) : 1;
-    if (pass_of(rule) == wanted) return act(point, parts[2]);
+    if (passes().next(rule) == wanted) return act(point, parts[2]);
   }
   return Fault::none;
 }

@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
-#include "cairn/checkpoint.hpp"
 #include "cairn/comm.hpp"
+#include "cairn/engine.hpp"
 #include "cairn/manifest.hpp"
 
 namespace cairn::detail {
@@ -49,7 +49,9 @@ class Engine {
 
 std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer);
 
-/// XXH3-64 of one extent as the file holds it.
-std::uint64_t digest_in_file(class Reader& reader, const TensorEntry& tensor, const Extent& extent);
+class Reader;
+
+/// XXH3-64 of one extent as the file holds it. Local. Errors: corrupt, io.
+std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent);
 
 }  // namespace cairn::detail

@@ -1,20 +1,10 @@
-#!/usr/bin/python3
-"""train_lm under MPI: what is interrupted and resumed is what was never interrupted.
+"""train_lm under MPI: what is interrupted and resumed is what was never interrupted."""
 
-The programs are those of $CAIRN_BIN, by default build/bin of this tree.
-"""
-
-import os
+import pathlib
 import re
-import signal
-import subprocess
-import tempfile
 import unittest
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("CAIRN_BIN", ROOT / "build" / "bin"))
-TIMEOUT_S = 60
+from harness import BIN, Case, run
 
 PARALLEL = ("ddp", "tp", "zero")
 ENGINES = ("direct", "mpio")
@@ -26,44 +16,20 @@ RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) "
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=[0-9a-f]{32}$", re.MULTILINE)
 
 
-def mpi_environment():
-    environment = dict(os.environ, OMP_NUM_THREADS="1", OMPI_MCA_mpi_yield_when_idle="1",
-                       OMPI_MCA_hwloc_base_binding_policy="none")
-    if os.geteuid() == 0:
-        environment.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-    return environment
+# The ranks share few cores.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
+               "OMPI_MCA_hwloc_base_binding_policy": "none"}
 
 
 def launch(ranks, *flags):
-    """Runs train_lm; gives (exit code, stdout, stderr). A run past its time is killed with its ranks."""
-    command = ["mpirun", "--oversubscribe", "-n", str(ranks), str(BIN / "train_lm"), *SMALL,
-               *map(str, flags)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, env=mpi_environment(),
-                          start_new_session=True) as process:
-        try:
-            output, errors = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            # mpirun passes SIGTERM on to its ranks, which are sessions of their own.
-            process.terminate()
-            try:
-                process.communicate(timeout=10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return process.returncode, output, errors
+    return run([BIN / "train_lm", *SMALL, *flags], ranks=ranks, env=ENVIRONMENT)
 
 
-class TrainLmTest(unittest.TestCase):
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory(prefix="train_lm-")
-        self.addCleanup(scratch.cleanup)
-        self.scratch = Path(scratch.name)
-
+class TrainLm(Case):
     def train(self, ranks, *flags):
-        code, output, errors = launch(ranks, *flags)
-        self.assertEqual(code, 0, f"{flags} on {ranks} ranks:\n{output}{errors}")
-        return output
+        job = launch(ranks, *flags)
+        self.assertEqual(job.returncode, 0, f"{flags} on {ranks} ranks:\n{job.stdout}{job.stderr}")
+        return job.stdout
 
     def done_line(self, output):
         lines = DONE.findall(output)
@@ -75,13 +41,13 @@ class TrainLmTest(unittest.TestCase):
         match = RESUMED.search(output)
         self.assertIsNotNone(match, output)
         step, params, state, source = match.groups()
-        return int(step), params, state, Path(source)
+        return int(step), params, state, pathlib.Path(source)
 
     def assert_dies(self, ranks, *flags):
-        code, output, errors = launch(ranks, *flags)
-        self.assertNotEqual(code, 0, output + errors)
-        self.assertNotIn("done step=", output)
-        self.assertIn("signal 9", errors)
+        job = launch(ranks, *flags)
+        self.assertNotEqual(job.returncode, 0, job.stdout + job.stderr)
+        self.assertNotIn("done step=", job.stdout)
+        self.assertIn("signal 9", job.stderr)
 
     def test_interrupted_and_resumed_equals_uninterrupted(self):
         for parallel in PARALLEL:
@@ -89,8 +55,8 @@ class TrainLmTest(unittest.TestCase):
                 with self.subTest(parallel=parallel, engine=engine):
                     common = ["--parallel", parallel, "--engine", engine, "--steps", 8,
                               "--save-every", 3]
-                    whole = self.scratch / f"{parallel}-{engine}-whole"
-                    broken = self.scratch / f"{parallel}-{engine}-broken"
+                    whole = self.dir / f"{parallel}-{engine}-whole"
+                    broken = self.dir / f"{parallel}-{engine}-broken"
                     expected = self.done_line(self.train(2, *common, "--dir", whole))
                     self.assert_dies(2, *common, "--dir", broken, "--die-at", "6:1")
                     self.assertFalse((broken / "step-00000006.h5").exists())
@@ -108,7 +74,7 @@ class TrainLmTest(unittest.TestCase):
         for parallel in PARALLEL:
             for engine in ENGINES:
                 with self.subTest(parallel=parallel, engine=engine):
-                    run = self.scratch / f"{parallel}-{engine}"
+                    run = self.dir / f"{parallel}-{engine}"
                     common = ["--parallel", parallel, "--engine", engine, "--steps", 3,
                               "--dir", run]
                     saved = self.done_line(self.train(4, *common))
@@ -121,7 +87,7 @@ class TrainLmTest(unittest.TestCase):
                         self.assertIn("random state reseeded", output)
 
     def test_another_division_continues_from_the_same_tensors(self):
-        run = self.scratch / "tp"
+        run = self.dir / "tp"
         self.train(4, "--parallel", "tp", "--steps", 3, "--dir", run)
         expected = self.resumed(self.train(4, "--parallel", "tp", "--steps", 3, "--dir", run))
         for parallel in ("ddp", "zero"):
@@ -135,8 +101,8 @@ class TrainLmTest(unittest.TestCase):
         for parallel in PARALLEL:
             with self.subTest(parallel=parallel):
                 common = ["--parallel", parallel, "--batch", 2, "--heads", 2, "--save-every", 2]
-                whole = self.scratch / f"{parallel}-whole"
-                broken = self.scratch / f"{parallel}-broken"
+                whole = self.dir / f"{parallel}-whole"
+                broken = self.dir / f"{parallel}-broken"
                 expected = self.done_line(self.train(3, *common, "--steps", 4, "--dir", whole))
                 self.train(3, *common, "--steps", 2, "--dir", broken)
                 output = self.train(3, *common, "--steps", 4, "--dir", broken)
@@ -144,18 +110,18 @@ class TrainLmTest(unittest.TestCase):
                 self.assertEqual(self.done_line(output), expected)
 
     def test_resume_names_a_checkpoint_or_a_run(self):
-        run = self.scratch / "run"
+        run = self.dir / "run"
         common = ["--save-every", 2, "--dir"]
         self.train(2, "--steps", 4, *common, run)
-        other = self.scratch / "other"
+        other = self.dir / "other"
         for source, step in ((run, 4), (run / "step-00000002.h5", 2)):
             output = self.train(2, "--steps", 4, *common, other, "--resume", source)
             self.assertEqual(self.resumed(output)[0], step)
         self.assertNotIn("resumed", self.train(2, "--steps", 1, *common, run, "--resume", "none"))
 
     def test_configuration_file_lies_below_the_flags(self):
-        config = self.scratch / "cairn.yaml"
-        run = self.scratch / "from-file"
+        config = self.dir / "cairn.yaml"
+        run = self.dir / "from-file"
         config.write_text(f"save: {{dir: {run}, every_n_steps: 2, engine: mpio}}\n")
         output = self.train(2, "--steps", 4, "--config", config, "--engine", "direct")
         self.assertIn("engine=direct", output)
@@ -172,18 +138,18 @@ class TrainLmTest(unittest.TestCase):
             (["--die-at", "5"], "STEP:RANK"),
             (["--die-at", "100:2"], "ranks are 0 to 1"),
             (["--die-at", "7:0"], "nothing is saved"),
-            (["--data", self.scratch / "none.txt"], "none.txt"),
-            (["--config", self.scratch / "none.yaml"], "none.yaml"),
-            (["--resume", self.scratch / "none.h5"], "none.h5"),
+            (["--data", self.dir / "none.txt"], "none.txt"),
+            (["--config", self.dir / "none.yaml"], "none.yaml"),
+            (["--resume", self.dir / "none.h5"], "none.h5"),
             (["--bogus"], "--bogus"),
         ]
         for flags, text in cases:
             with self.subTest(flags=flags):
-                code, output, errors = launch(2, "--dir", self.scratch / "run", *flags)
-                self.assertEqual(code, 2, output + errors)
-                self.assertIn(text, errors)
-                self.assertEqual(errors.count("train_lm: "), 1, errors)
+                job = launch(2, "--dir", self.dir / "run", *flags)
+                self.assertEqual(job.returncode, 2, job.stdout + job.stderr)
+                self.assertIn(text, job.stderr)
+                self.assertEqual(job.stderr.count("train_lm: "), 1, job.stderr)
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    unittest.main()

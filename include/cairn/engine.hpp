@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "cairn/export.hpp"
+
+namespace cairn {
+
+/// How bytes move between memory and the container.
+enum class EngineKind : std::uint8_t {
+  direct,  ///< each rank reads and writes its own extents with POSIX calls
+  mpio,    ///< parallel HDF5: MPI-IO driver, collective metadata
+};
+/// Errors: usage.
+CAIRN_EXPORT EngineKind engine_from_string(std::string_view name);
+CAIRN_EXPORT std::string_view to_string(EngineKind engine);
+
+/// Data transfer mode of the mpio engine.
+enum class Transfer : std::uint8_t { collective, independent };
+
+}  // namespace cairn

@@ -1,0 +1,137 @@
+"""What the operating system can refuse: the same typed error on every rank, soon, and no damage."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from harness import Case, run, SAMPLE
+
+RANKS = 3
+ENGINES = ("direct", "mpio", "mpio-independent")
+
+
+def errors_of(result):
+    return [line for line in result.stdout.splitlines() if line.startswith("error ")]
+
+
+class SystemFaults(Case):
+    def assert_same_error(self, result, code, *words, ranks=RANKS):
+        errors = errors_of(result)
+        self.assertEqual(len(errors), ranks, result.stdout + result.stderr)
+        self.assertEqual(len(set(errors)), 1, errors)
+        self.assertTrue(errors[0].startswith(f"error {code}:"), errors[0])
+        for word in words:
+            self.assertIn(word, errors[0])
+        self.assertEqual(result.returncode, 2)
+
+    def first(self, engine="direct"):
+        path = self.dir / "step-00000001.h5"
+        self.assertEqual(self.sample_save(path, 1, 1, engine=engine, ranks=RANKS).returncode, 0)
+
+    def assert_first_survives(self):
+        self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+        self.assertEqual(sorted(p.name for p in self.dir.iterdir()), ["last", "step-00000001.h5"])
+
+    def test_full_write_on_any_rank(self):
+        self.first()
+        for rank in range(RANKS):
+            with self.subTest(rank=rank):
+                fault = {"CAIRN_FAULT": f"move.write:{rank}:full"}
+                result = self.sample_save(self.dir / "step-00000002.h5", 2, 2, ranks=RANKS, env=fault)
+                self.assert_same_error(result, "io", f"rank {rank}", "No space left", ".partial")
+                self.assert_first_survives()
+
+    def test_full_disk_while_committing(self):
+        self.first()
+        for pass_number in range(1, 8):
+            with self.subTest(pass_number=pass_number):
+                fault = {"CAIRN_FAULT": f"commit.write:0:full:{pass_number}"}
+                result = self.sample_save(self.dir / "step-00000002.h5", 2, 2, ranks=RANKS, env=fault)
+                self.assert_same_error(result, "io", "save: commit", "No space left")
+                self.assert_first_survives()
+
+    def test_short_writes_are_completed(self):
+        for rank in range(RANKS):
+            fault = {"CAIRN_FAULT": f"move.write:{rank}:short"}
+            path = self.dir / "step-00000001.h5"
+            self.assertEqual(self.sample_save(path, 1, 1, ranks=RANKS, env=fault).returncode, 0)
+            self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+
+    def test_a_bit_that_the_disk_got_wrong_is_found_at_load(self):
+        path = self.dir / "step-00000001.h5"
+        fault = {"CAIRN_FAULT": "move.write:1:flip"}
+        self.assertEqual(self.sample_save(path, 1, 1, ranks=RANKS, env=fault).returncode, 0)
+        result = self.sample_load(self.dir, 1, ranks=2)
+        self.assert_same_error(result, "corrupt", "model/", "written by rank 1", str(path), ranks=2)
+        self.assertNotIn("CHANGED", result.stdout)
+
+    def test_unusable_directories(self):
+        blocker = self.dir / "file"
+        blocker.write_text("not a directory")
+        for engine in ENGINES:
+            with self.subTest(engine=engine):
+                target = blocker / "step-00000001.h5"
+                result = self.sample_save(target, 1, 1, engine=engine, ranks=RANKS)
+                self.assertEqual(len(set(errors_of(result))), 1, result.stdout)
+                self.assertEqual(len(errors_of(result)), RANKS, result.stdout)
+                self.assertIn(str(blocker), result.stdout)
+
+    def test_bad_files_are_refused_alike(self):
+        path = self.dir / "step-00000001.h5"
+        self.first()
+        whole = path.read_bytes()
+        (self.dir / "empty.h5").write_bytes(b"")
+        (self.dir / "text.h5").write_text("hello\n" * 100)
+        (self.dir / "cut.h5").write_bytes(whole[: len(whole) // 2])
+        (self.dir / "shorter.h5").write_bytes(whole[:-1])
+        (self.dir / "unsigned.h5").write_bytes(bytes(8) + whole[8:])
+        newer = bytearray(whole)
+        newer[-56:-52] = (99).to_bytes(4, "little")
+        (self.dir / "newer.h5").write_bytes(newer)
+        cases = {"missing.h5": "not_found", "empty.h5": "unsupported", "text.h5": "unsupported",
+                 "cut.h5": "corrupt", "shorter.h5": "corrupt", "unsigned.h5": "corrupt",
+                 "newer.h5": "corrupt"}
+        for name, code in cases.items():
+            with self.subTest(name=name):
+                result = self.sample_load(self.dir / name, 1, ranks=RANKS)
+                self.assert_same_error(result, code, name)
+
+    def test_a_newer_format_is_told_from_damage(self):
+        self.first()
+        path = self.dir / "step-00000001.h5"
+        data = bytearray(path.read_bytes())
+        at = data.rindex(b'"format_version":1')
+        self.assertGreater(at, 0)
+        data[at : at + 18] = b'"format_version":7'
+        path.write_bytes(data)
+        self.assert_same_error(self.sample_load(path, 1, ranks=RANKS), "corrupt", "commit record")
+
+
+@unittest.skipUnless(os.geteuid() == 0 and shutil.which("unshare"),
+                     "LOUD: a small tmpfs needs root and unshare; the full-disk test did not run")
+class FullDisk(Case):
+    def test_small_tmpfs(self):
+        # 2 MiB for a checkpoint of about 1.3 MiB: the first fits, the second does not.
+        for engine in ENGINES:
+            with self.subTest(engine=engine):
+                script = (
+                    f"mount -t tmpfs -o size=2m none {self.dir} && "
+                    f"mpirun --oversubscribe -n 3 {SAMPLE} save {self.dir}/step-00000001.h5 1 1 rows {engine} && "
+                    f"mpirun --oversubscribe -n 3 {SAMPLE} save {self.dir}/step-00000002.h5 2 2 rows {engine}; "
+                    f"ls -a {self.dir}; "
+                    f"mpirun --oversubscribe -n 2 {SAMPLE} load {self.dir} 1 flat {engine}")
+                result = run(["unshare", "--mount", "sh", "-c", script], timeout=120)
+                errors = errors_of(result)
+                self.assertEqual(len(errors), 3, result.stdout + result.stderr)
+                self.assertEqual(len(set(errors)), 1)
+                self.assertIn("error io: save: preflight: rank 0", errors[0])
+                self.assertIn("No space left", errors[0])
+                self.assertNotIn("partial\n", result.stdout)
+                self.assertIn("equal step=1", result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

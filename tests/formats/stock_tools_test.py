@@ -1,0 +1,135 @@
+"""Containers in the hands of other programs: h5ls, h5dump, h5py, h5repack, and a reader made from
+docs/format.md alone."""
+
+import re
+import pathlib
+import shutil
+import unittest
+
+import h5py
+import numpy
+
+from harness import Case, ROOT, run
+
+CUTS = ("replicated", "rows", "columns", "grid", "flat", "uneven", "one_rank")
+COUNT = numpy.arange(8).reshape(4, 2)
+FP8 = {  # bytes of 0, 1, ... 7: sign, 4 or 5 bits of exponent, 3 or 2 of mantissa
+    "f8_e4m3fn": [0x00, 0x38, 0x40, 0x44, 0x48, 0x4A, 0x4C, 0x4E],
+    "f8_e5m2": [0x00, 0x3C, 0x40, 0x42, 0x44, 0x45, 0x46, 0x47],
+}
+
+
+def documented_reader():
+    """The Python reader that docs/format.md prints, as a module namespace."""
+    text = (ROOT / "docs" / "format.md").read_text()
+    code = re.search(r"```python\n(# reader\.py.*?)```", text, re.S).group(1)
+    namespace = {}
+    exec(compile(code, "docs/format.md", "exec"), namespace)
+    return namespace
+
+
+class StockTools(Case):
+    def container(self, cut, ranks, engine):
+        path = self.dir / f"{cut}-{ranks}-{engine}.h5"
+        result = self.sample_save(path, 1, 1, cut=cut, engine=engine, ranks=ranks)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        return path
+
+    def check_h5py(self, path):
+        with h5py.File(path, "r") as file:
+            model = file["model"]
+            for name in ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "u16", "u32",
+                         "u64"):
+                values = model["counting." + name][:]
+                numpy.testing.assert_array_equal(values, COUNT, err_msg=name)
+            self.assertEqual(model["counting.f16"].dtype, numpy.float16)
+            self.assertEqual(model["counting.f32"].dtype, numpy.float32)
+            flags = model["counting.bool"]
+            self.assertEqual(flags.dtype, numpy.bool_)
+            numpy.testing.assert_array_equal(flags[:], COUNT % 2 == 1)
+            for name in ("c64", "c128"):
+                numpy.testing.assert_array_equal(model["counting." + name][:], COUNT - 1j * COUNT)
+            half = model["counting.c32"][:]
+            numpy.testing.assert_array_equal(half["real"], COUNT)
+            numpy.testing.assert_array_equal(half["imag"], -COUNT)
+            for name, codes in FP8.items():
+                dataset = model["counting." + name]
+                self.assertEqual(dataset.attrs["cairn_dtype"], name.encode())
+                numpy.testing.assert_array_equal(dataset[:].ravel(), codes)
+            self.assertEqual(model["scalar"].shape, ())
+            self.assertEqual(model["empty"].shape, (0, 3))
+            self.assertEqual(model["large"].shape, (256, 1152))
+
+    def check_command_line(self, path):
+        listing = run(["h5ls", "-r", path])
+        self.assertEqual(listing.returncode, 0, listing.stderr)
+        self.assertRegex(listing.stdout, r"/model/large\s+Dataset \{256, 1152\}")
+        for name in ("f32", "bf16", "f16", "i64", "u8"):
+            dump = run(["h5dump", "-d", f"/model/counting.{name}", path])
+            self.assertEqual(dump.returncode, 0, dump.stderr)
+            values = re.findall(r"\(\d,0\): (.*?),?$", dump.stdout, re.M)
+            self.assertEqual(values, ["0, 1", "2, 3", "4, 5", "6, 7"], name)
+        self.assertEqual(run(["h5dump", "-H", path]).returncode, 0)
+
+    def check_documented_reader(self, path):
+        reader = documented_reader()
+        tensors = reader["read_container"](str(path))
+        with h5py.File(path, "r") as file:
+            seen = []
+            file.visititems(lambda name, item: seen.append(name)
+                            if isinstance(item, h5py.Dataset) and not name.startswith("meta/") else None)
+            self.assertEqual(sorted(tensors), sorted(set(seen) - {"index", "commit"}))
+            for name, (dtype, shape, data) in tensors.items():
+                self.assertEqual(tuple(shape), file[name].shape)
+                if dtype not in ("bf16", "bool", "c32"):
+                    self.assertEqual(data, file[name][()].tobytes(), name)
+
+    def test_every_cut_and_engine_opens_everywhere(self):
+        for engine in ("direct", "mpio"):
+            for cut in CUTS:
+                for ranks in (1, 3, 4):
+                    with self.subTest(engine=engine, cut=cut, ranks=ranks):
+                        path = self.container(cut, ranks, engine)
+                        self.check_h5py(path)
+                        self.check_documented_reader(path)
+            self.check_command_line(path)
+
+    def test_a_container_packed_by_h5repack_is_noticed_and_loads(self):
+        path = self.container("columns", 3, "direct")
+        packed = self.dir / "packed.h5"
+        self.assertEqual(run(["h5repack", path, packed]).returncode, 0)
+        zipped = self.dir / "zipped.h5"
+        self.assertEqual(run(["h5repack", "-f", "model/large:GZIP=3", path, zipped]).returncode, 0)
+        for other in (packed, zipped):
+            for engine in ("direct", "mpio"):
+                for cut in ("flat", "columns"):
+                    result = self.sample_load(other, 1, cut=cut, engine=engine, ranks=2)
+                    self.assertIn("equal step=1", result.stdout, result.stderr)
+
+    def test_an_edit_with_h5py_is_noticed(self):
+        path = self.container("rows", 2, "direct")
+        with h5py.File(path, "r+") as file:
+            file["model"].attrs["note"] = "mine"
+        self.assertIn("equal step=1", self.sample_load(path, 1).stdout)
+        with h5py.File(path, "r+") as file:
+            file["model/large"][3, 4] = 7.5
+        result = self.sample_load(path, 1)
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("error corrupt", result.stdout)
+        self.assertIn("model/large", result.stdout)
+
+    def test_engines_make_the_same_tensors_and_index(self):
+        for cut in CUTS:
+            paths = [self.container(cut, 3, engine) for engine in ("direct", "mpio", "mpio-independent")]
+            read = documented_reader()["read_container"]
+            first = read(str(paths[0]))
+            for path in paths[1:]:
+                self.assertEqual(read(str(path)), first)
+            with h5py.File(paths[0], "r") as a:
+                for path in paths[1:]:
+                    with h5py.File(path, "r") as b:
+                        self.assertEqual(a["index"][:].tobytes(), b["index"][:].tobytes())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,43 @@
+"""Runs cairn's programs for black-box tests."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("CAIRN_BIN", ROOT / "build" / "bin"))
+TEST_BIN = BIN.parent / "tests" / "bin"
+SAMPLE = TEST_BIN / "cairn-sample"
+
+# Open MPI refuses to run as root unless told twice.
+ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def run(command, ranks=0, timeout=60, env=None, cwd=None):
+    """Runs a command, under mpirun when ranks > 0, and returns the finished process with its texts.
+
+    A command that outlives `timeout` seconds raises: a hang is a failure, never a result.
+    """
+    words = [str(word) for word in command]
+    if ranks > 0:
+        words = ["mpirun", "--oversubscribe", "-n", str(ranks)] + words
+    environment = {**os.environ, **ENVIRONMENT, **(env or {})}
+    return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout,
+                          env=environment, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+class Case(unittest.TestCase):
+    """A test case with a fresh directory, removed afterwards."""
+
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cairn-test-"))
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+
+    def sample_save(self, file, step, version, cut="rows", engine="direct", ranks=2, **more):
+        return run([SAMPLE, "save", file, step, version, cut, engine], ranks=ranks, **more)
+
+    def sample_load(self, path, version, cut="flat", engine="direct", ranks=2, **more):
+        return run([SAMPLE, "load", path, version, cut, engine], ranks=ranks, **more)

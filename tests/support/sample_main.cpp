@@ -1,0 +1,92 @@
+// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent
+// cairn-sample load FILE|DIR VERSION CUT direct|mpio|mpio-independent
+// Saves the sample state, or loads it (a directory: the newest committed checkpoint) and compares every
+// byte. Prints one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE: TEXT".
+// Exit codes: 0 fine, 1 differs, 2 error.
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "support/sample_state.hpp"
+
+namespace cairn::test {
+namespace {
+
+using Words = std::vector<std::string>;
+
+template <class Options>
+Options options_for(const std::string& engine) {
+  Options options;
+  options.engine = engine_from_string(engine.substr(0, engine.find('-')));
+  if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
+  return options;
+}
+
+int save(const Comm& comm, const Words& words) {
+  const auto pieces = sample_pieces(cut_from_string(words.at(4)), comm.size(), comm.rank(),
+                                    std::stoull(words.at(3)));
+  Saver saver(comm, options_for<SaveOptions>(words.at(5)));
+  saver.save(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+  if (comm.is_root()) std::puts("saved");
+  return 0;
+}
+
+int load(const Comm& comm, const Words& words) {
+  std::filesystem::path path = words.at(1);
+  if (std::filesystem::is_directory(path)) path = newest_checkpoint(path).value_or("none");
+  const Manifest manifest = open_checkpoint(comm, path);
+  const auto wanted = sample_pieces(cut_from_string(words.at(3)), comm.size(), comm.rank(),
+                                    std::stoull(words.at(2)));
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<MutableTensorView> targets;
+  for (const Piece& piece : wanted) {
+    auto& bytes = memory.emplace_back(piece.bytes.size(), std::byte{0xa5});
+    targets.push_back({piece.name, piece.dtype, piece.placement, bytes.data()});
+  }
+  const auto before = memory;
+  try {
+    load_tensors(comm, manifest, targets, options_for<LoadOptions>(words.at(4)));
+  } catch (const Error&) {
+    if (memory != before) std::puts("CHANGED although the load failed");
+    throw;
+  }
+  std::uint64_t differs[1] = {0};
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (memory[i] != wanted[i].bytes) {
+      differs[0] = 1;
+      std::printf("differs in %s on rank %d\n", wanted[i].name.c_str(), comm.rank());
+    }
+  }
+  comm.all_reduce_max(std::span<std::uint64_t>(differs));
+  if (differs[0] != 0) return 1;
+  if (comm.is_root()) std::printf("equal step=%llu\n", static_cast<unsigned long long>(manifest.commit.step));
+  return 0;
+}
+
+int run(const Words& words) {
+  Comm comm(MPI_COMM_WORLD, std::chrono::seconds(30));
+  int result = 2;
+  try {
+    result = words.at(0) == "save" ? save(comm, words) : load(comm, words);
+  } catch (const Error& error) {
+    // Every rank prints, so that a test can see that all say the same.
+    std::printf("error %s: %s\n", std::string(to_string(error.code())).c_str(), error.what());
+    if (error.rank() == Error::kLocal || error.code() == Errc::timeout) {
+      std::fflush(stdout);
+      MPI_Abort(MPI_COMM_WORLD, 2);
+    }
+  }
+  comm.close();
+  return result;
+}
+
+}  // namespace
+}  // namespace cairn::test
+
+int main(int argc, char** argv) {
+  MPI_Init(&argc, &argv);
+  const int result = cairn::test::run({argv + 1, argv + argc});
+  MPI_Finalize();
+  return result;
+}

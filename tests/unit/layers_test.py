@@ -1,0 +1,81 @@
+"""The include order of the layers, and the gates of third-party headers (docs/design.md, "Layers")."""
+
+import re
+import subprocess
+import unittest
+
+from harness import ROOT
+
+# From low to high: a file includes its own layer or lower ones.
+LAYERS = ["base", "manifest", "os", "mpi", "plan", "formats", "sources", "transfer", "checkpoint",
+          "pipeline", "torch"]
+PUBLIC = {  # the layer of each public header
+    "export": "base", "version": "base", "error": "base", "dtype": "manifest", "placement": "manifest",
+    "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "checkpoint": "checkpoint",
+    "config": "pipeline", "context": "pipeline", "torch": "torch",
+    "engine": "transfer",
+}
+GATES = {  # header pattern -> where it may be included
+    r"^(hdf5|H5\w+)\.h$": r"^src/formats/hdf5/",
+    r"^mpi\.h$": r"^(include/cairn/comm\.hpp|src/mpi/|jobs/)",
+    r"^(torch|ATen|c10)/": r"^(include/cairn/torch\.hpp|src/torch/|tests/torch/|jobs/)",
+    r"^CLI/": r"^(tools/|jobs/|tests/bench/)",
+    r"^yaml-cpp/": r"^src/pipeline/",
+    r"^openssl/": r"^tools/",
+}
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
+
+
+def sources():
+    names = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "*.hpp", "*.cpp"],
+                           capture_output=True, text=True, check=True).stdout.split()
+    return [(name, INCLUDE.findall((ROOT / name).read_text())) for name in names
+            if (ROOT / name).exists()]
+
+
+def layer_of(name):
+    """The layer of a file, by its path or by the way it is included; None outside the library."""
+    if match := re.match(r"(?:include/)?cairn/(\w+)\.hpp$", name):
+        return PUBLIC[match.group(1)]  # a public header without a layer is an error
+    parts = name.removeprefix("src/").split("/")
+    return parts[0] if parts[0] in LAYERS and len(parts) > 1 else None
+
+
+class Layers(unittest.TestCase):
+    def test_no_file_includes_a_higher_layer(self):
+        checked = 0
+        for name, includes in sources():
+            if not name.startswith(("src/", "include/")):
+                continue
+            own = layer_of(name)
+            self.assertIsNotNone(own, f"{name} is in no layer")
+            for include in includes:
+                other = layer_of(include)
+                if other is None:
+                    continue
+                checked += 1
+                self.assertLessEqual(LAYERS.index(other), LAYERS.index(own), f"{name} includes {include}")
+        self.assertGreater(checked, 100)
+
+    def test_third_party_headers_stay_behind_their_gates(self):
+        seen = set()
+        for name, includes in sources():
+            for include in includes:
+                for pattern, allowed in GATES.items():
+                    if re.match(pattern, include):
+                        seen.add(pattern)
+                        self.assertRegex(name, allowed, f"{name} includes {include}")
+        self.assertEqual(seen, set(GATES), "a gate that no file passes is out of date")
+
+    def test_the_top_level_holds_what_it_should(self):
+        tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard"],
+                                 capture_output=True, text=True, check=True).stdout.split("\n")
+        top = {name.split("/")[0] for name in tracked if name}
+        self.assertEqual(top, {
+            "src", "include", "tools", "tests", "jobs", "docs", "CMakeLists.txt", "CMakePresets.json",
+            "spack.yaml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", ".clang-format",
+            ".clang-tidy", ".gitignore", ".ci"})
+
+
+if __name__ == "__main__":
+    unittest.main()

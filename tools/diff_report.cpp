@@ -1,0 +1,187 @@
+#include "diff_report.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <string_view>
+
+#include "output.hpp"
+
+namespace cairn::tool {
+namespace {
+
+// They name ranks, engine and host of a save, which say nothing about the state that was saved.
+constexpr std::array<std::string_view, 2> kOriginDocuments{"topology", "provenance"};
+
+/// JSON has no nan and no inf: those become strings.
+Json number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : "inf";
+}
+
+Json max_abs(const Pair& pair) {
+  if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;
+  return number(pair.values->max_abs);
+}
+
+std::string max_abs_text(const Pair& pair) {
+  return is_exact(pair.a->dtype, pair.b->dtype) ? fmt::format("{}", pair.values->max_abs_integer)
+                                                : fmt::format("{:.6g}", pair.values->max_abs);
+}
+
+bool same_document(const std::string& a, const std::string& b) {
+  if (a == b) return true;
+  const Json left = Json::parse(a, nullptr, /*allow_exceptions=*/false);
+  const Json right = Json::parse(b, nullptr, /*allow_exceptions=*/false);
+  return !left.is_discarded() && !right.is_discarded() && left == right;
+}
+
+void compare_documents(const Manifest& a, const Manifest& b, DiffReport& report) {
+  std::map<std::string, bool> same;
+  for (const auto& [name, text] : a.documents) {
+    const auto other = b.documents.find(name);
+    same[name] = other != b.documents.end() && same_document(text, other->second);
+  }
+  for (const auto& [name, text] : b.documents) same.emplace(name, false);
+  for (const auto& [name, is_same] : same) {
+    if (is_same) continue;
+    const bool origin = std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) !=
+                        kOriginDocuments.end();
+    (origin ? report.origin_documents : report.documents).push_back(name);
+  }
+}
+
+std::uint64_t count_differing(const DiffReport& report) {
+  return static_cast<std::uint64_t>(std::count_if(
+      report.pairs.begin(), report.pairs.end(), [](const Pair& pair) { return pair.differs(); }));
+}
+
+std::uint64_t compared_bytes(const DiffReport& report) {
+  std::uint64_t bytes = 0;
+  for (const Pair& pair : report.pairs) bytes += pair.values ? pair.a->bytes() : 0;
+  return bytes;
+}
+
+template <class T>
+std::string both(const T& a, const T& b) {
+  if (a == b) return fmt::format("{}", to_string(a));
+  return fmt::format("{} -> {}", to_string(a), to_string(b));
+}
+
+/// One row for each name that is not the same in both, sorted by name.
+std::string table_text(const DiffReport& report) {
+  std::map<std::string, std::vector<std::string>> rows;
+  for (const std::string& name : report.only_in_a) rows[name] = {name, "only in A"};
+  for (const std::string& name : report.only_in_b) rows[name] = {name, "only in B"};
+  for (const Pair& pair : report.pairs) {
+    if (!pair.differs()) continue;
+    auto& row = rows[pair.a->name];
+    row = {pair.a->name, both(pair.a->dtype, pair.b->dtype), both(pair.a->shape, pair.b->shape)};
+    if (!pair.values) continue;
+    row.push_back(
+        fmt::format("{} of {}", pair.values->differing, element_count(pair.a->shape)));
+    row.push_back(max_abs_text(pair));
+    row.push_back(fmt::format("{:.6g}", pair.values->max_rel));
+  }
+  if (rows.empty()) return "";
+  Table table;
+  table.add({"tensor", "dtype", "shape", "elements", "max abs", "max rel"});
+  for (auto& [name, row] : rows) table.add(std::move(row));
+  return table.text();
+}
+
+Json side(const Manifest& manifest) {
+  return {{"path", manifest.path().string()},
+          {"step", manifest.commit.step},
+          {"writers", manifest.commit.writers},
+          {"tensors", manifest.tensors.size()},
+          {"bytes", manifest.tensor_bytes()},
+          {"warnings", manifest.warnings}};
+}
+
+Json json_of(const Pair& pair) {
+  Json json = {{"name", pair.a->name},
+               {"dtype", {to_string(pair.a->dtype), to_string(pair.b->dtype)}},
+               {"shape", Json::array({pair.a->shape, pair.b->shape})}};
+  if (pair.values) {
+    json["differing"] = pair.values->differing;
+    json["elements"] = element_count(pair.a->shape);
+    json["max_abs"] = max_abs(pair);
+    json["max_rel"] = number(pair.values->max_rel);
+  }
+  return json;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+}  // namespace
+
+DiffReport compare_tables(const Manifest& a, const Manifest& b) {
+  DiffReport report;
+  const auto in_a = index_by_name(a);
+  const auto in_b = index_by_name(b);
+  for (const TensorEntry& tensor : a.tensors) {
+    const auto other = in_b.find(tensor.name);
+    if (other == in_b.end()) {
+      report.only_in_a.push_back(tensor.name);
+    } else {
+      report.pairs.push_back({&tensor, &b.tensors[other->second], std::nullopt});
+    }
+  }
+  for (const TensorEntry& tensor : b.tensors) {
+    if (in_a.find(tensor.name) == in_a.end()) report.only_in_b.push_back(tensor.name);
+  }
+  std::sort(report.only_in_a.begin(), report.only_in_a.end());
+  std::sort(report.only_in_b.begin(), report.only_in_b.end());
+  std::sort(report.pairs.begin(), report.pairs.end(),
+            [](const Pair& x, const Pair& y) { return x.a->name < y.a->name; });
+  compare_documents(a, b, report);
+  return report;
+}
+
+bool is_equal(const DiffReport& report) {
+  return report.only_in_a.empty() && report.only_in_b.empty() && report.documents.empty() &&
+         std::none_of(report.pairs.begin(), report.pairs.end(),
+                      [](const Pair& pair) { return pair.differs(); });
+}
+
+std::string text_of(const DiffReport& report, const Manifest& a, const Manifest& b) {
+  std::string text;
+  for (const Manifest* manifest : {&a, &b}) {
+    for (const std::string& warning : manifest->warnings) text += fmt::format("warning: {}\n", warning);
+  }
+  text += table_text(report);
+  if (!report.documents.empty()) text += fmt::format("documents differ: {}\n", joined(report.documents));
+  if (is_equal(report)) {
+    return text + fmt::format("equal: {}, {} B\n", counted(report.pairs.size(), "tensor"),
+                              compared_bytes(report));
+  }
+  return text + fmt::format("different: {} of {} tensors in both, {} only in A, {} only in B, {}\n",
+                            count_differing(report), report.pairs.size(), report.only_in_a.size(),
+                            report.only_in_b.size(), counted(report.documents.size(), "document"));
+}
+
+std::string json_text_of(const DiffReport& report, const Manifest& a, const Manifest& b) {
+  Json tensors = Json::array();
+  for (const Pair& pair : report.pairs) {
+    if (pair.differs()) tensors.push_back(json_of(pair));
+  }
+  return to_text({{"equal", is_equal(report)},
+                  {"a", side(a)},
+                  {"b", side(b)},
+                  {"only_in_a", report.only_in_a},
+                  {"only_in_b", report.only_in_b},
+                  {"tensors", std::move(tensors)},
+                  {"documents", report.documents},
+                  {"origin_documents", report.origin_documents},
+                  {"compared", {{"tensors", report.pairs.size()}, {"bytes", compared_bytes(report)}}}});
+}
+
+}  // namespace cairn::tool

@@ -1,0 +1,185 @@
+#include <fmt/format.h>
+
+#include <map>
+#include <string_view>
+
+#include "base/digest.hpp"
+#include "hash.hpp"
+#include "output.hpp"
+#include "program.hpp"
+#include "source.hpp"
+#include "verbs.hpp"
+
+namespace cairn::tool {
+namespace {
+
+struct Group {
+  std::uint64_t tensors = 0;
+  std::uint64_t bytes = 0;
+};
+
+std::string_view layout_name(Layout layout) {
+  return layout == Layout::chunked ? "chunked" : "contiguous";
+}
+
+std::vector<std::string> components_of(std::string_view name) {
+  std::vector<std::string> parts;
+  for (std::size_t slash = name.find('/'); slash != std::string_view::npos; slash = name.find('/')) {
+    parts.emplace_back(name.substr(0, slash));
+    name.remove_prefix(slash + 1);
+  }
+  parts.emplace_back(name);
+  return parts;
+}
+
+/// Totals by the first component of the name: model, optimizer, ranks.
+std::map<std::string, Group> groups_of(const Manifest& manifest) {
+  std::map<std::string, Group> groups;
+  for (const TensorEntry& tensor : manifest.tensors) {
+    Group& group = groups[components_of(tensor.name).front()];
+    group.tensors += 1;
+    group.bytes += tensor.bytes();
+  }
+  return groups;
+}
+
+Json json_of(const TensorEntry& tensor, const Extent& extent) {
+  Json json = {{"offset", extent.offset},
+               {"bytes", extent.box.elements() * item_bytes(tensor.dtype)},
+               {"flat", extent.flat},
+               {"start", extent.box.start},
+               {"count", extent.box.count},
+               {"writer", extent.writer},
+               {"digest", nullptr}};
+  if (extent.digest) json["digest"] = detail::to_hex(*extent.digest);
+  if (!extent.strides.empty()) json["strides"] = extent.strides;
+  return json;
+}
+
+Json json_of(const TensorEntry& tensor) {
+  Json extents = Json::array();
+  for (const Extent& extent : tensor.extents) extents.push_back(json_of(tensor, extent));
+  Json json = {{"name", tensor.name},
+               {"dataset", "/" + tensor.name},
+               {"dtype", to_string(tensor.dtype)},
+               {"shape", tensor.shape},
+               {"bytes", tensor.bytes()},
+               {"placement", to_string(tensor.placement)},
+               {"layout", layout_name(tensor.layout)}};
+  if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
+  json["extents"] = std::move(extents);
+  return json;
+}
+
+Json documents_of(const Manifest& manifest) {
+  Json documents = Json::object();
+  for (const auto& [name, text] : manifest.documents) {
+    Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    documents[name] = document.is_discarded() ? Json(text) : std::move(document);
+  }
+  return documents;
+}
+
+Json json_of(const Manifest& manifest, const std::vector<std::string>& hashes) {
+  Json groups = Json::object();
+  for (const auto& [name, group] : groups_of(manifest)) {
+    groups[name] = {{"tensors", group.tensors}, {"bytes", group.bytes}};
+  }
+  Json tensors = Json::array();
+  for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
+    tensors.push_back(json_of(manifest.tensors[t]));
+    if (!hashes.empty()) tensors.back()["sha256"] = hashes[t];
+  }
+  return {{"path", manifest.path().string()},
+          {"format", manifest.format},
+          {"format_version", manifest.commit.format_version},
+          {"committed", true},
+          {"step", manifest.commit.step},
+          {"writers", manifest.commit.writers},
+          {"committed_at", manifest.commit.committed_at},
+          {"structure", manifest.commit.structure},
+          {"library", manifest.commit.library_version},
+          {"bytes", manifest.tensor_bytes()},
+          {"file_bytes", manifest.files.at(0).bytes},
+          {"documents", documents_of(manifest)},
+          {"warnings", manifest.warnings},
+          {"groups", std::move(groups)},
+          {"tensors", std::move(tensors)}};
+}
+
+std::string header_text(const Manifest& manifest) {
+  const CommitInfo& commit = manifest.commit;
+  Table header;
+  header.add({"format", fmt::format("{}, version {}", manifest.format, commit.format_version)});
+  header.add({"status", fmt::format("committed {} by cairn {}", commit.committed_at,
+                                    commit.library_version)});
+  header.add({"step", fmt::format("{}", commit.step)});
+  header.add({"writers", counted(static_cast<std::uint64_t>(commit.writers), "rank")});
+  header.add({"structure", commit.structure});
+  header.add({"size", fmt::format("{} of data in a file of {}", human_bytes(manifest.tensor_bytes()),
+                                  human_bytes(manifest.files.at(0).bytes))});
+  std::string text = manifest.path().string() + "\n" + header.text("  ");
+  for (const std::string& warning : manifest.warnings) {
+    text += fmt::format("  warning: {}\n", warning);
+  }
+  return text;
+}
+
+std::string documents_text(const Manifest& manifest) {
+  constexpr std::size_t kShown = 100;
+  Table table;
+  for (const auto& [name, document] : manifest.documents) {
+    const bool all = document.size() <= kShown && document.find('\n') == std::string::npos;
+    table.add({name, all ? document : human_bytes(document.size())});
+  }
+  return table.empty() ? "" : "documents\n" + table.text("  ");
+}
+
+/// The tensors as a tree of the components of their names.
+std::string tree_text(const Manifest& manifest, const std::vector<std::string>& hashes) {
+  const auto groups = groups_of(manifest);
+  std::map<std::vector<std::string>, std::size_t> by_components;
+  for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
+    by_components.emplace(components_of(manifest.tensors[t].name), t);
+  }
+  Table table;
+  std::vector<std::string> open;  // the groups around the last tensor
+  for (const auto& [parts, t] : by_components) {
+    const TensorEntry& tensor = manifest.tensors[t];
+    std::size_t common = 0;
+    while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common]) ++common;
+    for (std::size_t depth = common; depth + 1 < parts.size(); ++depth) {
+      std::vector<std::string> row{std::string(2 * depth, ' ') + parts[depth] + "/"};
+      if (depth == 0) {
+        const Group& group = groups.at(parts[0]);
+        row.push_back(counted(group.tensors, "tensor") + ", " + human_bytes(group.bytes));
+      }
+      table.add(std::move(row));
+    }
+    open.assign(parts.begin(), parts.end() - 1);
+    table.add({std::string(2 * open.size(), ' ') + parts.back(),
+               fmt::format("{} {}", to_string(tensor.dtype), to_string(tensor.shape)),
+               human_bytes(tensor.bytes()), std::string(to_string(tensor.placement)),
+               std::string(layout_name(tensor.layout)), counted(tensor.extents.size(), "extent"),
+               hashes.empty() ? "" : hashes[t]});
+  }
+  return counted(manifest.tensors.size(), "tensor") + "\n" + table.text("  ");
+}
+
+}  // namespace
+
+int inspect(const Comm& comm, const InspectOptions& options) {
+  const Manifest manifest = open_checkpoint(comm, resolve(comm, options.file));
+  std::vector<std::string> hashes;
+  if (!options.hash.empty()) {
+    require_undamaged(comm, manifest);
+    hashes = sha256_of_tensors(comm, manifest);
+  }
+  print(comm, [&] {
+    if (options.json) return to_text(json_of(manifest, hashes));
+    return header_text(manifest) + documents_text(manifest) + tree_text(manifest, hashes);
+  });
+  return kFine;
+}
+
+}  // namespace cairn::tool

@@ -1,0 +1,76 @@
+// cairn: looks at checkpoints. Starts plain or under mpirun; only rank 0 prints.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string_view>
+
+#include "cairn/version.hpp"
+#include "program.hpp"
+#include "verbs.hpp"
+
+namespace {
+
+using namespace cairn::tool;
+
+constexpr const char* kFooter =
+    "A FILE that is a run directory stands for its newest committed checkpoint.\n"
+    "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
+    "Under mpirun the ranks share the work.";
+
+constexpr const char* kDiffFooter =
+    "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from -0.\n"
+    "Values of different dtypes differ when their numbers do; two NaNs are then equal.\n"
+    "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN meets\n"
+    "anything else), max rel the largest |a - b| / max(|a|, |b|).\n"
+    "The digests of both files are checked first: damaged data is an error, not a difference.\n"
+    "The documents 'topology' and 'provenance' tell how a file was written: where only they differ, and\n"
+    "where only the step differs, the files are equal.";
+
+CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
+  CLI::App* verb = app.add_subcommand(name, what);
+  verb->add_flag("--json", json, "Print JSON, errors included");
+  verb->footer(kFooter);
+  return verb;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Looks at sharded checkpoints.", "cairn"};
+  app.set_version_flag("--version", std::string("cairn ") + CAIRN_VERSION_STRING);
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  bool json = false;
+
+  InspectOptions inspecting;
+  CLI::App* inspect_verb =
+      add_verb(app, "inspect", "Show what is in a checkpoint: header, tensors, sizes", json);
+  inspect_verb->add_option("FILE", inspecting.file, "Checkpoint or run directory")->required();
+  inspect_verb
+      ->add_option("--hash", inspecting.hash,
+                   "Add a hash of each tensor's row-major little-endian bytes, after checking digests")
+      ->check(CLI::IsMember({"sha256"}));
+
+  DiffOptions comparing;
+  CLI::App* diff_verb =
+      add_verb(app, "diff", "Compare two checkpoints: names, shapes, dtypes, values", json);
+  diff_verb->add_option("A", comparing.a, "Checkpoint or run directory")->required();
+  diff_verb->add_option("B", comparing.b, "Checkpoint or run directory")->required();
+  diff_verb->footer(std::string(kDiffFooter) + "\n" + kFooter);
+
+  VerifyOptions verifying;
+  CLI::App* verify_verb =
+      add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
+  verify_verb->add_option("FILE", verifying.file, "Checkpoint or run directory")->required();
+
+  // Wanted before parsing: a usage error has a form, too.
+  const bool wants_json = std::any_of(argv + 1, argv + argc, [](const char* argument) {
+    return std::string_view(argument) == "--json";
+  });
+  return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
+                     [&](const cairn::Comm& comm) {
+                       inspecting.json = comparing.json = verifying.json = json;
+                       if (inspect_verb->parsed()) return inspect(comm, inspecting);
+                       if (diff_verb->parsed()) return diff(comm, comparing);
+                       return verify(comm, verifying);
+                     });
+}

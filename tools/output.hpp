@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cairn/comm.hpp"
+
+namespace cairn::tool {
+
+using Json = nlohmann::ordered_json;
+
+/// "17 B", "4.00 KiB", "1.52 GiB"
+std::string human_bytes(std::uint64_t bytes);
+/// "1 tensor", "2 tensors"
+std::string counted(std::uint64_t n, const std::string& noun);
+
+/// Lines of columns, each as wide as its widest cell.
+class Table {
+ public:
+  void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  bool empty() const { return rows_.empty(); }
+  std::string text(const std::string& indent = "") const;
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+};
+
+/// Rank 0 makes the text and writes it to stdout. Collective. Errors: io (stdout is closed or full).
+void print(const Comm& comm, const std::function<std::string()>& make);
+/// Text that is no UTF-8 is made so.
+std::string to_text(const Json& json);
+
+}  // namespace cairn::tool

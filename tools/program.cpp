@@ -1,0 +1,125 @@
+#include "program.hpp"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace cairn::tool {
+namespace {
+
+// The ranks share work of unequal length: a tensor is hashed by one rank, however large it is.
+constexpr std::chrono::hours kDeadline{1};
+
+struct Outcome {
+  std::string out;
+  std::string error;
+  int exit_code = kFine;
+};
+
+/// Whether a launcher started several of us, so that only MPI can tell which one is to speak.
+bool under_launcher() {
+  constexpr std::array kVariables{"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
+  return std::any_of(kVariables.begin(), kVariables.end(),
+                     [](const char* name) { return std::getenv(name) != nullptr; });
+}
+
+std::string format_error(const CLI::App& app, ErrorForm form, const Failure& failure) {
+  if (form == ErrorForm::text) return fmt::format("{}: error: {}\n", app.get_name(), failure.text);
+  const nlohmann::ordered_json json = {{"error",
+                                        {{"code", to_string(failure.code)},
+                                         {"message", failure.text},
+                                         {"rank", std::max(failure.rank, 0)}}}};
+  // A message may quote a path that is not UTF-8.
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+void tell(const Outcome& outcome) {
+  std::fwrite(outcome.out.data(), 1, outcome.out.size(), stdout);
+  std::fflush(stdout);
+  std::fwrite(outcome.error.data(), 1, outcome.error.size(), stderr);
+  std::fflush(stderr);
+}
+
+Outcome failed(const CLI::App& app, ErrorForm form, const Failure& failure) {
+  Outcome outcome;
+  outcome.exit_code = kFailed;
+  (form == ErrorForm::json ? outcome.out : outcome.error) = format_error(app, form, failure);
+  return outcome;
+}
+
+/// What to print instead of running: help, version, or what is wrong with the command line.
+Outcome parse_outcome(const CLI::App& app, ErrorForm form, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) {
+    std::ostringstream out;
+    app.exit(error, out, out);
+    return {out.str(), "", kFine};
+  }
+  return failed(app, form,
+                {Errc::usage, 0, fmt::format("{}; see '{} --help'", error.what(), app.get_name())});
+}
+
+Outcome run_body(const CLI::App& app, ErrorForm form, const Comm& comm,
+                 const std::function<int(const Comm&)>& body) {
+  try {
+    return {"", "", body(comm)};
+  } catch (...) {
+    const Failure failure = describe_current_exception(comm.rank());
+    const Outcome outcome = failed(app, form, failure);
+    // After a timeout the ranks know different things, and rank 0 may be the one that is missing.
+    if (comm.size() > 1 && (!failure.agreed || failure.code == Errc::timeout)) {
+      tell(outcome);
+      MPI_Abort(MPI_COMM_WORLD, kFailed);
+    }
+    return outcome;
+  }
+}
+
+int run_under_mpi(const CLI::App& app, ErrorForm form, const std::function<int(const Comm&)>& body) {
+  Comm comm(MPI_COMM_WORLD, kDeadline);
+  const Outcome outcome = run_body(app, form, comm, body);
+  if (comm.is_root()) tell(outcome);
+  comm.close();
+  return outcome.exit_code;
+}
+
+}  // namespace
+
+int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
+                const std::function<int(const Comm&)>& body) {
+  Outcome parsed;
+  bool proceed = true;
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    proceed = false;
+    parsed = parse_outcome(app, form, error);
+  }
+  if (!proceed && !under_launcher()) {
+    tell(parsed);
+    return parsed.exit_code;
+  }
+  MPI_Init(&argc, &argv);
+  int exit_code = parsed.exit_code;
+  try {
+    exit_code = run_under_mpi(app, form, [&](const Comm& comm) {
+      if (proceed) return body(comm);
+      if (comm.is_root()) tell(parsed);
+      return parsed.exit_code;
+    });
+  } catch (const std::exception& error) {
+    tell(failed(app, form, {Errc::internal, 0, error.what()}));
+    MPI_Abort(MPI_COMM_WORLD, kFailed);
+  }
+  // A launcher ends the job at the first rank that leaves with an error: all have spoken before that.
+  MPI_Finalize();
+  return exit_code;
+}
+
+}  // namespace cairn::tool

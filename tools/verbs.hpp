@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+
+#include "cairn/comm.hpp"
+
+namespace cairn::tool {
+
+/// The verbs of the tool. Each is Collective, shares its work between the ranks, prints its result on
+/// rank 0 and returns the exit code (program.hpp), the same on all ranks. Errors: those of
+/// open_checkpoint and verify_tensors, agreed.
+
+struct InspectOptions {
+  std::string file;
+  std::string hash;  ///< "" or "sha256"
+  bool json = false;
+};
+int inspect(const Comm& comm, const InspectOptions& options);
+
+struct DiffOptions {
+  std::string a;
+  std::string b;
+  bool json = false;
+};
+int diff(const Comm& comm, const DiffOptions& options);
+
+struct VerifyOptions {
+  std::string file;
+  bool json = false;
+};
+int verify(const Comm& comm, const VerifyOptions& options);
+
+}  // namespace cairn::tool

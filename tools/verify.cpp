@@ -1,0 +1,76 @@
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "output.hpp"
+#include "program.hpp"
+#include "source.hpp"
+#include "verbs.hpp"
+
+namespace cairn::tool {
+namespace {
+
+Json json_of(const std::string& path, const VerifyReport& report,
+             const std::vector<std::string>& warnings) {
+  Json defects = Json::array();
+  for (const Defect& defect : report.defects) {
+    Json entry = {{"tensor", defect.tensor}};
+    if (!defect.tensor.empty()) {
+      entry["start"] = defect.box.start;
+      entry["count"] = defect.box.count;
+      entry["writer"] = defect.writer;
+    }
+    entry["text"] = defect.text;
+    defects.push_back(std::move(entry));
+  }
+  return {{"path", path},
+          {"ok", report.defects.empty()},
+          {"tensors", report.tensors},
+          {"extents", report.extents},
+          {"bytes", report.bytes},
+          {"defects", std::move(defects)},
+          {"warnings", warnings}};
+}
+
+std::string text_of(const std::string& path, const VerifyReport& report,
+                    const std::vector<std::string>& warnings) {
+  std::string text;
+  for (const std::string& warning : warnings) text += fmt::format("warning: {}\n", warning);
+  for (const Defect& defect : report.defects) text += fmt::format("damaged: {}\n", defect.text);
+  if (!report.defects.empty()) {
+    return text + fmt::format("{} in '{}'; use an older checkpoint\n",
+                              counted(report.defects.size(), "defect"), path);
+  }
+  return text + fmt::format("ok: {}, {}, {} B\n", counted(report.tensors, "tensor"),
+                            counted(report.extents, "extent"), report.bytes);
+}
+
+/// Damage outside the tensors' data keeps a checkpoint from being opened; it is a defect like any other.
+VerifyReport check(const Comm& comm, const std::string& path, std::vector<std::string>& warnings) {
+  std::optional<Manifest> manifest;
+  try {
+    manifest = open_checkpoint(comm, path);
+  } catch (const Error& error) {
+    // Agreed, so that every rank takes the same way.
+    if (error.code() != Errc::corrupt || error.rank() == Error::kLocal) throw;
+    VerifyReport report;
+    report.defects.push_back({"", {}, -1, error.what()});
+    return report;
+  }
+  warnings = manifest->warnings;
+  return verify_tensors(comm, *manifest);
+}
+
+}  // namespace
+
+int verify(const Comm& comm, const VerifyOptions& options) {
+  const std::string path = resolve(comm, options.file);
+  std::vector<std::string> warnings;
+  const VerifyReport report = check(comm, path, warnings);
+  print(comm, [&] {
+    return options.json ? to_text(json_of(path, report, warnings)) : text_of(path, report, warnings);
+  });
+  return report.defects.empty() ? kFine : kDifferent;
+}
+
+}  // namespace cairn::tool
