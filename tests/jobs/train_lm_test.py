@@ -15,7 +15,6 @@ RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) "
                      r"state_digest=([0-9a-f]{32}) from (\S+)", re.MULTILINE)
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=[0-9a-f]{32}$", re.MULTILINE)
 
-
 # The ranks share few cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
                "OMPI_MCA_hwloc_base_binding_policy": "none"}
