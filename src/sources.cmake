@@ -49,4 +49,15 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/verify.cpp
   src/pipeline/config.cpp)
 
-set(CAIRN_TORCH_SOURCES)
+set(CAIRN_TORCH_SOURCES
+  src/torch/collect.cpp
+  src/torch/documents.cpp
+  src/torch/manager.cpp
+  src/torch/match.cpp
+  src/torch/model.cpp
+  src/torch/optimizer.cpp
+  src/torch/quantized.cpp
+  src/torch/random.cpp
+  src/torch/restore.cpp
+  src/torch/scheduler.cpp
+  src/torch/tensor_memory.cpp)

@@ -76,9 +76,7 @@ int diff(const Comm& comm, const DiffOptions& options) {
   DiffReport report;
   agree(comm, "diff", [&] { report = compare_tables(a, b); });
   compare_values(comm, a, b, report);
-  print(comm, [&] {
-    return options.json ? json_text_of(report, a, b) : text_of(report, a, b);
-  });
+  print(comm, [&] { return options.json ? json_text_of(report, a, b) : text_of(report, a, b); });
   // Only rank 0 knows all values.
   std::uint64_t different[1] = {comm.is_root() && !is_equal(report) ? 1U : 0U};
   comm.all_reduce_max(std::span<std::uint64_t>(different));

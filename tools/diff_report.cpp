@@ -48,15 +48,15 @@ void compare_documents(const Manifest& a, const Manifest& b, DiffReport& report)
   for (const auto& [name, text] : b.documents) same.emplace(name, false);
   for (const auto& [name, is_same] : same) {
     if (is_same) continue;
-    const bool origin = std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) !=
-                        kOriginDocuments.end();
+    const bool origin =
+        std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) != kOriginDocuments.end();
     (origin ? report.origin_documents : report.documents).push_back(name);
   }
 }
 
 std::uint64_t count_differing(const DiffReport& report) {
-  return static_cast<std::uint64_t>(std::count_if(
-      report.pairs.begin(), report.pairs.end(), [](const Pair& pair) { return pair.differs(); }));
+  return static_cast<std::uint64_t>(std::count_if(report.pairs.begin(), report.pairs.end(),
+                                                  [](const Pair& pair) { return pair.differs(); }));
 }
 
 std::uint64_t compared_bytes(const DiffReport& report) {
@@ -81,8 +81,7 @@ std::string table_text(const DiffReport& report) {
     auto& row = rows[pair.a->name];
     row = {pair.a->name, both(pair.a->dtype, pair.b->dtype), both(pair.a->shape, pair.b->shape)};
     if (!pair.values) continue;
-    row.push_back(
-        fmt::format("{} of {}", pair.values->differing, element_count(pair.a->shape)));
+    row.push_back(fmt::format("{} of {}", pair.values->differing, element_count(pair.a->shape)));
     row.push_back(max_abs_text(pair));
     row.push_back(fmt::format("{:.6g}", pair.values->max_rel));
   }
@@ -94,12 +93,9 @@ std::string table_text(const DiffReport& report) {
 }
 
 Json side(const Manifest& manifest) {
-  return {{"path", manifest.path().string()},
-          {"step", manifest.commit.step},
-          {"writers", manifest.commit.writers},
-          {"tensors", manifest.tensors.size()},
-          {"bytes", manifest.tensor_bytes()},
-          {"warnings", manifest.warnings}};
+  return {{"path", manifest.path().string()},   {"step", manifest.commit.step},
+          {"writers", manifest.commit.writers}, {"tensors", manifest.tensors.size()},
+          {"bytes", manifest.tensor_bytes()},   {"warnings", manifest.warnings}};
 }
 
 Json json_of(const Pair& pair) {
@@ -155,10 +151,12 @@ bool is_equal(const DiffReport& report) {
 std::string text_of(const DiffReport& report, const Manifest& a, const Manifest& b) {
   std::string text;
   for (const Manifest* manifest : {&a, &b}) {
-    for (const std::string& warning : manifest->warnings) text += fmt::format("warning: {}\n", warning);
+    for (const std::string& warning : manifest->warnings)
+      text += fmt::format("warning: {}\n", warning);
   }
   text += table_text(report);
-  if (!report.documents.empty()) text += fmt::format("documents differ: {}\n", joined(report.documents));
+  if (!report.documents.empty())
+    text += fmt::format("documents differ: {}\n", joined(report.documents));
   if (is_equal(report)) {
     return text + fmt::format("equal: {}, {} B\n", counted(report.pairs.size(), "tensor"),
                               compared_bytes(report));
@@ -173,15 +171,16 @@ std::string json_text_of(const DiffReport& report, const Manifest& a, const Mani
   for (const Pair& pair : report.pairs) {
     if (pair.differs()) tensors.push_back(json_of(pair));
   }
-  return to_text({{"equal", is_equal(report)},
-                  {"a", side(a)},
-                  {"b", side(b)},
-                  {"only_in_a", report.only_in_a},
-                  {"only_in_b", report.only_in_b},
-                  {"tensors", std::move(tensors)},
-                  {"documents", report.documents},
-                  {"origin_documents", report.origin_documents},
-                  {"compared", {{"tensors", report.pairs.size()}, {"bytes", compared_bytes(report)}}}});
+  return to_text(
+      {{"equal", is_equal(report)},
+       {"a", side(a)},
+       {"b", side(b)},
+       {"only_in_a", report.only_in_a},
+       {"only_in_b", report.only_in_b},
+       {"tensors", std::move(tensors)},
+       {"documents", report.documents},
+       {"origin_documents", report.origin_documents},
+       {"compared", {{"tensors", report.pairs.size()}, {"bytes", compared_bytes(report)}}}});
 }
 
 }  // namespace cairn::tool

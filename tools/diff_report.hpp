@@ -25,12 +25,14 @@ struct Pair {
 struct DiffReport {
   std::vector<std::string> only_in_a;
   std::vector<std::string> only_in_b;
-  std::vector<Pair> pairs;                    ///< of every name in both
-  std::vector<std::string> documents;          ///< that differ, or are in one only
-  std::vector<std::string> origin_documents;   ///< the same of those that tell how a file was written
+  std::vector<Pair> pairs;             ///< of every name in both
+  std::vector<std::string> documents;  ///< that differ, or are in one only
+  std::vector<std::string>
+      origin_documents;  ///< the same of those that tell how a file was written
 };
 
-/// Names, shapes, dtypes and documents, without values. The manifests must outlive the report. Local.
+/// Names, shapes, dtypes and documents, without values. The manifests must outlive the report.
+/// Local.
 DiffReport compare_tables(const Manifest& a, const Manifest& b);
 /// Whether the checkpoints hold the same state.
 bool is_equal(const DiffReport& report);

@@ -34,8 +34,8 @@ class Sha256 {
 
   std::array<std::byte, kSha256Bytes> finish() {
     std::array<std::byte, kSha256Bytes> hash{};
-    check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(hash.data()), nullptr) ==
-          1);
+    check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(hash.data()),
+                             nullptr) == 1);
     return hash;
   }
 

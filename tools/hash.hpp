@@ -7,9 +7,9 @@
 
 namespace cairn::tool {
 
-/// SHA-256, in hexadecimal, of each tensor's row-major little-endian bytes, in the order of the manifest:
-/// on rank 0; empty elsewhere. Collective; every rank hashes about the same number of bytes, with a
-/// window of memory. Errors: corrupt, io.
+/// SHA-256, in hexadecimal, of each tensor's row-major little-endian bytes, in the order of the
+/// manifest: on rank 0; empty elsewhere. Collective; every rank hashes about the same number of
+/// bytes, with a window of memory. Errors: corrupt, io.
 std::vector<std::string> sha256_of_tensors(const Comm& comm, const Manifest& manifest);
 
 }  // namespace cairn::tool

@@ -24,7 +24,8 @@ std::string_view layout_name(Layout layout) {
 
 std::vector<std::string> components_of(std::string_view name) {
   std::vector<std::string> parts;
-  for (std::size_t slash = name.find('/'); slash != std::string_view::npos; slash = name.find('/')) {
+  for (std::size_t slash = name.find('/'); slash != std::string_view::npos;
+       slash = name.find('/')) {
     parts.emplace_back(name.substr(0, slash));
     name.remove_prefix(slash + 1);
   }
@@ -44,13 +45,11 @@ std::map<std::string, Group> groups_of(const Manifest& manifest) {
 }
 
 Json json_of(const TensorEntry& tensor, const Extent& extent) {
-  Json json = {{"offset", extent.offset},
-               {"bytes", extent.box.elements() * item_bytes(tensor.dtype)},
-               {"flat", extent.flat},
-               {"start", extent.box.start},
-               {"count", extent.box.count},
-               {"writer", extent.writer},
-               {"digest", nullptr}};
+  Json json = {
+      {"offset", extent.offset},   {"bytes", extent.box.elements() * item_bytes(tensor.dtype)},
+      {"flat", extent.flat},       {"start", extent.box.start},
+      {"count", extent.box.count}, {"writer", extent.writer},
+      {"digest", nullptr}};
   if (extent.digest) json["digest"] = detail::to_hex(*extent.digest);
   if (!extent.strides.empty()) json["strides"] = extent.strides;
   return json;
@@ -116,8 +115,9 @@ std::string header_text(const Manifest& manifest) {
   header.add({"step", fmt::format("{}", commit.step)});
   header.add({"writers", counted(static_cast<std::uint64_t>(commit.writers), "rank")});
   header.add({"structure", commit.structure});
-  header.add({"size", fmt::format("{} of data in a file of {}", human_bytes(manifest.tensor_bytes()),
-                                  human_bytes(manifest.files.at(0).bytes))});
+  header.add(
+      {"size", fmt::format("{} of data in a file of {}", human_bytes(manifest.tensor_bytes()),
+                           human_bytes(manifest.files.at(0).bytes))});
   std::string text = manifest.path().string() + "\n" + header.text("  ");
   for (const std::string& warning : manifest.warnings) {
     text += fmt::format("  warning: {}\n", warning);
@@ -147,7 +147,8 @@ std::string tree_text(const Manifest& manifest, const std::vector<std::string>& 
   for (const auto& [parts, t] : by_components) {
     const TensorEntry& tensor = manifest.tensors[t];
     std::size_t common = 0;
-    while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common]) ++common;
+    while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common])
+      ++common;
     for (std::size_t depth = common; depth + 1 < parts.size(); ++depth) {
       std::vector<std::string> row{std::string(2 * depth, ' ') + parts[depth] + "/"};
       if (depth == 0) {

@@ -17,12 +17,15 @@ constexpr const char* kFooter =
     "Under mpirun the ranks share the work.";
 
 constexpr const char* kDiffFooter =
-    "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from -0.\n"
+    "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from "
+    "-0.\n"
     "Values of different dtypes differ when their numbers do; two NaNs are then equal.\n"
-    "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN meets\n"
+    "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN "
+    "meets\n"
     "anything else), max rel the largest |a - b| / max(|a|, |b|).\n"
     "The digests of both files are checked first: damaged data is an error, not a difference.\n"
-    "The documents 'topology' and 'provenance' tell how a file was written: where only they differ, and\n"
+    "The documents 'topology' and 'provenance' tell how a file was written: where only they "
+    "differ, and\n"
     "where only the step differs, the files are equal.";
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
@@ -46,8 +49,9 @@ int main(int argc, char** argv) {
       add_verb(app, "inspect", "Show what is in a checkpoint: header, tensors, sizes", json);
   inspect_verb->add_option("FILE", inspecting.file, "Checkpoint or run directory")->required();
   inspect_verb
-      ->add_option("--hash", inspecting.hash,
-                   "Add a hash of each tensor's row-major little-endian bytes, after checking digests")
+      ->add_option(
+          "--hash", inspecting.hash,
+          "Add a hash of each tensor's row-major little-endian bytes, after checking digests")
       ->check(CLI::IsMember({"sha256"}));
 
   DiffOptions comparing;

@@ -49,7 +49,8 @@ void print(const Comm& comm, const std::function<std::string()>& make) {
   agree(comm, "print", [&] {
     if (!comm.is_root()) return;
     const std::string text = make();
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() ||
+        std::fflush(stdout) != 0) {
       detail::fail(Errc::io, "cannot write the result to standard output: it is closed or full");
     }
   });

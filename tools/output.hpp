@@ -28,7 +28,8 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-/// Rank 0 makes the text and writes it to stdout. Collective. Errors: io (stdout is closed or full).
+/// Rank 0 makes the text and writes it to stdout. Collective. Errors: io (stdout is closed or
+/// full).
 void print(const Comm& comm, const std::function<std::string()>& make);
 /// Text that is no UTF-8 is made so.
 std::string to_text(const Json& json);

@@ -81,7 +81,8 @@ Outcome run_body(const CLI::App& app, ErrorForm form, const Comm& comm,
   }
 }
 
-int run_under_mpi(const CLI::App& app, ErrorForm form, const std::function<int(const Comm&)>& body) {
+int run_under_mpi(const CLI::App& app, ErrorForm form,
+                  const std::function<int(const Comm&)>& body) {
   Comm comm(MPI_COMM_WORLD, kDeadline);
   const Outcome outcome = run_body(app, form, comm, body);
   if (comm.is_root()) tell(outcome);
@@ -117,7 +118,8 @@ int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
     tell(failed(app, form, {Errc::internal, 0, error.what()}));
     MPI_Abort(MPI_COMM_WORLD, kFailed);
   }
-  // A launcher ends the job at the first rank that leaves with an error: all have spoken before that.
+  // A launcher ends the job at the first rank that leaves with an error: all have spoken before
+  // that.
   MPI_Finalize();
   return exit_code;
 }

@@ -23,9 +23,10 @@ enum class ErrorForm {
 };
 
 /// The frame of a program that starts plain or under an MPI launcher: parses the command line, runs
-/// `body` on all ranks between MPI_Init and MPI_Finalize, and gives the exit code. Help and usage errors
-/// of a plain start never touch MPI. Every failure is told once, by rank 0, and ends all ranks with
-/// kFailed; one that the ranks have not agreed on ends the job with MPI_Abort, so that nobody waits.
+/// `body` on all ranks between MPI_Init and MPI_Finalize, and gives the exit code. Help and usage
+/// errors of a plain start never touch MPI. Every failure is told once, by rank 0, and ends all
+/// ranks with kFailed; one that the ranks have not agreed on ends the job with MPI_Abort, so that
+/// nobody waits.
 int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
                 const std::function<int(const Comm&)>& body);
 

@@ -21,7 +21,8 @@ std::string resolve(const Comm& comm, const std::string& path) {
       const auto newest = newest_checkpoint(path);
       if (!newest) {
         fail(Errc::not_found,
-             "run directory '{}' has no committed checkpoint; name a file to look at an incomplete one",
+             "run directory '{}' has no committed checkpoint; name a file to look at an incomplete "
+             "one",
              path);
       }
       found = newest->string();

@@ -8,15 +8,16 @@
 
 namespace cairn::tool {
 
-/// What `path` stands for: itself, or the newest committed checkpoint of a run directory. Collective.
-/// Errors: not_found, unsupported (neither file nor directory), io.
+/// What `path` stands for: itself, or the newest committed checkpoint of a run directory.
+/// Collective. Errors: not_found, unsupported (neither file nor directory), io.
 std::string resolve(const Comm& comm, const std::string& path);
 
 /// Checks the digests of all tensors. Collective.
 /// Errors: corrupt, naming file, tensor and the rank that wrote the damaged part.
 void require_undamaged(const Comm& comm, const Manifest& manifest);
 
-/// Calls `body(start, count)` for flat element ranges of at most `window_bytes` that cover the tensor.
+/// Calls `body(start, count)` for flat element ranges of at most `window_bytes` that cover the
+/// tensor.
 template <class F>
 void for_each_window(const TensorEntry& tensor, std::uint64_t window_bytes, F&& body) {
   const std::uint64_t total = element_count(tensor.shape);

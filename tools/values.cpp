@@ -21,8 +21,8 @@ T raw(const std::byte* at) {
   return value;
 }
 
-/// A binary float of 1 sign bit, `exponent_bits` and `mantissa_bits`, biased and with subnormals as in
-/// IEEE 754. Without infinities (f8_e4m3fn) only the all-ones pattern is a NaN.
+/// A binary float of 1 sign bit, `exponent_bits` and `mantissa_bits`, biased and with subnormals as
+/// in IEEE 754. Without infinities (f8_e4m3fn) only the all-ones pattern is a NaN.
 double small_float(unsigned bits, unsigned exponent_bits, unsigned mantissa_bits, bool infinities) {
   const unsigned top = (1U << exponent_bits) - 1;
   const unsigned fraction = bits & ((1U << mantissa_bits) - 1);
@@ -37,14 +37,15 @@ double small_float(unsigned bits, unsigned exponent_bits, unsigned mantissa_bits
   }
   const int bias = (1 << (exponent_bits - 1)) - 1;
   const unsigned significand = exponent == 0 ? fraction : fraction | (1U << mantissa_bits);
-  const int scale = static_cast<int>(std::max(exponent, 1U)) - bias - static_cast<int>(mantissa_bits);
+  const int scale =
+      static_cast<int>(std::max(exponent, 1U)) - bias - static_cast<int>(mantissa_bits);
   return sign * std::ldexp(static_cast<double>(significand), scale);
 }
 
 double f16(const std::byte* at) { return small_float(raw<std::uint16_t>(at), 5, 10, true); }
 
-/// Calls `body` with the function that loads an element: as std::int64_t or std::uint64_t (integers),
-/// double, or Complex.
+/// Calls `body` with the function that loads an element: as std::int64_t or std::uint64_t
+/// (integers), double, or Complex.
 template <class F>
 auto with_load(DType dtype, F&& body) {
   const auto integer = [&]<class T>(T) {
@@ -59,13 +60,17 @@ auto with_load(DType dtype, F&& body) {
     case DType::f16:
       return body([](const std::byte* at) { return f16(at); });
     case DType::bf16:
-      return body([](const std::byte* at) { return small_float(raw<std::uint16_t>(at), 8, 7, true); });
+      return body(
+          [](const std::byte* at) { return small_float(raw<std::uint16_t>(at), 8, 7, true); });
     case DType::f8_e4m3fn:
-      return body([](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 4, 3, false); });
+      return body(
+          [](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 4, 3, false); });
     case DType::f8_e5m2:
-      return body([](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 5, 2, true); });
+      return body(
+          [](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 5, 2, true); });
     case DType::c128:
-      return body([](const std::byte* at) { return Complex(raw<double>(at), raw<double>(at + 8)); });
+      return body(
+          [](const std::byte* at) { return Complex(raw<double>(at), raw<double>(at + 8)); });
     case DType::c64:
       return body([](const std::byte* at) { return Complex(raw<float>(at), raw<float>(at + 4)); });
     case DType::c32:
@@ -116,9 +121,9 @@ template <class T>
 void add_pair(Difference& difference, T a, T b) {
   if constexpr (std::is_integral_v<T>) {
     // Exact in unsigned arithmetic, whatever the signs.
-    const std::uint64_t distance = a > b
-                                       ? static_cast<std::uint64_t>(a) - static_cast<std::uint64_t>(b)
-                                       : static_cast<std::uint64_t>(b) - static_cast<std::uint64_t>(a);
+    const std::uint64_t distance =
+        a > b ? static_cast<std::uint64_t>(a) - static_cast<std::uint64_t>(b)
+              : static_cast<std::uint64_t>(b) - static_cast<std::uint64_t>(a);
     difference.max_abs_integer = std::max(difference.max_abs_integer, distance);
     add(difference, static_cast<double>(distance),
         std::max(std::abs(static_cast<double>(a)), std::abs(static_cast<double>(b))));
@@ -132,13 +137,21 @@ bool same_number(T a, T b) {
   return a == b || (a != a && b != b);
 }
 
+/// The function that loads an element of `dtype` as a T: Complex from any, an integer from an
+/// integer.
 template <class T>
-Complex as_complex(T value) {
-  if constexpr (std::is_same_v<T, Complex>) {
-    return value;
-  } else {
-    return {static_cast<double>(value), 0};
-  }
+auto loader(DType dtype) -> T (*)(const std::byte*) {
+  return with_load(dtype, [](auto load) -> T (*)(const std::byte*) {
+    using Load = decltype(load);
+    using Loaded = decltype(load(nullptr));
+    if constexpr (std::is_same_v<Loaded, T>) {
+      return load;
+    } else if constexpr (std::is_same_v<T, Complex>) {
+      return [](const std::byte* at) { return Complex(static_cast<double>(Load{}(at)), 0); };
+    } else {
+      return nullptr;
+    }
+  });
 }
 
 Difference compare_bits(DType dtype, const std::byte* a, const std::byte* b, std::uint64_t count) {
@@ -153,22 +166,17 @@ Difference compare_bits(DType dtype, const std::byte* a, const std::byte* b, std
   return difference;
 }
 
+template <class T>
 Difference compare_numbers(DType a_dtype, const std::byte* a, DType b_dtype, const std::byte* b,
                            std::uint64_t count) {
   Difference difference;
-  with_load(a_dtype, [&](auto load_a) {
-    with_load(b_dtype, [&](auto load_b) {
-      for (std::uint64_t i = 0; i < count; ++i, a += item_bytes(a_dtype), b += item_bytes(b_dtype)) {
-        const auto x = load_a(a);
-        const auto y = load_b(b);
-        if constexpr (std::is_same_v<decltype(x), decltype(y)>) {
-          if (!same_number(x, y)) add_pair(difference, x, y);
-        } else if (!same_number(as_complex(x), as_complex(y))) {
-          add_pair(difference, as_complex(x), as_complex(y));
-        }
-      }
-    });
-  });
+  const auto load_a = loader<T>(a_dtype);
+  const auto load_b = loader<T>(b_dtype);
+  for (std::uint64_t i = 0; i < count; ++i, a += item_bytes(a_dtype), b += item_bytes(b_dtype)) {
+    const T x = load_a(a);
+    const T y = load_b(b);
+    if (!same_number(x, y)) add_pair(difference, x, y);
+  }
   return difference;
 }
 
@@ -181,8 +189,10 @@ bool is_exact(DType a, DType b) {
 
 Difference compare(DType a_dtype, const std::byte* a, DType b_dtype, const std::byte* b,
                    std::uint64_t count) {
-  return a_dtype == b_dtype ? compare_bits(a_dtype, a, b, count)
-                            : compare_numbers(a_dtype, a, b_dtype, b, count);
+  if (a_dtype == b_dtype) return compare_bits(a_dtype, a, b, count);
+  if (!is_exact(a_dtype, b_dtype)) return compare_numbers<Complex>(a_dtype, a, b_dtype, b, count);
+  return is_signed_integer(a_dtype) ? compare_numbers<std::int64_t>(a_dtype, a, b_dtype, b, count)
+                                    : compare_numbers<std::uint64_t>(a_dtype, a, b_dtype, b, count);
 }
 
 void merge(Difference& into, const Difference& part) {

@@ -6,8 +6,8 @@
 
 namespace cairn::tool {
 
-/// The verbs of the tool. Each is Collective, shares its work between the ranks, prints its result on
-/// rank 0 and returns the exit code (program.hpp), the same on all ranks. Errors: those of
+/// The verbs of the tool. Each is Collective, shares its work between the ranks, prints its result
+/// on rank 0 and returns the exit code (program.hpp), the same on all ranks. Errors: those of
 /// open_checkpoint and verify_tensors, agreed.
 
 struct InspectOptions {

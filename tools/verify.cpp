@@ -45,7 +45,8 @@ std::string text_of(const std::string& path, const VerifyReport& report,
                             counted(report.extents, "extent"), report.bytes);
 }
 
-/// Damage outside the tensors' data keeps a checkpoint from being opened; it is a defect like any other.
+/// Damage outside the tensors' data keeps a checkpoint from being opened; it is a defect like any
+/// other.
 VerifyReport check(const Comm& comm, const std::string& path, std::vector<std::string>& warnings) {
   std::optional<Manifest> manifest;
   try {
@@ -68,7 +69,8 @@ int verify(const Comm& comm, const VerifyOptions& options) {
   std::vector<std::string> warnings;
   const VerifyReport report = check(comm, path, warnings);
   print(comm, [&] {
-    return options.json ? to_text(json_of(path, report, warnings)) : text_of(path, report, warnings);
+    return options.json ? to_text(json_of(path, report, warnings))
+                        : text_of(path, report, warnings);
   });
   return report.defects.empty() ? kFine : kDifferent;
 }

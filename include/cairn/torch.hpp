@@ -2,8 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <filesystem>
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -63,14 +63,14 @@ struct NamedTensor {
 
 struct ManagerOptions {
   /// Absent: every tensor is replicated.
-  PlacementPolicy placement;
+  PlacementPolicy placement{};
   /// The optimizer's parameters by name, where they are not the model's own (for example flat ZeRO
   /// shards). Absent: the optimizer's parameters are found among the model's by identity.
-  std::vector<NamedTensor> optimizer_parameters;
+  std::vector<NamedTensor> optimizer_parameters{};
   /// Deadline of every wait for another rank.
   std::chrono::milliseconds deadline = Comm::kDefaultDeadline;
   /// Observer of a save; see SaveOptions::progress.
-  std::function<void(const SaveProgress&)> progress;
+  std::function<void(const SaveProgress&)> progress{};
 };
 
 /// Saves and loads the state of a trainer: module, optimizer, scheduler, progress and CPU random state.

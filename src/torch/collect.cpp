@@ -1,0 +1,63 @@
+#include "torch/collect.hpp"
+
+#include "torch/model.hpp"
+#include "torch/optimizer.hpp"
+#include "torch/quantized.hpp"
+#include "torch/random.hpp"
+#include "torch/scheduler.hpp"
+#include "torch/tensor_memory.hpp"
+
+namespace cairn::detail {
+namespace {
+
+void add(Collected& to, const std::string& name, const TensorMemory& memory, Placement placement) {
+  to.owners.push_back(memory.dense);
+  to.state.tensors.push_back({name, memory.dtype, std::move(placement), memory.data()});
+}
+
+void add_model(Collected& to, const std::vector<ModelTensor>& tensors, const PlacementPolicy& policy) {
+  Json aliases = Json::object();
+  Json quantized = Json::object();
+  for (const ModelTensor& item : tensors) {
+    const std::string& first = item.names.front();
+    const std::string name = model_tensor_name(first);
+    const TensorMemory memory = memory_for_save(name, item.tensor);
+    for (std::size_t i = 1; i < item.names.size(); ++i) aliases[item.names[i]] = first;
+    if (item.tensor.is_quantized()) quantized[first] = quantizer_record(name, item.tensor);
+    add(to, name, memory, place(policy, name, memory));
+  }
+  to.documents.model["aliases"] = std::move(aliases);
+  to.documents.model["quantized"] = std::move(quantized);
+}
+
+void add_optimizer(Collected& to, const torch::optim::Optimizer& optimizer,
+                   const ParameterNames& names, const PlacementPolicy& policy) {
+  to.documents.optimizer = optimizer_document(optimizer, names);
+  for (const OptimizerSlot& slot : optimizer_slots(optimizer, names)) {
+    const TensorMemory memory = memory_for_save(slot.name, slot.tensor);
+    add(to, slot.name, memory, place(slot.counter ? PlacementPolicy() : policy, slot.name, memory));
+  }
+}
+
+}  // namespace
+
+Collected collect(const TrainerView& trainer, const ManagerOptions& options,
+                  const CheckpointInfo& info) {
+  Collected collected;
+  collected.state.step = info.global_step;
+  const auto tensors = model_tensors(trainer.model);
+  add_model(collected, tensors, options.placement);
+  if (trainer.optimizer != nullptr) {
+    add_optimizer(collected, *trainer.optimizer,
+                  parameter_names(tensors, options.optimizer_parameters), options.placement);
+  }
+  auto& documents = collected.state.documents;
+  documents["context"] = context_document(info);
+  if (trainer.scheduler != nullptr) {
+    documents["scheduler"] = scheduler_document(*trainer.scheduler).dump();
+  }
+  collected.state.rank_blobs["rng"] = random_state();
+  return collected;
+}
+
+}  // namespace cairn::detail

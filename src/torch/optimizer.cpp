@@ -1,0 +1,276 @@
+#include "torch/optimizer.hpp"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "cairn/tensor_view.hpp"
+#include "torch/optimizer_traits.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using torch::optim::Optimizer;
+using Betas = std::tuple<double, double>;
+
+struct OptionWriter {
+  Json& to;
+  void operator()(const char* name, const double& value) const { to[name] = number_to_json(value); }
+  void operator()(const char* name, const bool& value) const { to[name] = value; }
+  void operator()(const char* name, const Betas& value) const {
+    to[name] = {number_to_json(std::get<0>(value)), number_to_json(std::get<1>(value))};
+  }
+};
+
+struct OptionReader {
+  const Json& from;
+  void operator()(const char* name, double& value) const { value = number_from_json(from.at(name)); }
+  void operator()(const char* name, bool& value) const { value = from.at(name).get<bool>(); }
+  void operator()(const char* name, Betas& value) const {
+    value = {number_from_json(from.at(name).at(0)), number_from_json(from.at(name).at(1))};
+  }
+};
+
+/// The options of a group, as their true type.
+template <class Options, class Group>
+auto& options_of(Group& group, std::size_t position) {
+  using Wanted = std::conditional_t<std::is_const_v<Group>, const Options, Options>;
+  auto* options = group.has_options() ? dynamic_cast<Wanted*>(&group.options()) : nullptr;
+  if (options == nullptr) {
+    fail(Errc::usage, "parameter group {} of the optimizer has no options of the optimizer's own type",
+         position);
+  }
+  return *options;
+}
+
+const std::string& name_of(const at::Tensor& parameter, const ParameterNames& names,
+                           std::size_t group, std::size_t position) {
+  const auto it = names.find(parameter.unsafeGetTensorImpl());
+  if (it == names.end()) {
+    fail(Errc::usage,
+         "parameter {} in group {} of the optimizer is none of the model's; name the optimizer's "
+         "parameters in ManagerOptions::optimizer_parameters",
+         position, group);
+  }
+  return it->second;
+}
+
+/// Calls `visit(group position, name, parameter)` for each parameter of the optimizer.
+template <class F>
+void for_each_parameter(const Optimizer& optimizer, const ParameterNames& names, F&& visit) {
+  std::set<std::string> seen;
+  const auto& groups = optimizer.param_groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto& parameters = groups[g].params();
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      const std::string& name = name_of(parameters[p], names, g, p);
+      if (!seen.insert(name).second) {
+        fail(Errc::usage, "the optimizer has the parameter '{}' twice (again in group {})", name, g);
+      }
+      visit(g, name, parameters[p]);
+    }
+  }
+}
+
+/// The key of a parameter's state; see torch/optim/serialize.h.
+std::string state_key(const at::Tensor& parameter) {
+  return c10::guts::to_string(parameter.unsafeGetTensorImpl());
+}
+
+std::string slot_name(const std::string& parameter, const char* slot) {
+  return fmt::format("optimizer/{}/{}", escape_component(parameter), slot);
+}
+
+/// Turns existing state into slots.
+struct SlotWriter {
+  const std::string& parameter;
+  std::vector<OptimizerSlot>& to;
+  void operator()(const char* slot, const at::Tensor& tensor) const {
+    if (tensor.defined()) to.push_back({slot_name(parameter, slot), tensor, false});
+  }
+  void operator()(const char* slot, const std::int64_t& count) const {
+    at::Tensor tensor = at::empty({}, at::kLong);
+    *tensor.data_ptr<std::int64_t>() = count;
+    to.push_back({slot_name(parameter, slot), tensor, true});
+  }
+};
+
+/// What `apply` will move into the optimizer.
+template <class Traits>
+struct Plan {
+  using State = typename Traits::State;
+  std::vector<typename Traits::Options> options;
+  /// By key; no state: the parameter had none when it was saved.
+  std::vector<std::pair<std::string, std::unique_ptr<State>>> states;
+  std::vector<std::pair<std::int64_t*, at::Tensor>> counters;
+};
+
+/// Makes room for the slots that the checkpoint has. Tensors of the present state that fit are filled in
+/// place, which spares the memory of a second optimizer state.
+template <class Traits>
+struct SlotPreparer {
+  const std::string& parameter;
+  const at::Tensor& like;
+  const std::function<bool(const std::string&)>& has_tensor;
+  std::vector<OptimizerSlot>& slots;
+  Plan<Traits>& plan;
+
+  void operator()(const char* slot, at::Tensor& tensor) const {
+    const std::string name = slot_name(parameter, slot);
+    if (!has_tensor(name)) {
+      tensor = at::Tensor();
+      return;
+    }
+    const bool fits = tensor.defined() && tensor.sizes() == like.sizes() &&
+                      tensor.scalar_type() == like.scalar_type() &&
+                      tensor.device() == like.device();
+    if (!fits) tensor = at::empty_like(like.detach(), at::MemoryFormat::Preserve);
+    slots.push_back({name, tensor, false});
+  }
+  void operator()(const char* slot, std::int64_t& count) const {
+    const std::string name = slot_name(parameter, slot);
+    count = 0;
+    if (!has_tensor(name)) return;
+    plan.counters.emplace_back(&count, at::empty({}, at::kLong));
+    slots.push_back({name, plan.counters.back().second, true});
+  }
+};
+
+template <class Traits>
+void prepare_state(const Optimizer& optimizer, const std::string& name, const at::Tensor& parameter,
+                   const std::function<bool(const std::string&)>& has_tensor,
+                   PreparedOptimizer& prepared, Plan<Traits>& plan) {
+  using State = typename Traits::State;
+  const auto has = [&](const char* slot) { return has_tensor(slot_name(name, slot)); };
+  bool any = false;
+  State probe;
+  Traits::slots(probe, [&](const char* slot, const auto&) { any = any || has(slot); });
+  std::string key = state_key(parameter);
+  if (!any) {
+    plan.states.emplace_back(std::move(key), nullptr);
+    return;
+  }
+  for (const char* slot : Traits::kRequired) {
+    if (!has(slot)) {
+      fail(Errc::mismatch, "the checkpoint has state of parameter '{}' but no '{}'; {} can't use it",
+           name, slot_name(name, slot), Traits::kName);
+    }
+  }
+  const auto known = optimizer.state().find(key);
+  auto state = known == optimizer.state().end()
+                   ? std::make_unique<State>()
+                   : std::make_unique<State>(dynamic_cast<const State&>(*known->second));
+  Traits::slots(*state, SlotPreparer<Traits>{name, parameter, has_tensor, prepared.slots, plan});
+  plan.states.emplace_back(std::move(key), std::move(state));
+}
+
+void check_document(const Json& document, const char* type, std::size_t groups) {
+  const auto saved = document.at("type").get<std::string>();
+  if (saved != type) {
+    fail(Errc::mismatch, "the checkpoint's optimizer is {} but the given one is {}; give a {}, or load "
+         "the model alone", saved, type, saved);
+  }
+  if (document.at("param_groups").size() != groups) {
+    fail(Errc::mismatch, "the checkpoint's optimizer has {} parameter groups but the given one has {}",
+         document.at("param_groups").size(), groups);
+  }
+}
+
+template <class Traits>
+void apply(Optimizer& optimizer, Plan<Traits>& plan) {
+  for (const auto& [count, tensor] : plan.counters) *count = *tensor.template data_ptr<std::int64_t>();
+  auto& groups = optimizer.param_groups();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    // Assigned, not replaced: the user may hold a reference to a group's options.
+    options_of<typename Traits::Options>(groups[g], g) = plan.options[g];
+  }
+  for (auto& [key, state] : plan.states) {
+    if (state) {
+      optimizer.state()[key] = std::move(state);
+    } else {
+      optimizer.state().erase(key);
+    }
+  }
+}
+
+template <class Traits>
+PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, const Json& document,
+                          const std::function<bool(const std::string&)>& has_tensor) {
+  const auto& groups = std::as_const(optimizer).param_groups();
+  check_document(document, Traits::kName, groups.size());
+  const Json& saved = document.at("param_groups");
+
+  PreparedOptimizer prepared;
+  const auto plan = std::make_shared<Plan<Traits>>();
+  std::vector<std::unordered_map<std::string, std::size_t>> positions(groups.size());
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    plan->options.push_back(options_of<typename Traits::Options>(groups[g], g));
+    Traits::options(plan->options.back(), OptionReader{saved.at(g)});
+    for (const Json& name : saved.at(g).at("params")) {
+      positions[g].emplace(name.get<std::string>(), prepared.parameters.size());
+      prepared.parameters.push_back(name.get<std::string>());
+    }
+  }
+  prepared.matched.assign(prepared.parameters.size(), 0);
+
+  for_each_parameter(optimizer, names, [&](std::size_t g, const std::string& name,
+                                           const at::Tensor& parameter) {
+    const auto position = positions[g].find(name);
+    if (position == positions[g].end()) {
+      fail(Errc::mismatch, "parameter '{}' is in group {} of the given optimizer but not of the "
+           "checkpoint's; build the parameter groups as in the saved run", name, g);
+    }
+    prepared.matched[position->second] = 1;
+    prepare_state<Traits>(optimizer, name, parameter, has_tensor, prepared, *plan);
+  });
+  prepared.apply = [plan, &optimizer] { apply<Traits>(optimizer, *plan); };
+  return prepared;
+}
+
+}  // namespace
+
+Json optimizer_document(const Optimizer& optimizer, const ParameterNames& names) {
+  return with_traits(optimizer, [&]<class Traits>(Traits) {
+    Json groups = Json::array();
+    for (std::size_t g = 0; g < optimizer.param_groups().size(); ++g) {
+      Json group{{"params", Json::array()}};
+      Traits::options(options_of<typename Traits::Options>(optimizer.param_groups()[g], g),
+                      OptionWriter{group});
+      groups.push_back(std::move(group));
+    }
+    for_each_parameter(optimizer, names, [&](std::size_t g, const std::string& name,
+                                             const at::Tensor&) {
+      groups[g]["params"].push_back(name);
+    });
+    return Json{{"type", Traits::kName}, {"param_groups", std::move(groups)}};
+  });
+}
+
+std::vector<OptimizerSlot> optimizer_slots(const Optimizer& optimizer, const ParameterNames& names) {
+  return with_traits(optimizer, [&]<class Traits>(Traits) {
+    std::vector<OptimizerSlot> slots;
+    for_each_parameter(optimizer, names, [&](std::size_t, const std::string& name,
+                                             const at::Tensor& parameter) {
+      const auto it = optimizer.state().find(state_key(parameter));
+      if (it == optimizer.state().end()) return;
+      const auto& state = dynamic_cast<const typename Traits::State&>(*it->second);
+      Traits::slots(state, SlotWriter{name, slots});
+    });
+    return slots;
+  });
+}
+
+PreparedOptimizer prepare_optimizer(Optimizer& optimizer, const ParameterNames& names,
+                                    const Json& document,
+                                    const std::function<bool(const std::string&)>& has_tensor) {
+  return with_traits(optimizer, [&]<class Traits>(Traits) {
+    return prepare<Traits>(optimizer, names, document, has_tensor);
+  });
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "torch/documents.hpp"
+#include "torch/model.hpp"
+
+namespace torch::optim {
+class Optimizer;
+}
+
+namespace cairn::detail {
+
+/// One tensor of an optimizer's state, `optimizer/<parameter>/<slot>`.
+struct OptimizerSlot {
+  std::string name;
+  at::Tensor tensor;
+  bool counter = false;  ///< `step`: a 0-d i64 tensor made for the occasion, the same on all ranks
+};
+
+/// Type, options and parameter names of all groups. Local.
+/// Errors: unsupported (a type of optimizer that cairn does not know); usage (a parameter without name).
+Json optimizer_document(const torch::optim::Optimizer& optimizer, const ParameterNames& names);
+
+/// The state that exists, in the order of the parameters. Local. Errors as above.
+std::vector<OptimizerSlot> optimizer_slots(const torch::optim::Optimizer& optimizer,
+                                           const ParameterNames& names);
+
+/// State made ready beside an optimizer, which stays as it is until `apply`.
+struct PreparedOptimizer {
+  std::vector<OptimizerSlot> slots;  ///< to be filled
+  /// The checkpoint's parameters, group by group, and whether this rank's optimizer has them.
+  std::vector<std::string> parameters;
+  std::vector<std::uint64_t> matched;
+  std::function<void()> apply;  ///< takes options and filled slots into the optimizer
+};
+
+/// Local. `has_tensor` tells whether the checkpoint has a tensor of that name.
+/// Throws Json::exception where the document is not as it must be.
+/// Errors: unsupported, usage; mismatch (another type, other groups, state without its main tensors).
+PreparedOptimizer prepare_optimizer(torch::optim::Optimizer& optimizer, const ParameterNames& names,
+                                    const Json& document,
+                                    const std::function<bool(const std::string&)>& has_tensor);
+
+}  // namespace cairn::detail

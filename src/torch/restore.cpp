@@ -1,0 +1,140 @@
+// A load of a trainer, step by step:
+//  1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
+//  2. compare   the ranks together must use all of the model's and the optimizer's tensors
+//  3. schedule  the user's scheduler takes its state; it may refuse, and later failures take it back
+//  4. move      load_tensors fills the tensors' own memory, or staged copies
+//  5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
+// Up to 4 nothing has changed; 5 has nothing left that could be refused.
+#include "torch/restore.hpp"
+
+#include <ATen/quantized/Quantizer.h>
+
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "torch/match.hpp"
+#include "torch/random.hpp"
+#include "torch/scheduler.hpp"
+
+namespace cairn::detail {
+namespace {
+
+int saved_world_size(const Manifest& manifest) {
+  if (manifest.commit.writers > 0) return manifest.commit.writers;
+  const auto topology = find_document(manifest, "topology");
+  if (!topology) return 0;
+  return reading_document(manifest, "topology",
+                          [&] { return topology->at("world_size").get<int>(); });
+}
+
+/// The facts, without the report of tensors. Local.
+CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
+  CheckpointContext context;
+  context.path = manifest.path();
+  context.format = manifest.format;
+  context.format_version = manifest.commit.format_version;
+  context.documents = manifest.documents;
+  context.warnings = manifest.warnings;
+  read_context(manifest, context);
+  context.saved_world_size = saved_world_size(manifest);
+  context.report.resharded = context.saved_world_size != comm.size();
+  return context;
+}
+
+std::optional<PreparedScheduler> match_scheduler(const Manifest& manifest,
+                                                 const SchedulerRef* scheduler) {
+  if (scheduler == nullptr) return std::nullopt;
+  const auto document = find_document(manifest, "scheduler");
+  if (!document) {
+    fail(Errc::mismatch, "'{}' has no scheduler's state; load without a scheduler, or use a checkpoint "
+         "that was saved with one", manifest.path().string());
+  }
+  return reading_document(manifest, "scheduler",
+                          [&] { return prepare_scheduler(*scheduler, *document); });
+}
+
+/// Step 2. Collective. The same outcome on all ranks, for all see the same sums.
+void compare(const Comm& comm, const Manifest& manifest, Match& match, bool with_optimizer,
+             LoadReport& report) {
+  comm.all_reduce_max(std::span<std::uint64_t>(match.used));
+  comm.all_reduce_max(std::span<std::uint64_t>(match.optimizer.matched));
+  agree(comm, "load: compare", [&] {
+    for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
+      const std::string_view name = manifest.tensors[t].name;
+      if (match.used[t] == Match::kLoaded) report.loaded.emplace_back(name);
+      if (match.used[t] != Match::kUnused) continue;
+      const bool ours = name.starts_with("model/") ||
+                        (with_optimizer && name.starts_with("optimizer/"));
+      if (ours) report.unexpected.emplace_back(name);
+    }
+    if (!report.unexpected.empty()) {
+      fail(Errc::mismatch, "'{}' has {} for which the given model{} has no use; nothing was loaded",
+           manifest.path().string(), list_some(report.unexpected),
+           with_optimizer ? " and optimizer" : "");
+    }
+    std::vector<std::string> without;
+    for (std::size_t p = 0; p < match.optimizer.matched.size(); ++p) {
+      if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
+    }
+    if (!without.empty()) {
+      fail(Errc::mismatch, "the optimizer of '{}' steps {}, which the given optimizer does not have; "
+           "build the parameter groups as in the saved run", manifest.path().string(),
+           list_some(without));
+    }
+  });
+}
+
+/// Step 5. Local.
+void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler,
+            const std::optional<std::vector<std::byte>>& random) {
+  for (const TensorMemory& memory : match.memories) {
+    const auto quantizer = match.quantizers.find(memory.tensor.unsafeGetTensorImpl());
+    if (quantizer != match.quantizers.end()) {
+      at::set_quantizer_(memory.tensor, quantizer->second);
+      if (memory.staged()) at::set_quantizer_(memory.dense, quantizer->second);
+    }
+    finish_load(memory);
+  }
+  if (match.optimizer.apply) match.optimizer.apply();
+  if (scheduler && !own_scheduler) scheduler->apply();
+  if (random) set_random_state(*random);
+}
+
+}  // namespace
+
+CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
+                          const ManagerOptions& options, const LoadOptions& load) {
+  CheckpointContext context;
+  Match match;
+  std::optional<PreparedScheduler> scheduler;
+  agree(comm, "load: match", [&] {
+    context = make_context(comm, manifest);
+    match = match_trainer(manifest, trainer, options);
+    scheduler = match_scheduler(manifest, trainer.scheduler);
+  });
+  compare(comm, manifest, match, trainer.optimizer != nullptr, context.report);
+  const auto random = load_rank_blob(comm, manifest, "rng");
+  agree(comm, "load: random state", [&] {
+    if (random) check_random_state(*random);
+  });
+
+  // Only the user's own scheduler can refuse its state, so it is asked before any tensor changes.
+  const bool own_scheduler = scheduler && trainer.scheduler->own_scheduler() != nullptr;
+  try {
+    agree(comm, "load: scheduler", [&] {
+      if (own_scheduler) scheduler->apply();
+    });
+    load_tensors(comm, manifest, match.targets, load);
+  } catch (...) {
+    if (own_scheduler) scheduler->rollback();
+    throw;
+  }
+  agree(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
+
+  context.report.rng_restored = random.has_value();
+  context.warnings.insert(context.warnings.end(), match.warnings.begin(), match.warnings.end());
+  return context;
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,172 @@
+// cairn-bench: how near a save or a load comes to raw pwrite or pread of the same bytes, in one
+// run.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "base/throw.hpp"
+#include "os/file.hpp"
+#include "payload.hpp"
+#include "program.hpp"
+#include "rounds.hpp"
+
+namespace cairn::bench {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+struct Summary {
+  double median = 0;
+  double min = 0;
+  double max = 0;
+};
+
+Summary summary_of(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  const std::size_t half = seconds.size() / 2;
+  const double median =
+      seconds.size() % 2 == 1 ? seconds[half] : (seconds[half - 1] + seconds[half]) / 2;
+  return {median, seconds.front(), seconds.back()};
+}
+
+std::string limit_name(const Options& options) {
+  if (options.op == "load") return "pread";
+  return options.durable ? "pwrite + fsync" : "pwrite";
+}
+
+Json result_of(const Comm& comm, const Options& options, const Payload& payload,
+               std::uint64_t bytes, const Times& times) {
+  const Summary ours = summary_of(times.ours);
+  const Summary limit = summary_of(times.limit);
+  Json result = {{"op", options.op},
+                 {"payload", options.payload},
+                 {"quick", options.quick},
+                 {"engine", options.engine},
+                 {"transfer", options.engine == "mpio" ? Json(options.transfer) : Json(nullptr)},
+                 {"ranks", comm.size()},
+                 {"durable", options.durable},
+                 {"bytes", bytes},
+                 {"tensors", payload.tensors()},
+                 {"repeat", options.repeat},
+                 {"median_s", ours.median},
+                 {"min_s", ours.min},
+                 {"max_s", ours.max},
+                 {"limit",
+                  {{"name", limit_name(options)},
+                   {"median_s", limit.median},
+                   {"min_s", limit.min},
+                   {"max_s", limit.max}}},
+                 {"ratio", limit.median / ours.median}};
+  if (options.op == "save") {
+    result["first_save_s"] = times.first_save_s;
+  } else {
+    result["verify"] = options.verify;
+  }
+  return result;
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  detail::File file = detail::File::create(path);
+  file.write_at(0, std::as_bytes(std::span(text)), "bench.json");
+  file.close();
+}
+
+void report(const Options& options, const Json& result) {
+  if (!options.json.empty()) write_text(options.json, Json::array({result}).dump(2) + "\n");
+  const double median = result["median_s"];
+  const double bytes = result["bytes"];
+  fmt::print("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s; {} {:.4f} s; ratio {:.2f}\n",
+             options.op, options.payload, options.quick ? " (quick)" : "", options.engine,
+             options.durable ? " durable" : "", result["ranks"].get<int>(), median,
+             bytes / median / 1e9, result["limit"]["name"].get<std::string>(),
+             result["limit"]["median_s"].get<double>(), result["ratio"].get<double>());
+  std::fflush(stdout);
+}
+
+/// A folder of our own under --dir: a save moves the `last` link of the folder it saves to.
+fs::path make_scratch(const Comm& comm, const Options& options) {
+  std::string scratch;
+  agree(comm, "prepare", [&] {
+    if (!comm.is_root()) return;
+    scratch = fs::path(options.dir) / fmt::format(".cairn-bench-{}", getpid());
+    detail::make_directories(scratch);
+  });
+  comm.broadcast(scratch);
+  return scratch;
+}
+
+void measure(const Comm& comm, const Options& options, const fs::path& scratch) {
+  const fs::path container = checkpoint_path(scratch, 1);
+  const fs::path raw = scratch / "raw";
+  std::optional<Payload> payload;
+  agree(comm, "prepare",
+        [&] { payload.emplace(options.payload, options.quick, comm.rank(), comm.size()); });
+  std::uint64_t bytes[1] = {payload->my_bytes()};
+  comm.all_reduce_sum(bytes);
+  const Times times = options.op == "save" ? run_saves(comm, options, *payload, container, raw)
+                                           : run_loads(comm, options, *payload, container, raw);
+  agree(comm, "report", [&] {
+    if (!comm.is_root()) return;
+    if (!options.keep.empty()) {
+      // Not moved: the wanted place may lie on another file system.
+      fs::copy_file(container, options.keep, fs::copy_options::overwrite_existing);
+    }
+    report(options, result_of(comm, options, *payload, bytes[0], times));
+  });
+}
+
+int run(const Comm& comm, const Options& options) {
+  const fs::path scratch = make_scratch(comm, options);
+  const auto clean = [&] {
+    std::error_code ignored;
+    if (comm.is_root()) fs::remove_all(scratch, ignored);
+  };
+  try {
+    measure(comm, options, scratch);
+  } catch (...) {
+    clean();
+    throw;
+  }
+  clean();
+  return tool::kFine;
+}
+
+}  // namespace
+}  // namespace cairn::bench
+
+int main(int argc, char** argv) {
+  cairn::bench::Options options;
+  CLI::App app{"Measures saves and loads against raw pwrite and pread of the same bytes.",
+               "cairn-bench"};
+  app.add_option("OP", options.op, "save or load")
+      ->required()
+      ->check(CLI::IsMember({"save", "load"}));
+  app.add_option("--payload", options.payload,
+                 "large: 100 tensors of 16 MiB, 300 of 4 KiB; many: 20,000 of 4 KiB; mixed: a "
+                 "GPT-2-like model with Adam state")
+      ->required()
+      ->check(CLI::IsMember({"large", "many", "mixed"}));
+  app.add_option("--dir", options.dir, "Folder to write to; what is made there is removed")
+      ->required();
+  app.add_option("--engine", options.engine)
+      ->check(CLI::IsMember({"direct", "mpio"}))
+      ->capture_default_str();
+  app.add_option("--transfer", options.transfer, "Transfer mode of the mpio engine")
+      ->check(CLI::IsMember({"collective", "independent"}))
+      ->capture_default_str();
+  app.add_flag("--durable", options.durable, "fsync, ours and the limit's");
+  app.add_flag("--verify", options.verify, "Check digests in each load (the limit does not)");
+  app.add_option("--repeat", options.repeat, "Counted rounds")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  app.add_flag("--quick", options.quick, "Shrink the payload to about a twentieth");
+  app.add_option("--keep", options.keep, "Leave the container at this path");
+  app.add_option("--json", options.json, "Write the result there, as a list of one object");
+  return cairn::tool::run_program(
+      app, argc, argv, cairn::tool::ErrorForm::text,
+      [&](const cairn::Comm& comm) { return cairn::bench::run(comm, options); });
+}

@@ -1,0 +1,151 @@
+#include "payload.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/throw.hpp"
+
+namespace cairn::bench {
+namespace {
+
+constexpr std::uint64_t kSplitFrom = 1 << 20;  // bytes
+
+struct Spec {
+  std::string name;
+  Shape shape;
+};
+
+/// A cheap hash (one round of a 64-bit finaliser), in [-0.5, 0.5).
+float value_at(std::uint64_t tensor, std::uint64_t element) {
+  std::uint64_t x = (tensor << 40) + element + 1;
+  x *= 0x9e3779b97f4a7c15ULL;
+  x ^= x >> 29;
+  x *= 0xbf58476d1ce4e5b9ULL;
+  return static_cast<float>(x >> 40) * 0x1p-24F - 0.5F;
+}
+
+void add_uniform(std::vector<Spec>& specs, const std::string& stem, int count, const Shape& shape) {
+  for (int i = 0; i < count; ++i) specs.push_back({fmt::format("model/{}.{:05}", stem, i), shape});
+}
+
+/// The parameters of GPT-2 (small), under their usual names.
+std::vector<Spec> gpt2_parameters(bool quick) {
+  const int layers = quick ? 3 : 12;
+  const std::uint64_t width = quick ? 192 : 768;
+  const std::uint64_t vocabulary = quick ? 5025 : 50257;
+  const std::uint64_t context = quick ? 256 : 1024;
+  std::vector<Spec> specs{{"transformer.wte.weight", {vocabulary, width}},
+                          {"transformer.wpe.weight", {context, width}}};
+  const auto add_norm = [&](const std::string& name) {
+    specs.push_back({name + ".weight", {width}});
+    specs.push_back({name + ".bias", {width}});
+  };
+  const auto add_linear = [&](const std::string& name, std::uint64_t in, std::uint64_t out) {
+    specs.push_back({name + ".weight", {in, out}});
+    specs.push_back({name + ".bias", {out}});
+  };
+  for (int layer = 0; layer < layers; ++layer) {
+    const std::string block = fmt::format("transformer.h.{}.", layer);
+    add_norm(block + "ln_1");
+    add_linear(block + "attn.c_attn", width, 3 * width);
+    add_linear(block + "attn.c_proj", width, width);
+    add_norm(block + "ln_2");
+    add_linear(block + "mlp.c_fc", width, 4 * width);
+    add_linear(block + "mlp.c_proj", 4 * width, width);
+  }
+  add_norm("transformer.ln_f");
+  return specs;
+}
+
+std::vector<Spec> specs_of(std::string_view kind, bool quick) {
+  std::vector<Spec> specs;
+  if (kind == "large") {
+    add_uniform(specs, "large", quick ? 5 : 100, {2048, 2048});
+    add_uniform(specs, "small", quick ? 15 : 300, {1024});
+  } else if (kind == "many") {
+    add_uniform(specs, "small", quick ? 1000 : 20000, {1024});
+  } else if (kind == "mixed") {
+    const std::vector<Spec> parameters = gpt2_parameters(quick);
+    for (const Spec& parameter : parameters) {
+      specs.push_back({"model/" + parameter.name, parameter.shape});
+    }
+    for (const Spec& parameter : parameters) {
+      const std::string state = "optimizer/" + parameter.name;
+      specs.push_back({state + "/exp_avg", parameter.shape});
+      specs.push_back({state + "/exp_avg_sq", parameter.shape});
+      specs.push_back({state + "/step", {}});
+    }
+  } else {
+    detail::fail(Errc::usage, "unknown payload '{}'; choose large, many or mixed", kind);
+  }
+  return specs;
+}
+
+/// Position in the flattened tensor of the first element of a whole tensor or a split along dim 0.
+std::uint64_t first_element(const Placement& placement) {
+  const Shape& shape = placement.global_shape;
+  if (shape.empty() || placement.elements() == 0) return 0;
+  return placement.box.start[0] * (element_count(shape) / shape[0]);
+}
+
+}  // namespace
+
+Payload::Payload(std::string_view kind, bool quick, int rank, int ranks) : kind_(kind) {
+  for (const Spec& spec : specs_of(kind, quick)) add(spec.name, spec.shape, rank, ranks);
+}
+
+void Payload::add(const std::string& name, Shape shape, int rank, int ranks) {
+  const std::uint64_t tensor = tensors_++;
+  const bool split = element_count(shape) * sizeof(float) >= kSplitFrom;
+  if (!split && tensor % static_cast<std::uint64_t>(ranks) != static_cast<std::uint64_t>(rank))
+    return;
+  Piece piece;
+  piece.name = name;
+  piece.tensor = tensor;
+  piece.placement = split ? Placement::split(std::move(shape), 0, ranks, rank)
+                          : Placement::replicated(std::move(shape));
+  const std::uint64_t elements = piece.placement.elements();
+  const std::uint64_t first = first_element(piece.placement);
+  piece.values = std::make_unique<float[]>(elements);
+  for (std::uint64_t i = 0; i < elements; ++i) piece.values[i] = value_at(tensor, first + i);
+  my_bytes_ += elements * sizeof(float);
+  pieces_.push_back(std::move(piece));
+}
+
+StateView Payload::state() const {
+  StateView state;
+  for (const Piece& piece : pieces_) {
+    state.tensors.push_back({piece.name, DType::f32, piece.placement,
+                             reinterpret_cast<const std::byte*>(piece.values.get())});
+  }
+  state.documents["context"] = fmt::format(R"({{"epoch": 0, "payload": "{}"}})", kind_);
+  state.step = 1;
+  return state;
+}
+
+std::vector<MutableTensorView> Payload::targets() const {
+  std::vector<MutableTensorView> targets;
+  for (const Piece& piece : pieces_) {
+    targets.push_back({piece.name, DType::f32, piece.placement,
+                       reinterpret_cast<std::byte*>(piece.values.get())});
+  }
+  return targets;
+}
+
+void Payload::clear() {
+  for (const Piece& piece : pieces_) {
+    std::memset(piece.values.get(), 0, piece.placement.elements() * sizeof(float));
+  }
+}
+
+bool Payload::is_intact() const {
+  return std::all_of(pieces_.begin(), pieces_.end(), [](const Piece& piece) {
+    const std::uint64_t first = first_element(piece.placement);
+    for (std::uint64_t i = 0; i < piece.placement.elements(); ++i) {
+      if (piece.values[i] != value_at(piece.tensor, first + i)) return false;
+    }
+    return true;
+  });
+}
+
+}  // namespace cairn::bench
