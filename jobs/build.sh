@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Sets this machine up and builds everything into build/. Quick when nothing changed.
+# Sets this machine up and builds everything, or the targets that are named, into build/. Quick when
+# nothing changed.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,4 +19,6 @@ limit=$((memory_gb / 2 > 0 ? memory_gb / 2 : 1))
 [ "$jobs" -le "$limit" ] || jobs=$limit
 
 cmake --preset dev --log-level=WARNING </dev/null
-cmake --build --preset dev -j "${CAIRN_JOBS:-$jobs}" </dev/null
+targets=()
+[ $# -eq 0 ] || targets=(--target "$@")
+cmake --build --preset dev -j "${CAIRN_JOBS:-$jobs}" "${targets[@]}" </dev/null

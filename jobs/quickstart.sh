@@ -116,7 +116,7 @@ PYTHON
   promise "h5py reads a divided weight as one array of its global shape" test "$code" -eq 0
 }
 
-"$CAIRN_ROOT/jobs/build.sh"
+"$CAIRN_ROOT/jobs/build.sh" cairn-tool cairn-bench train_lm
 for program in "$CAIRN_BIN/train_lm" "$CAIRN_BIN/cairn"; do
   [ -x "$program" ] || { echo "quickstart: $program was not built" >&2; exit 2; }
 done

@@ -20,13 +20,13 @@ constexpr const char* kDiffFooter =
     "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from "
     "-0.\n"
     "Values of different dtypes differ when their numbers do; two NaNs are then equal.\n"
-    "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN "
-    "meets\n"
-    "anything else), max rel the largest |a - b| / max(|a|, |b|).\n"
+    "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN\n"
+    "meets anything else), max rel the largest |a - b| / max(|a|, |b|).\n"
+    "The state of single ranks, under 'ranks/', counts like any other tensor.\n"
     "The digests of both files are checked first: damaged data is an error, not a difference.\n"
     "The documents 'topology' and 'provenance' tell how a file was written: where only they "
-    "differ, and\n"
-    "where only the step differs, the files are equal.";
+    "differ,\n"
+    "and where only the step differs, the files are equal.";
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
   CLI::App* verb = app.add_subcommand(name, what);

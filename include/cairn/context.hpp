@@ -14,7 +14,7 @@ namespace cairn {
 struct CheckpointInfo {
   std::uint64_t epoch = 0;
   std::uint64_t global_step = 0;
-  std::map<std::string, double> metrics;
+  std::map<std::string, double> metrics = {};
 };
 
 /// What a load did, tensor by tensor. Names as in the checkpoint.
@@ -33,7 +33,7 @@ struct CheckpointContext {
   unsigned format_version = 0;
   std::uint64_t epoch = 0;
   std::uint64_t global_step = 0;
-  std::map<std::string, double> metrics;
+  std::map<std::string, double> metrics = {};
   int saved_world_size = 0;
   std::map<std::string, std::string> documents;  ///< JSON by name
   std::vector<std::string> warnings;

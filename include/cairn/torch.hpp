@@ -26,9 +26,9 @@ class Optimizer;
 
 namespace cairn {
 
-/// Where this rank's `tensor` lies in the global one. `name` is the tensor's name in the checkpoint:
-/// `model/<fqn>` or `optimizer/<parameter fqn>/<slot>`. Called for every tensor at every save and load;
-/// the answer may differ between ranks only in the box. `tensor` may be empty.
+/// Where this rank's `tensor` lies in the global one. `name` is the tensor's name in the
+/// checkpoint: `model/<fqn>` or `optimizer/<parameter fqn>/<slot>`. Called for every tensor at
+/// every save and load; the answer may differ between ranks only in the box. `tensor` may be empty.
 using PlacementPolicy = std::function<Placement(const std::string& name, const at::Tensor& tensor)>;
 
 /// A learning-rate scheduler of the user's own, saved and restored beside the optimizer.
@@ -73,8 +73,10 @@ struct ManagerOptions {
   std::function<void(const SaveProgress&)> progress{};
 };
 
-/// Saves and loads the state of a trainer: module, optimizer, scheduler, progress and CPU random state.
-/// Every member but the constructor's arguments is used by all ranks together. MPI must outlive it.
+/// Saves and loads the state of a trainer: module, optimizer, scheduler, progress and CPU random
+/// state. Every member but the constructor's arguments is used by all ranks together. MPI must
+/// outlive it. Ranks may hold different tensors (pipeline stages, optimizers split by parameter):
+/// what counts is that together they hold, and ask for, the whole checkpoint.
 class CAIRN_EXPORT CheckpointManager {
  public:
   /// Collective on `comm`. Errors: usage.

@@ -15,7 +15,8 @@ void add(Collected& to, const std::string& name, const TensorMemory& memory, Pla
   to.state.tensors.push_back({name, memory.dtype, std::move(placement), memory.data()});
 }
 
-void add_model(Collected& to, const std::vector<ModelTensor>& tensors, const PlacementPolicy& policy) {
+void add_model(Collected& to, const std::vector<ModelTensor>& tensors,
+               const PlacementPolicy& policy) {
   Json aliases = Json::object();
   Json quantized = Json::object();
   for (const ModelTensor& item : tensors) {

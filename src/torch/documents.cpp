@@ -20,7 +20,8 @@ void merge_optimizer(Json& known, const Json& other, std::size_t rank) {
   if (known["type"] != other["type"] ||
       known["param_groups"].size() != other["param_groups"].size()) {
     fail(Errc::mismatch,
-         "rank 0 saves {} with {} parameter groups but rank {} saves {} with {}; every rank must give "
+         "lower ranks save {} with {} parameter groups but rank {} saves {} with {}; every rank "
+         "must give "
          "the same kind of optimizer",
          known["type"].get<std::string>(), known["param_groups"].size(), rank,
          other["type"].get<std::string>(), other["param_groups"].size());
@@ -35,8 +36,9 @@ void merge_optimizer(Json& known, const Json& other, std::size_t rank) {
     theirs["params"] = group["params"];
     if (theirs != group) {
       fail(Errc::mismatch,
-           "the options of parameter group {} of {} are not the same on rank 0 and rank {}; set equal "
-           "options on every rank",
+           "the options of parameter group {} of {} on rank {} differ from those on lower ranks; "
+           "set "
+           "equal options on every rank",
            g, known["type"].get<std::string>(), rank);
     }
   }
@@ -60,7 +62,8 @@ double number_from_json(const Json& value) {
 std::string context_document(const CheckpointInfo& info) {
   Json metrics = Json::object();
   for (const auto& [name, value] : info.metrics) metrics[name] = number_to_json(value);
-  return Json{{"epoch", info.epoch}, {"global_step", info.global_step}, {"metrics", metrics}}.dump();
+  return Json{{"epoch", info.epoch}, {"global_step", info.global_step}, {"metrics", metrics}}
+      .dump();
 }
 
 std::optional<Json> find_document(const Manifest& manifest, const std::string& name) {
@@ -93,9 +96,9 @@ void merge_documents(const Comm& comm, StateDocuments& documents) {
       const auto* first = reinterpret_cast<const char*>(texts[rank].data());
       const Json theirs = Json::parse(first, first + texts[rank].size());
       documents.model.merge_patch(theirs["model"]);
-      if (documents.optimizer && theirs.contains("optimizer")) {
-        merge_optimizer(*documents.optimizer, theirs["optimizer"], rank);
-      }
+      if (!theirs.contains("optimizer")) continue;
+      if (!documents.optimizer) documents.optimizer = theirs["optimizer"];
+      merge_optimizer(*documents.optimizer, theirs["optimizer"], rank);
     }
   });
 }

@@ -22,8 +22,8 @@ double number_from_json(const Json& value);
 /// The document "context".
 std::string context_document(const CheckpointInfo& info);
 
-/// Runs `read`, which looks into the document `name`. Errors: corrupt, where the document is not as it
-/// must be.
+/// Runs `read`, which looks into the document `name`. Errors: corrupt, where the document is not as
+/// it must be.
 template <class F>
 auto reading_document(const Manifest& manifest, const std::string& name, F&& read) {
   try {
@@ -40,15 +40,15 @@ std::optional<Json> find_document(const Manifest& manifest, const std::string& n
 /// Fills epoch, step and metrics. Errors: corrupt.
 void read_context(const Manifest& manifest, CheckpointContext& context);
 
-/// The documents that describe tensors. Ranks may hold different ones (pipeline stages, optimizers that
-/// are split by parameter), but only rank 0's documents are written.
+/// The documents that describe tensors. Ranks may hold different ones (pipeline stages, optimizers
+/// that are split by parameter), but only rank 0's documents are written.
 struct StateDocuments {
   Json model = Json::object();
   std::optional<Json> optimizer;
 };
 
-/// Gives rank 0 what only other ranks' documents know. Collective; one small message when all are equal.
-/// Errors: mismatch, when optimizers differ in more than their parameters.
+/// Gives rank 0 what only other ranks' documents know. Collective; one small message when all are
+/// equal. Errors: mismatch, when optimizers differ in more than their parameters.
 void merge_documents(const Comm& comm, StateDocuments& documents);
 
 }  // namespace cairn::detail

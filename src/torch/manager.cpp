@@ -1,5 +1,6 @@
 #include "base/throw.hpp"
 #include "cairn/torch.hpp"
+#include "torch/agree.hpp"
 #include "torch/collect.hpp"
 #include "torch/restore.hpp"
 
@@ -23,7 +24,8 @@ std::filesystem::path resolve(const Comm& comm, const Config& config) {
   std::string path;
   agree(comm, "load: source", [&] {
     if (!config.source) {
-      fail(Errc::usage, "no checkpoint to load is configured; set checkpoint.source, or call set_source");
+      fail(Errc::usage,
+           "no checkpoint to load is configured; set checkpoint.source, or call set_source");
     }
     path = config.source->path.string();
     if (!comm.is_root() || !std::filesystem::is_directory(path)) return;
@@ -51,7 +53,7 @@ struct CheckpointManager::Impl {
 
   std::filesystem::path save(const TrainerView& trainer, const CheckpointInfo& info) {
     Collected collected;
-    agree(comm, "save: collect state", [&] {
+    agree_torch(comm, "save: collect state", [&] {
       if (config.save.dir.empty()) {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
@@ -121,7 +123,8 @@ std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() cons
   std::string path;
   agree(impl_->comm, "newest checkpoint", [&] {
     if (!impl_->comm.is_root()) return;
-    if (const auto newest = cairn::newest_checkpoint(impl_->config.save.dir)) path = newest->string();
+    if (const auto newest = cairn::newest_checkpoint(impl_->config.save.dir))
+      path = newest->string();
   });
   impl_->comm.broadcast(path);
   if (path.empty()) return std::nullopt;

@@ -17,8 +17,8 @@ class Matcher {
     const auto document = find_document(manifest, "model");
     if (!document) return;
     reading_document(manifest, "model", [&] {
-      aliases_ = document->value("aliases", Json::object());
-      quantized_ = document->value("quantized", Json::object());
+      aliases_ = document->value("aliases", Json::object()).get<Json::object_t>();
+      quantized_ = document->value("quantized", Json::object()).get<Json::object_t>();
     });
   }
 
@@ -37,12 +37,24 @@ class Matcher {
     }
   }
 
+  /// For the comparison with ranks that do have one.
+  void without_optimizer() {
+    const auto document = find_document(manifest_, "optimizer");
+    if (!document) return;
+    match_.optimizer.parameters =
+        reading_document(manifest_, "optimizer", [&] { return saved_parameters(*document); });
+    match_.optimizer.matched.assign(match_.optimizer.parameters.size(), 0);
+  }
+
   void add_optimizer(torch::optim::Optimizer& optimizer, const ParameterNames& names) {
     const auto document = find_document(manifest_, "optimizer");
     if (!document) {
-      fail(Errc::mismatch, "'{}' has no optimizer's state; load the model alone, or use a checkpoint "
-           "that was saved with an optimizer", manifest_.path().string());
+      fail(Errc::mismatch,
+           "'{}' has no optimizer's state; load the model alone, or use a checkpoint "
+           "that was saved with an optimizer",
+           manifest_.path().string());
     }
+    match_.with_optimizer = true;
     match_.optimizer = reading_document(manifest_, "optimizer", [&] {
       return prepare_optimizer(optimizer, names, *document,
                                [&](const std::string& name) { return by_name_.contains(name); });
@@ -56,8 +68,8 @@ class Matcher {
   Match take() { return std::move(match_); }
 
  private:
-  /// The fqn under which the checkpoint holds the tensor: one of its names, or what such a name was tied
-  /// to when it was saved.
+  /// The fqn under which the checkpoint holds the tensor: one of its names, or what such a name was
+  /// tied to when it was saved.
   std::optional<std::string> find_source(const ModelTensor& item) const {
     for (const std::string& fqn : item.names) {
       if (by_name_.contains(model_tensor_name(fqn))) return fqn;
@@ -80,10 +92,10 @@ class Matcher {
       const auto it = by_name_.find(model_tensor_name(fqn));
       if (it == by_name_.end() || match_.used[it->second] == Match::kLoaded) continue;
       match_.used[it->second] = Match::kTied;
-      match_.warnings.push_back(
-          fmt::format("the model ties '{}' to '{}', but the checkpoint holds both; the values of '{}' "
-                      "were taken for both",
-                      fqn, source, source));
+      match_.warnings.push_back(fmt::format(
+          "the model ties '{}' to '{}', but the checkpoint holds both; the values of '{}' "
+          "were taken for both",
+          fqn, source, source));
     }
   }
 
@@ -123,7 +135,9 @@ Match match_trainer(const Manifest& manifest, const TrainerState& trainer,
   Matcher matcher(manifest, options.placement);
   const auto tensors = model_tensors(trainer.model);
   matcher.add_model(tensors);
-  if (trainer.optimizer != nullptr) {
+  if (trainer.optimizer == nullptr) {
+    matcher.without_optimizer();
+  } else {
     matcher.add_optimizer(*trainer.optimizer,
                           parameter_names(tensors, options.optimizer_parameters));
   }

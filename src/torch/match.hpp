@@ -26,13 +26,15 @@ struct Match {
   std::vector<TensorMemory> memories;  ///< behind the targets
   std::unordered_map<const at::TensorImpl*, at::QuantizerPtr> quantizers;
   std::vector<std::uint64_t> used;  ///< by position in the manifest
+  /// Without a given optimizer only the checkpoint's parameters, none of them matched.
   PreparedOptimizer optimizer;
+  bool with_optimizer = false;
   std::vector<std::string> warnings;
 };
 
 /// Local; changes nothing that was given.
-/// Errors: mismatch (tensors that the checkpoint lacks, other quantisation, another optimizer), corrupt,
-/// usage, unsupported.
+/// Errors: mismatch (tensors that the checkpoint lacks, other quantisation, another optimizer),
+/// corrupt, usage, unsupported.
 Match match_trainer(const Manifest& manifest, const TrainerState& trainer,
                     const ManagerOptions& options);
 

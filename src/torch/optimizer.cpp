@@ -29,7 +29,9 @@ struct OptionWriter {
 
 struct OptionReader {
   const Json& from;
-  void operator()(const char* name, double& value) const { value = number_from_json(from.at(name)); }
+  void operator()(const char* name, double& value) const {
+    value = number_from_json(from.at(name));
+  }
   void operator()(const char* name, bool& value) const { value = from.at(name).get<bool>(); }
   void operator()(const char* name, Betas& value) const {
     value = {number_from_json(from.at(name).at(0)), number_from_json(from.at(name).at(1))};
@@ -42,7 +44,8 @@ auto& options_of(Group& group, std::size_t position) {
   using Wanted = std::conditional_t<std::is_const_v<Group>, const Options, Options>;
   auto* options = group.has_options() ? dynamic_cast<Wanted*>(&group.options()) : nullptr;
   if (options == nullptr) {
-    fail(Errc::usage, "parameter group {} of the optimizer has no options of the optimizer's own type",
+    fail(Errc::usage,
+         "parameter group {} of the optimizer has no options of the optimizer's own type",
          position);
   }
   return *options;
@@ -70,7 +73,8 @@ void for_each_parameter(const Optimizer& optimizer, const ParameterNames& names,
     for (std::size_t p = 0; p < parameters.size(); ++p) {
       const std::string& name = name_of(parameters[p], names, g, p);
       if (!seen.insert(name).second) {
-        fail(Errc::usage, "the optimizer has the parameter '{}' twice (again in group {})", name, g);
+        fail(Errc::usage, "the optimizer has the parameter '{}' twice (again in group {})", name,
+             g);
       }
       visit(g, name, parameters[p]);
     }
@@ -110,8 +114,8 @@ struct Plan {
   std::vector<std::pair<std::int64_t*, at::Tensor>> counters;
 };
 
-/// Makes room for the slots that the checkpoint has. Tensors of the present state that fit are filled in
-/// place, which spares the memory of a second optimizer state.
+/// Makes room for the slots that the checkpoint has. Tensors of the present state that fit are
+/// filled in place, which spares the memory of a second optimizer state.
 template <class Traits>
 struct SlotPreparer {
   const std::string& parameter;
@@ -157,8 +161,9 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
   }
   for (const char* slot : Traits::kRequired) {
     if (!has(slot)) {
-      fail(Errc::mismatch, "the checkpoint has state of parameter '{}' but no '{}'; {} can't use it",
-           name, slot_name(name, slot), Traits::kName);
+      fail(Errc::mismatch,
+           "the checkpoint has state of parameter '{}' but no '{}'; {} can't use it", name,
+           slot_name(name, slot), Traits::kName);
     }
   }
   const auto known = optimizer.state().find(key);
@@ -172,18 +177,22 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
 void check_document(const Json& document, const char* type, std::size_t groups) {
   const auto saved = document.at("type").get<std::string>();
   if (saved != type) {
-    fail(Errc::mismatch, "the checkpoint's optimizer is {} but the given one is {}; give a {}, or load "
-         "the model alone", saved, type, saved);
+    fail(Errc::mismatch,
+         "the checkpoint's optimizer is {} but the given one is {}; give a {}, or load "
+         "the model alone",
+         saved, type, saved);
   }
   if (document.at("param_groups").size() != groups) {
-    fail(Errc::mismatch, "the checkpoint's optimizer has {} parameter groups but the given one has {}",
+    fail(Errc::mismatch,
+         "the checkpoint's optimizer has {} parameter groups but the given one has {}",
          document.at("param_groups").size(), groups);
   }
 }
 
 template <class Traits>
 void apply(Optimizer& optimizer, Plan<Traits>& plan) {
-  for (const auto& [count, tensor] : plan.counters) *count = *tensor.template data_ptr<std::int64_t>();
+  for (const auto& [count, tensor] : plan.counters)
+    *count = *tensor.template data_ptr<std::int64_t>();
   auto& groups = optimizer.param_groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
     // Assigned, not replaced: the user may hold a reference to a group's options.
@@ -206,28 +215,30 @@ PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, con
   const Json& saved = document.at("param_groups");
 
   PreparedOptimizer prepared;
+  prepared.parameters = saved_parameters(document);
+  prepared.matched.assign(prepared.parameters.size(), 0);
   const auto plan = std::make_shared<Plan<Traits>>();
   std::vector<std::unordered_map<std::string, std::size_t>> positions(groups.size());
-  for (std::size_t g = 0; g < groups.size(); ++g) {
+  for (std::size_t g = 0, p = 0; g < groups.size(); ++g) {
     plan->options.push_back(options_of<typename Traits::Options>(groups[g], g));
     Traits::options(plan->options.back(), OptionReader{saved.at(g)});
     for (const Json& name : saved.at(g).at("params")) {
-      positions[g].emplace(name.get<std::string>(), prepared.parameters.size());
-      prepared.parameters.push_back(name.get<std::string>());
+      positions[g].emplace(name.get<std::string>(), p++);
     }
   }
-  prepared.matched.assign(prepared.parameters.size(), 0);
 
-  for_each_parameter(optimizer, names, [&](std::size_t g, const std::string& name,
-                                           const at::Tensor& parameter) {
-    const auto position = positions[g].find(name);
-    if (position == positions[g].end()) {
-      fail(Errc::mismatch, "parameter '{}' is in group {} of the given optimizer but not of the "
-           "checkpoint's; build the parameter groups as in the saved run", name, g);
-    }
-    prepared.matched[position->second] = 1;
-    prepare_state<Traits>(optimizer, name, parameter, has_tensor, prepared, *plan);
-  });
+  for_each_parameter(
+      optimizer, names, [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
+        const auto position = positions[g].find(name);
+        if (position == positions[g].end()) {
+          fail(Errc::mismatch,
+               "parameter '{}' is in group {} of the given optimizer but not of the "
+               "checkpoint's; build the parameter groups as in the saved run",
+               name, g);
+        }
+        prepared.matched[position->second] = 1;
+        prepare_state<Traits>(optimizer, name, parameter, has_tensor, prepared, *plan);
+      });
   prepared.apply = [plan, &optimizer] { apply<Traits>(optimizer, *plan); };
   return prepared;
 }
@@ -243,26 +254,35 @@ Json optimizer_document(const Optimizer& optimizer, const ParameterNames& names)
                       OptionWriter{group});
       groups.push_back(std::move(group));
     }
-    for_each_parameter(optimizer, names, [&](std::size_t g, const std::string& name,
-                                             const at::Tensor&) {
-      groups[g]["params"].push_back(name);
-    });
+    for_each_parameter(optimizer, names,
+                       [&](std::size_t g, const std::string& name, const at::Tensor&) {
+                         groups[g]["params"].push_back(name);
+                       });
     return Json{{"type", Traits::kName}, {"param_groups", std::move(groups)}};
   });
 }
 
-std::vector<OptimizerSlot> optimizer_slots(const Optimizer& optimizer, const ParameterNames& names) {
+std::vector<OptimizerSlot> optimizer_slots(const Optimizer& optimizer,
+                                           const ParameterNames& names) {
   return with_traits(optimizer, [&]<class Traits>(Traits) {
     std::vector<OptimizerSlot> slots;
-    for_each_parameter(optimizer, names, [&](std::size_t, const std::string& name,
-                                             const at::Tensor& parameter) {
-      const auto it = optimizer.state().find(state_key(parameter));
-      if (it == optimizer.state().end()) return;
-      const auto& state = dynamic_cast<const typename Traits::State&>(*it->second);
-      Traits::slots(state, SlotWriter{name, slots});
-    });
+    for_each_parameter(
+        optimizer, names, [&](std::size_t, const std::string& name, const at::Tensor& parameter) {
+          const auto it = optimizer.state().find(state_key(parameter));
+          if (it == optimizer.state().end()) return;
+          const auto& state = dynamic_cast<const typename Traits::State&>(*it->second);
+          Traits::slots(state, SlotWriter{name, slots});
+        });
     return slots;
   });
+}
+
+std::vector<std::string> saved_parameters(const Json& document) {
+  std::vector<std::string> names;
+  for (const Json& group : document.at("param_groups")) {
+    for (const Json& name : group.at("params")) names.push_back(name.get<std::string>());
+  }
+  return names;
 }
 
 PreparedOptimizer prepare_optimizer(Optimizer& optimizer, const ParameterNames& names,

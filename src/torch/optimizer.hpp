@@ -24,17 +24,21 @@ struct OptimizerSlot {
 };
 
 /// Type, options and parameter names of all groups. Local.
-/// Errors: unsupported (a type of optimizer that cairn does not know); usage (a parameter without name).
+/// Errors: unsupported (a type of optimizer that cairn does not know); usage (a parameter without
+/// name).
 Json optimizer_document(const torch::optim::Optimizer& optimizer, const ParameterNames& names);
 
 /// The state that exists, in the order of the parameters. Local. Errors as above.
 std::vector<OptimizerSlot> optimizer_slots(const torch::optim::Optimizer& optimizer,
                                            const ParameterNames& names);
 
+/// The names of the parameters of a document, group by group. Throws Json::exception.
+std::vector<std::string> saved_parameters(const Json& document);
+
 /// State made ready beside an optimizer, which stays as it is until `apply`.
 struct PreparedOptimizer {
   std::vector<OptimizerSlot> slots;  ///< to be filled
-  /// The checkpoint's parameters, group by group, and whether this rank's optimizer has them.
+  /// The saved parameters, and whether this rank's optimizer has them.
   std::vector<std::string> parameters;
   std::vector<std::uint64_t> matched;
   std::function<void()> apply;  ///< takes options and filled slots into the optimizer
@@ -42,7 +46,8 @@ struct PreparedOptimizer {
 
 /// Local. `has_tensor` tells whether the checkpoint has a tensor of that name.
 /// Throws Json::exception where the document is not as it must be.
-/// Errors: unsupported, usage; mismatch (another type, other groups, state without its main tensors).
+/// Errors: unsupported, usage; mismatch (another type, other groups, state without its main
+/// tensors).
 PreparedOptimizer prepare_optimizer(torch::optim::Optimizer& optimizer, const ParameterNames& names,
                                     const Json& document,
                                     const std::function<bool(const std::string&)>& has_tensor);

@@ -14,9 +14,9 @@
 
 namespace cairn::detail {
 
-// What cairn knows about LibTorch's optimizers. `options` and `slots` call `visit(name, value)` for each
-// option and each part of a parameter's state, under PyTorch's names; `kRequired` are the tensors
-// without which a state can't be stepped.
+// What cairn knows about LibTorch's optimizers. `options` and `slots` call `visit(name, value)` for
+// each option and each part of a parameter's state, under PyTorch's names; `kRequired` are the
+// tensors without which a state can't be stepped.
 
 struct SgdTraits {
   using Options = torch::optim::SGDOptions;
@@ -121,10 +121,11 @@ auto with_traits(const torch::optim::Optimizer& optimizer, F&& use) {
   if (dynamic_cast<const AdamW*>(&optimizer) != nullptr) return use(AdamWTraits{});
   if (dynamic_cast<const RMSprop*>(&optimizer) != nullptr) return use(RmspropTraits{});
   if (dynamic_cast<const Adagrad*>(&optimizer) != nullptr) return use(AdagradTraits{});
-  fail(Errc::unsupported,
-       "an optimizer of type {} can't be saved or loaded; cairn knows SGD, Adam, AdamW, RMSprop and "
-       "Adagrad",
-       c10::demangle(typeid(optimizer).name()));
+  fail(
+      Errc::unsupported,
+      "an optimizer of type {} can't be saved or loaded; cairn knows SGD, Adam, AdamW, RMSprop and "
+      "Adagrad",
+      c10::demangle(typeid(optimizer).name()));
 }
 
 }  // namespace cairn::detail

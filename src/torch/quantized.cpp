@@ -81,8 +81,8 @@ Json quantizer_record(const std::string& name, const at::Tensor& tensor) {
       record["zero_points"] = numbers_of(tensor.q_per_channel_zero_points());
       break;
     default:
-      fail(Errc::unsupported, "tensor '{}' is quantised by {}; cairn knows the affine schemes", name,
-           at::toString(tensor.qscheme()));
+      fail(Errc::unsupported, "tensor '{}' is quantised by {}; cairn knows the affine schemes",
+           name, at::toString(tensor.qscheme()));
   }
   record["scales"] = numbers_of(tensor.q_per_channel_scales());
   record["axis"] = tensor.q_per_channel_axis();
@@ -107,18 +107,22 @@ at::QuantizerPtr quantizer_from_record(const std::string& name, const at::Tensor
                                                 tensor.scalar_type());
   }
   if (scheme != kChannelAffine && scheme != kChannelFloat) {
-    fail(Errc::unsupported, "tensor '{}' is quantised by '{}', which this version does not know; use a "
-         "newer cairn", name, scheme);
+    fail(Errc::unsupported,
+         "tensor '{}' is quantised by '{}', which this version does not know; use a "
+         "newer cairn",
+         name, scheme);
   }
   const auto axis = record.at("axis").get<std::int64_t>();
   const at::Tensor scales = doubles_from(record.at("scales"));
   const bool as_float = scheme == kChannelFloat;
-  const at::Tensor zero_points = as_float ? doubles_from(record.at("zero_points"))
-                                          : integers_from(record.at("zero_points"));
+  const at::Tensor zero_points =
+      as_float ? doubles_from(record.at("zero_points")) : integers_from(record.at("zero_points"));
   if (axis < 0 || axis >= tensor.dim() || scales.numel() != tensor.size(axis) ||
       zero_points.numel() != scales.numel()) {
-    fail(Errc::mismatch, "tensor '{}' has {} scales along dimension {} in the checkpoint, which does "
-         "not fit sizes {}", name, scales.numel(), axis, to_string(shape_of(tensor)));
+    fail(Errc::mismatch,
+         "tensor '{}' has {} scales along dimension {} in the checkpoint, which does "
+         "not fit sizes {}",
+         name, scales.numel(), axis, to_string(shape_of(tensor)));
   }
   return at::make_per_channel_affine_quantizer(scales, zero_points, axis, tensor.scalar_type());
 }

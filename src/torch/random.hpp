@@ -8,7 +8,8 @@ namespace cairn::detail {
 
 /// State of LibTorch's default CPU generator.
 std::vector<std::byte> random_state();
-/// Errors: corrupt, when the bytes are no state of a CPU generator; the generator is then as before.
+/// Errors: corrupt, when the bytes are no state of a CPU generator; the generator is then as
+/// before.
 void set_random_state(const std::vector<std::byte>& state);
 /// Whether set_random_state would take it. Errors: corrupt.
 void check_random_state(const std::vector<std::byte>& state);

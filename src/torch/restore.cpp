@@ -1,7 +1,8 @@
 // A load of a trainer, step by step:
 //  1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
 //  2. compare   the ranks together must use all of the model's and the optimizer's tensors
-//  3. schedule  the user's scheduler takes its state; it may refuse, and later failures take it back
+//  3. schedule  the user's scheduler takes its state; it may refuse, and later failures take it
+//  back
 //  4. move      load_tensors fills the tensors' own memory, or staged copies
 //  5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
 // Up to 4 nothing has changed; 5 has nothing left that could be refused.
@@ -9,10 +10,12 @@
 
 #include <ATen/quantized/Quantizer.h>
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <string_view>
 
+#include "torch/agree.hpp"
 #include "torch/match.hpp"
 #include "torch/random.hpp"
 #include "torch/scheduler.hpp"
@@ -47,40 +50,56 @@ std::optional<PreparedScheduler> match_scheduler(const Manifest& manifest,
   if (scheduler == nullptr) return std::nullopt;
   const auto document = find_document(manifest, "scheduler");
   if (!document) {
-    fail(Errc::mismatch, "'{}' has no scheduler's state; load without a scheduler, or use a checkpoint "
-         "that was saved with one", manifest.path().string());
+    fail(Errc::mismatch,
+         "'{}' has no scheduler's state; load without a scheduler, or use a checkpoint "
+         "that was saved with one",
+         manifest.path().string());
   }
   return reading_document(manifest, "scheduler",
                           [&] { return prepare_scheduler(*scheduler, *document); });
 }
 
-/// Step 2. Collective. The same outcome on all ranks, for all see the same sums.
-void compare(const Comm& comm, const Manifest& manifest, Match& match, bool with_optimizer,
-             LoadReport& report) {
-  comm.all_reduce_max(std::span<std::uint64_t>(match.used));
-  comm.all_reduce_max(std::span<std::uint64_t>(match.optimizer.matched));
+/// What any rank uses, on all ranks. Collective: the lengths follow from the checkpoint alone.
+void unite(const Comm& comm, Match& match) {
+  auto& used = match.used;
+  auto& matched = match.optimizer.matched;
+  std::vector<std::uint64_t> votes = used;
+  votes.insert(votes.end(), matched.begin(), matched.end());
+  votes.push_back(match.with_optimizer ? 1 : 0);
+  comm.all_reduce_max(std::span<std::uint64_t>(votes));
+  const auto end_of_used = votes.begin() + static_cast<std::ptrdiff_t>(used.size());
+  std::copy(votes.begin(), end_of_used, used.begin());
+  std::copy(end_of_used, votes.end() - 1, matched.begin());
+  match.with_optimizer = votes.back() != 0;
+}
+
+/// Step 2. Collective.
+void compare(const Comm& comm, const Manifest& manifest, Match& match, LoadReport& report) {
+  unite(comm, match);
   agree(comm, "load: compare", [&] {
+    std::vector<std::string> without;
+    for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
+      if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
+    }
+    if (!without.empty()) {
+      fail(Errc::mismatch,
+           "the optimizer of '{}' steps {}, which the given optimizer does not have; "
+           "build the parameter groups as in the saved run",
+           manifest.path().string(), list_some(without));
+    }
     for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
       const std::string_view name = manifest.tensors[t].name;
       if (match.used[t] == Match::kLoaded) report.loaded.emplace_back(name);
       if (match.used[t] != Match::kUnused) continue;
-      const bool ours = name.starts_with("model/") ||
-                        (with_optimizer && name.starts_with("optimizer/"));
+      const bool ours =
+          name.starts_with("model/") || (match.with_optimizer && name.starts_with("optimizer/"));
       if (ours) report.unexpected.emplace_back(name);
     }
     if (!report.unexpected.empty()) {
-      fail(Errc::mismatch, "'{}' has {} for which the given model{} has no use; nothing was loaded",
+      fail(Errc::mismatch,
+           "'{}' holds {}, which the given model{} does not have; nothing was loaded",
            manifest.path().string(), list_some(report.unexpected),
-           with_optimizer ? " and optimizer" : "");
-    }
-    std::vector<std::string> without;
-    for (std::size_t p = 0; p < match.optimizer.matched.size(); ++p) {
-      if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
-    }
-    if (!without.empty()) {
-      fail(Errc::mismatch, "the optimizer of '{}' steps {}, which the given optimizer does not have; "
-           "build the parameter groups as in the saved run", manifest.path().string(),
-           list_some(without));
+           match.with_optimizer ? " or optimizer" : "");
     }
   });
 }
@@ -101,6 +120,14 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
   if (random) set_random_state(*random);
 }
 
+void roll_back(const PreparedScheduler& scheduler) noexcept {
+  try {
+    scheduler.rollback();
+  } catch (...) {
+    // A scheduler that refuses its own state must not hide the error that all ranks agreed on.
+  }
+}
+
 }  // namespace
 
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
@@ -108,12 +135,12 @@ CheckpointContext restore(const Comm& comm, const Manifest& manifest, const Trai
   CheckpointContext context;
   Match match;
   std::optional<PreparedScheduler> scheduler;
-  agree(comm, "load: match", [&] {
+  agree_torch(comm, "load: match", [&] {
     context = make_context(comm, manifest);
     match = match_trainer(manifest, trainer, options);
     scheduler = match_scheduler(manifest, trainer.scheduler);
   });
-  compare(comm, manifest, match, trainer.optimizer != nullptr, context.report);
+  compare(comm, manifest, match, context.report);
   const auto random = load_rank_blob(comm, manifest, "rng");
   agree(comm, "load: random state", [&] {
     if (random) check_random_state(*random);
@@ -127,10 +154,10 @@ CheckpointContext restore(const Comm& comm, const Manifest& manifest, const Trai
     });
     load_tensors(comm, manifest, match.targets, load);
   } catch (...) {
-    if (own_scheduler) scheduler->rollback();
+    if (own_scheduler) roll_back(*scheduler);
     throw;
   }
-  agree(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
+  agree_torch(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
 
   context.report.rng_restored = random.has_value();
   context.warnings.insert(context.warnings.end(), match.warnings.begin(), match.warnings.end());

@@ -50,8 +50,8 @@ DType stored_dtype(const std::string& name, const at::Tensor& tensor) {
 TensorMemory describe(const std::string& name, const at::Tensor& tensor) {
   if (tensor.layout() != at::kStrided || tensor.is_meta()) {
     fail(Errc::unsupported,
-         "tensor '{}' is {}; only dense (strided) tensors with memory can be saved and loaded", name,
-         tensor.is_meta() ? "on the meta device" : "sparse or has a layout of its own");
+         "tensor '{}' is {}; only dense (strided) tensors with memory can be saved and loaded",
+         name, tensor.is_meta() ? "on the meta device" : "sparse or has a layout of its own");
   }
   TensorMemory memory{tensor, tensor, stored_dtype(name, tensor), shape_of(tensor)};
   if (is_packed(tensor)) {
@@ -66,7 +66,8 @@ TensorMemory describe(const std::string& name, const at::Tensor& tensor) {
 }
 
 bool is_dense_memory(const at::Tensor& tensor) {
-  return tensor.device().is_cpu() && tensor.is_contiguous() && !tensor.is_conj() && !tensor.is_neg();
+  return tensor.device().is_cpu() && tensor.is_contiguous() && !tensor.is_conj() &&
+         !tensor.is_neg();
 }
 
 std::string sizes_text(const at::Tensor& tensor) { return to_string(shape_of(tensor)); }
@@ -118,14 +119,15 @@ void finish_load(const TensorMemory& memory) {
   to.copy_(from);
 }
 
-Placement place(const PlacementPolicy& policy, const std::string& name, const TensorMemory& memory) {
+Placement place(const PlacementPolicy& policy, const std::string& name,
+                const TensorMemory& memory) {
   const Placement placement =
       policy ? policy(name, memory.tensor) : Placement::replicated(memory.shape);
   if (memory.tensor.is_quantized()) {
     if (placement.kind != Placement::Kind::replicated) {
       fail(Errc::unsupported,
-           "tensor '{}' is quantised and placed as {}; quantised tensors can only be replicated", name,
-           to_string(placement.kind));
+           "tensor '{}' is quantised and placed as {}; quantised tensors can only be replicated",
+           name, to_string(placement.kind));
     }
     return Placement::replicated(memory.shape);
   }

@@ -10,13 +10,14 @@
 
 namespace cairn::detail {
 
-/// A tensor's elements as dense row-major bytes in this process' memory: its own memory where it is like
-/// that already, else that of a staged copy. The handles keep the bytes alive.
+/// A tensor's elements as dense row-major bytes in this process' memory: its own memory where it is
+/// like that already, else that of a staged copy. The handles keep the bytes alive.
 struct TensorMemory {
   at::Tensor tensor;
   at::Tensor dense;  ///< `tensor` itself, or the staged copy
   DType dtype = DType::f32;
-  Shape shape;  ///< of the stored elements: the tensor's sizes, but {bytes} for packed sub-byte types
+  Shape
+      shape;  ///< of the stored elements: the tensor's sizes, but {bytes} for packed sub-byte types
 
   bool staged() const { return !dense.is_same(tensor); }
   std::byte* data() const { return static_cast<std::byte*>(dense.data_ptr()); }

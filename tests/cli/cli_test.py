@@ -6,6 +6,7 @@ import random
 import shutil
 import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -16,24 +17,25 @@ from harness import BIN, SAMPLE, run
 FINE, DIFFERENT, FAILED = 0, 1, 2
 
 
-def bench(*words, ranks):
-    return run([BIN / "cairn-bench", *words], ranks=ranks)
-
-
 def make_container(path, ranks, payload="mixed"):
-    made = bench("save", "--payload", payload, "--quick", "--repeat", "1", "--dir", path.parent, "--keep",
-                 path, ranks=ranks)
+    made = run([BIN / "cairn-bench", "save", "--payload", payload, "--quick", "--repeat", "1", "--dir",
+                path.parent, "--keep", path], ranks=ranks)
     assert made.returncode == FINE, made.stderr
     return path
 
 
+shared = Path(tempfile.mkdtemp(prefix="cairn-cli-"))
+unittest.addModuleCleanup(shutil.rmtree, shared, ignore_errors=True)
+
+
+def setUpModule():
+    make_container(CliTest.one, 1)
+    make_container(CliTest.three, 3)
+
+
 class CliTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.shared = Path(tempfile.mkdtemp(prefix="cairn-cli-"))
-        cls.addClassCleanup(shutil.rmtree, cls.shared, ignore_errors=True)
-        cls.one = make_container(cls.shared / "one.h5", 1)
-        cls.three = make_container(cls.shared / "three.h5", 3)
+    one = shared / "one.h5"
+    three = shared / "three.h5"
 
     def setUp(self):
         self.dir = Path(tempfile.mkdtemp(prefix="cairn-cli-"))
@@ -49,8 +51,23 @@ class CliTest(unittest.TestCase):
     def json(self, *words, ranks=0, code=FINE):
         return json.loads(self.cairn(*words, "--json", ranks=ranks, code=code).stdout)
 
-    def copy(self, path):
-        return Path(shutil.copy(path, self.dir / "copy.h5"))
+    def copy(self, path, name="copy.h5"):
+        return Path(shutil.copy(path, self.dir / name))
+
+    def at_once(self, check, cases, workers=4):
+        """Calls check(worker, case) for all cases: starting MPI is mostly waiting."""
+        def share(worker):
+            failures = []
+            for case in cases[worker::workers]:
+                try:
+                    check(worker, case)
+                except AssertionError as failure:
+                    failures.append(f"{case}: {failure}")
+            return failures
+
+        with ThreadPoolExecutor(workers) as pool:
+            failures = sum(pool.map(share, range(workers)), [])
+        self.assertFalse(failures, "\n\n".join(failures))
 
     def sample(self, name, step, version, cut="rows", ranks=2):
         path = self.dir / name
@@ -202,7 +219,7 @@ class Damage(CliTest):
         self.assertEqual(report["defects"], [])
 
     def test_a_flipped_bit_anywhere_is_a_defect(self):
-        path = self.copy(self.three)
+        path = self.three
         size = path.stat().st_size
         extents = sorted((extent["offset"], extent["offset"] + extent["bytes"])
                          for tensor in self.json("inspect", path)["tensors"]
@@ -215,17 +232,21 @@ class Damage(CliTest):
         rng = random.Random(2)
         offsets = [0, 7, 8, size - 64, size - 1]
         offsets += [rng.randrange(size) for _ in range(27)] + rng.sample(between, 28)
-        for offset in offsets:
-            bit = rng.randrange(8)
-            with self.subTest(offset=offset, bit=bit):
-                self.flip(path, offset, bit)
-                report = self.json("verify", path, code=DIFFERENT)
-                self.assertFalse(report["ok"])
-                self.assertTrue(report["defects"])
-                for defect in report["defects"]:
-                    self.assertIn(str(path), defect["text"])
-                self.flip(path, offset, bit)
-        self.cairn("verify", path)
+        copies = [self.copy(path, f"copy-{worker}.h5") for worker in range(4)]
+
+        def check(worker, place):
+            copy = copies[worker]
+            self.flip(copy, *place)
+            report = self.json("verify", copy, code=DIFFERENT)
+            self.assertFalse(report["ok"])
+            self.assertTrue(report["defects"])
+            for defect in report["defects"]:
+                self.assertIn(str(copy), defect["text"])
+            self.flip(copy, *place)
+
+        self.at_once(check, [(offset, rng.randrange(8)) for offset in offsets])
+        for copy in copies:
+            self.cairn("verify", copy)
 
     def test_damaged_data_is_named_and_never_shown(self):
         path = self.copy(self.three)
@@ -299,14 +320,18 @@ class BadInput(CliTest):
         return [self.dir / "missing.h5", empty, text, foreign, directory, Path("/dev/zero")]
 
     def test_it_is_an_error_that_names_the_file(self):
-        for path in self.inputs():
-            for ranks in (0, 2):
-                for words in (("inspect", path), ("verify", path), ("diff", self.one, path)):
-                    with self.subTest(path=path.name, verb=words[0], ranks=ranks):
-                        done = self.cairn(*words, ranks=ranks, code=FAILED)
-                        self.assertEqual(done.stdout, "")
-                        self.assertEqual(done.stderr.count("cairn: error: "), 1)
-                        self.assertIn(str(path), done.stderr)
+        cases = [(path, verb, ranks) for path in self.inputs() for ranks in (0, 2)
+                 for verb in ("inspect", "verify", "diff")]
+
+        def check(_, case):
+            path, verb, ranks = case
+            words = (verb, self.one, path) if verb == "diff" else (verb, path)
+            done = self.cairn(*words, ranks=ranks, code=FAILED)
+            self.assertEqual(done.stdout, "")
+            self.assertEqual(done.stderr.count("cairn: error: "), 1)
+            self.assertIn(str(path), done.stderr)
+
+        self.at_once(check, cases)
 
     def test_json_errors_are_json(self):
         codes = {"missing.h5": "not_found", "no-run": "not_found"}
@@ -317,12 +342,16 @@ class BadInput(CliTest):
             self.assertIn(str(path), error["message"])
 
     def test_usage_errors_are_told_once(self):
-        for words in ((), ("frobnicate",), ("inspect",), ("inspect", self.one, "--hash", "md5"),
-                      ("inspect", self.one, "--unknown"), ("diff", self.one), ("verify", "a", "b")):
-            for ranks in (0, 2):
-                with self.subTest(words=words, ranks=ranks):
-                    done = self.cairn(*words, ranks=ranks, code=FAILED)
-                    self.assertEqual(done.stderr.count("cairn: error: "), 1)
+        cases = [(words, ranks) for ranks in (0, 2) for words in (
+            (), ("frobnicate",), ("inspect",), ("inspect", self.one, "--hash", "md5"),
+            ("inspect", self.one, "--unknown"), ("diff", self.one), ("verify", "a", "b"))]
+
+        def check(_, case):
+            words, ranks = case
+            done = self.cairn(*words, ranks=ranks, code=FAILED)
+            self.assertEqual(done.stderr.count("cairn: error: "), 1)
+
+        self.at_once(check, cases)
         self.assertEqual(self.json("diff", self.one, code=FAILED)["error"]["code"], "usage")
 
     def test_help_and_version(self):
@@ -337,42 +366,6 @@ class BadInput(CliTest):
             done = run(["sh", "-c", f"'{BIN / 'cairn'}' inspect '{self.one}' > {full.name}"])
         self.assertEqual(done.returncode, FAILED)
         self.assertIn("standard output", done.stderr)
-
-
-class Bench(CliTest):
-    FIELDS = {"op", "payload", "engine", "ranks", "durable", "bytes", "tensors", "median_s", "min_s",
-              "max_s", "limit", "ratio"}
-
-    def test_result_and_cleanliness(self):
-        for op, engine, more in (("save", "direct", ["--durable"]), ("save", "mpio", []),
-                                 ("load", "mpio", ["--transfer", "independent"]),
-                                 ("load", "direct", ["--verify"])):
-            with self.subTest(op=op, engine=engine):
-                result = self.dir / "result.json"
-                done = bench(op, "--payload", "many", "--quick", "--repeat", "2", "--dir", self.dir,
-                             "--engine", engine, "--json", result, *more, ranks=2)
-                self.assertEqual(done.returncode, FINE, done.stderr)
-                (entry,) = json.loads(result.read_text())
-                self.assertLessEqual(self.FIELDS, set(entry))
-                self.assertEqual((entry["op"], entry["engine"], entry["ranks"], entry["tensors"]),
-                                 (op, engine, 2, 1000))
-                self.assertEqual(entry["bytes"], 1000 * 4096)
-                self.assertAlmostEqual(entry["ratio"], entry["limit"]["median_s"] / entry["median_s"])
-                self.assertEqual([path.name for path in self.dir.iterdir()], ["result.json"])
-
-    def test_large_is_the_same_on_any_number_of_ranks(self):
-        a = make_container(self.dir / "a.h5", 1, payload="large")
-        b = make_container(self.dir / "b.h5", 3, payload="large")
-        self.cairn("diff", a, b, ranks=2)
-
-    def test_usage(self):
-        for words in (("save",), ("fly", "--payload", "many", "--dir", self.dir),
-                      ("save", "--payload", "huge", "--dir", self.dir),
-                      ("save", "--payload", "many", "--dir", self.dir, "--repeat", "0"),
-                      ("save", "--payload", "many", "--quick", "--dir", "/proc/none")):
-            done = bench(*words, ranks=2)
-            self.assertEqual(done.returncode, FAILED, words)
-            self.assertEqual(done.stderr.count("cairn-bench: error: "), 1, words)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,9 @@ at::Tensor part_along(std::int64_t dim) {
 TEST(Module, EveryDtypeRoundTrips) {
   const auto make = [](unsigned seed) {
     Bag bag;
-    for (const auto type : {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf,
-                            at::kFloat, at::kDouble, at::kComplexHalf, at::kComplexFloat,
-                            at::kComplexDouble, at::kBool, at::kBFloat16}) {
+    for (const auto type :
+         {at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kFloat, at::kDouble,
+          at::kComplexHalf, at::kComplexFloat, at::kComplexDouble, at::kBool, at::kBFloat16}) {
       const std::string name = c10::toString(type);
       for (const std::vector<std::int64_t>& sizes :
            {std::vector<std::int64_t>{5, 3}, std::vector<std::int64_t>{},
@@ -92,16 +92,15 @@ TEST(Module, QuantisedTensorsKeepValuesAndQuantizers) {
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       bag.register_buffer("q" + std::to_string(i), tensors[i]);
     }
-    bag.register_buffer("transposed", tensors[0].t());
+    // In memory of its own, so that a load fills it from the checkpoint alone.
+    bag.register_buffer("transposed", tensors[0].clone().t());
     return bag;
   };
   auto manager = manager_in(scratch());
   const auto saved = quantised(0.1);
   manager.save_checkpoint(make(saved));
   const auto loaded = quantised(0.7);
-  // A view of its own memory, so that its values come from the checkpoint alone.
   Bag target = make(loaded);
-  target.named_buffers()["transposed"].set_(loaded[0].clone().t());
   manager.load_checkpoint(target);
   for (std::size_t i = 0; i < saved.size(); ++i) {
     EXPECT_EQ(memory_of(loaded[i]), memory_of(saved[i])) << i;
@@ -207,9 +206,10 @@ TEST(Module, AnyPlacementLoadsUnderAnyOther) {
   const Range mine = balanced_range(42, world().size(), world().rank());
   const at::Tensor my_range = counting({42}).narrow(0, static_cast<std::int64_t>(mine.start),
                                                     static_cast<std::int64_t>(mine.count));
-  const std::vector<std::pair<CheckpointManager*, at::Tensor>> all{
-      {&rows, part_along(0)}, {&columns, part_along(1)}, {&whole, counting({7, 6})},
-      {&flat, my_range.clone()}};
+  const std::vector<std::pair<CheckpointManager*, at::Tensor>> all{{&rows, part_along(0)},
+                                                                   {&columns, part_along(1)},
+                                                                   {&whole, counting({7, 6})},
+                                                                   {&flat, my_range.clone()}};
   std::uint64_t step = 0;
   for (const auto& [saver, values] : all) {
     saver->save_checkpoint(bag_with(values.clone()), {.global_step = ++step});
@@ -250,8 +250,8 @@ TEST(Module, PlacementMustFitTheTensor) {
     return Placement::replicated({static_cast<std::uint64_t>(tensor.numel()) + (last ? 1U : 0U)});
   };
   auto manager = manager_in(scratch(), {.placement = wrong_on_last});
-  const auto text = expect_same_error(
-      Errc::mismatch, [&] { manager.save_checkpoint(bag_with(counting({4}))); });
+  const auto text =
+      expect_same_error(Errc::mismatch, [&] { manager.save_checkpoint(bag_with(counting({4}))); });
   EXPECT_NE(text.find("rank " + std::to_string(world().size() - 1)), std::string::npos) << text;
   EXPECT_NE(text.find("model/weight"), std::string::npos) << text;
   manager.close();
@@ -302,10 +302,12 @@ TEST(Context, ComesBackWhole) {
   auto manager = manager_in(scratch());
   Bag bag = bag_with(counting({3}));
   const double infinity = std::numeric_limits<double>::infinity();
-  const std::map<std::string, double> metrics{{"loss", 0.1}, {"best", infinity}, {"worst", -infinity}};
+  const std::map<std::string, double> metrics{
+      {"loss", 0.1}, {"best", infinity}, {"worst", -infinity}};
   auto with_nan = metrics;
   with_nan["broken"] = std::nan("");
-  const auto path = manager.save_checkpoint(bag, {.epoch = 4, .global_step = 12, .metrics = with_nan});
+  const auto path =
+      manager.save_checkpoint(bag, {.epoch = 4, .global_step = 12, .metrics = with_nan});
   auto context = manager.load_checkpoint(bag);
   EXPECT_EQ(context.path, path);
   EXPECT_EQ(context.epoch, 4U);
@@ -330,6 +332,86 @@ TEST(Context, RandomStateGoesOn) {
   generator.set_current_seed(99);
   EXPECT_TRUE(manager.load_checkpoint(bag).report.rng_restored);
   EXPECT_TRUE(at::randn({33}).equal(next));
+  manager.close();
+}
+
+TEST(Context, AnotherNumberOfRanksKeepsItsOwnRandomState) {
+  const auto dir = scratch();
+  auto manager = manager_in(dir);
+  const Bag saved = bag_with(counting({3}));
+  manager.save_checkpoint(saved);
+  // Every rank on its own is a trainer of one rank.
+  Config config;
+  config.source = LocalSource{dir};
+  CheckpointManager alone(MPI_COMM_SELF, config);
+  Bag loaded = bag_with(counting({3}, 9));
+  const at::Tensor next = at::randn({33});
+  const auto context = alone.load_checkpoint(loaded);
+  EXPECT_EQ(bytes_of(loaded), bytes_of(saved));
+  EXPECT_EQ(context.saved_world_size, world().size());
+  EXPECT_EQ(context.report.resharded, world().size() != 1);
+  EXPECT_EQ(context.report.rng_restored, world().size() == 1);
+  EXPECT_EQ(at::randn({33}).equal(next), world().size() == 1);
+  alone.close();
+  manager.close();
+}
+
+/// A checkpoint of `bag_with(counting({3}))` with documents and blob of the test's own.
+std::filesystem::path save_by_hand(const std::map<std::string, std::string>& documents,
+                                   const std::vector<std::byte>& random) {
+  const auto path = checkpoint_path(scratch(), 1);
+  const at::Tensor weight = counting({3});
+  StateView state;
+  state.tensors.push_back({"model/weight", DType::f32, Placement::replicated({3}),
+                           static_cast<const std::byte*>(weight.data_ptr())});
+  state.documents = documents;
+  if (!random.empty()) state.rank_blobs["rng"] = random;
+  state.step = 1;
+  Saver(world(), {}).save(path, state);
+  return path;
+}
+
+TEST(Context, ForeignCheckpointsLoadWithWhatTheyHave) {
+  auto manager = manager_in(scratch());
+  manager.set_source({save_by_hand({}, {})});
+  Bag bag = bag_with(counting({3}, 9));
+  const auto context = manager.load_checkpoint(bag);
+  EXPECT_TRUE(bag.named_parameters()["weight"].equal(counting({3})));
+  EXPECT_EQ(context.global_step, 1U);
+  EXPECT_TRUE(context.metrics.empty());
+  EXPECT_FALSE(context.report.rng_restored);
+  manager.close();
+}
+
+TEST(Context, DamagedDocumentsChangeNothing) {
+  const std::vector<std::pair<std::string, std::string>> damaged{
+      {"context", "{"},
+      {"context", R"({"epoch": "four", "global_step": 1, "metrics": {}})"},
+      {"model", R"({"aliases": 3})"},
+      {"model", R"({"quantized": {"weight": {"dtype": 7}}})"},
+      {"optimizer", R"({"param_groups": [{}]})"}};
+  for (const auto& [name, text] : damaged) {
+    SCOPED_TRACE(text);
+    auto manager = manager_in(scratch());
+    manager.set_source({save_by_hand({{name, text}}, {})});
+    const bool quantised = text.find("quantized") != std::string::npos;
+    Bag bag = bag_with(quantised ? at::quantize_per_tensor(counting({3}), 1, 0, at::kQInt8)
+                                 : counting({3}, 9));
+    const auto before = bytes_of(bag);
+    const auto what = expect_same_error(Errc::corrupt, [&] { manager.load_checkpoint(bag); });
+    EXPECT_NE(what.find("'" + name + "'"), std::string::npos) << what;
+    EXPECT_EQ(bytes_of(bag), before);
+    manager.close();
+  }
+}
+
+TEST(Context, DamagedRandomStateChangesNothing) {
+  auto manager = manager_in(scratch());
+  manager.set_source({save_by_hand({}, std::vector<std::byte>(16))});
+  Bag bag = bag_with(counting({3}, 9));
+  const auto before = bytes_of(bag);
+  expect_same_error(Errc::corrupt, [&] { manager.load_checkpoint(bag); });
+  EXPECT_EQ(bytes_of(bag), before);
   manager.close();
 }
 

@@ -1,0 +1,56 @@
+"""cairn-bench from outside: its JSON, its containers, and that it leaves nothing behind."""
+
+import json
+import unittest
+
+from harness import BIN, Case, run
+
+FIELDS = {"op", "payload", "engine", "ranks", "durable", "bytes", "tensors", "median_s", "min_s", "max_s",
+          "limit", "ratio"}
+
+
+def bench(*words, ranks=2):
+    return run([BIN / "cairn-bench", *words], ranks=ranks)
+
+
+class Bench(Case):
+    def test_result_and_cleanliness(self):
+        for op, engine, more in (("save", "direct", ["--durable"]), ("save", "mpio", []),
+                                 ("load", "mpio", ["--transfer", "independent"]),
+                                 ("load", "direct", ["--verify"])):
+            with self.subTest(op=op, engine=engine):
+                result = self.dir / "result.json"
+                done = bench(op, "--payload", "many", "--quick", "--repeat", "2", "--dir", self.dir,
+                             "--engine", engine, "--json", result, *more)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                (entry,) = json.loads(result.read_text())
+                self.assertLessEqual(FIELDS, set(entry))
+                self.assertEqual((entry["op"], entry["engine"], entry["ranks"], entry["tensors"]),
+                                 (op, engine, 2, 1000))
+                self.assertEqual(entry["bytes"], 1000 * 4096)
+                self.assertAlmostEqual(entry["ratio"], entry["limit"]["median_s"] / entry["median_s"])
+                self.assertEqual([path.name for path in self.dir.iterdir()], ["result.json"])
+
+    def test_containers_depend_on_the_payload_alone(self):
+        for payload in ("large", "many", "mixed"):
+            kept = []
+            for op, engine, ranks in (("save", "direct", 1), ("load", "mpio", 3)):
+                kept.append(self.dir / f"{payload}-{ranks}.h5")
+                done = bench(op, "--payload", payload, "--quick", "--repeat", "1", "--dir", self.dir,
+                             "--engine", engine, "--keep", kept[-1], ranks=ranks)
+                self.assertEqual(done.returncode, 0, done.stderr)
+            done = run([BIN / "cairn", "diff", *kept], ranks=2)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_usage(self):
+        for words in (("save",), ("fly", "--payload", "many", "--dir", self.dir),
+                      ("save", "--payload", "huge", "--dir", self.dir),
+                      ("save", "--payload", "many", "--dir", self.dir, "--repeat", "0"),
+                      ("save", "--payload", "many", "--quick", "--dir", "/proc/none")):
+            done = bench(*words)
+            self.assertEqual(done.returncode, 2, words)
+            self.assertEqual(done.stderr.count("cairn-bench: error: "), 1, words)
+
+
+if __name__ == "__main__":
+    unittest.main()
