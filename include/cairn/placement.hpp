@@ -13,7 +13,7 @@ namespace cairn {
 /// Extents of a tensor per dimension, in elements, outermost first. Empty: a 0-d tensor of one element.
 using Shape = std::vector<std::uint64_t>;
 
-/// Number of elements. Errors: unsupported when the product passes 2^63.
+/// Number of elements. Errors: unsupported when the product passes 2^58.
 CAIRN_EXPORT std::uint64_t element_count(const Shape& shape);
 /// "[768, 3072]"
 CAIRN_EXPORT std::string to_string(const Shape& shape);

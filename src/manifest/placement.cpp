@@ -11,12 +11,15 @@ namespace cairn {
 
 using detail::fail;
 
+// Times the largest item (16 bytes) this still leaves room below 2^64, so that no size in bytes wraps.
+constexpr std::uint64_t kMostElements = std::uint64_t{1} << 58;
+
 std::uint64_t element_count(const Shape& shape) {
   if (std::find(shape.begin(), shape.end(), 0) != shape.end()) return 0;
   std::uint64_t count = 1;
   for (const std::uint64_t extent : shape) {
-    if (__builtin_mul_overflow(count, extent, &count) || count > (std::uint64_t{1} << 63)) {
-      fail(Errc::unsupported, "shape {} has more than 2^63 elements", to_string(shape));
+    if (__builtin_mul_overflow(count, extent, &count) || count > kMostElements) {
+      fail(Errc::unsupported, "shape {} has more than 2^58 elements", to_string(shape));
     }
   }
   return count;

@@ -24,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 using detail::fail;
 
 constexpr int kNoticeTag = 7001;
+constexpr int kGatherTag = 7002;
 constexpr std::chrono::seconds kGrace{2};
 // MPI counts are int, and several implementations fail above 2 GiB.
 constexpr std::size_t kSliceBytes = std::size_t{1} << 30;
@@ -60,6 +61,8 @@ struct Comm::State {
   std::vector<std::vector<std::byte>> abandoned;  // buffers that a pending request may still touch
 
   void wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer);
+  void send_to_root(std::span<const std::byte> bytes);
+  std::vector<std::byte> receive(int peer, std::uint64_t bytes);
   bool receive_notices();
   [[noreturn]] void give_up(std::string_view step, std::vector<std::byte>* buffer);
 
@@ -76,6 +79,33 @@ struct Comm::State {
     std::memcpy(values.data(), buffer.data(), values.size_bytes());
   }
 };
+
+void Comm::State::send_to_root(std::span<const std::byte> bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += kSliceBytes) {
+    const auto slice = bytes.subspan(at, std::min(kSliceBytes, bytes.size() - at));
+    std::vector<std::byte> buffer(slice.begin(), slice.end());
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Isend(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, 0, kGatherTag, comm,
+                        &request),
+              "MPI_Isend");
+    wait(request, "gather to rank 0", &buffer);
+  }
+}
+
+std::vector<std::byte> Comm::State::receive(int peer, std::uint64_t bytes) {
+  std::vector<std::byte> whole;
+  whole.reserve(bytes);
+  while (whole.size() < bytes) {
+    std::vector<std::byte> buffer(std::min<std::uint64_t>(kSliceBytes, bytes - whole.size()));
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Irecv(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, peer, kGatherTag,
+                        comm, &request),
+              "MPI_Irecv");
+    wait(request, "gather to rank 0", &buffer);
+    whole.insert(whole.end(), buffer.begin(), buffer.end());
+  }
+  return whole;
+}
 
 bool Comm::State::receive_notices() {
   bool any = false;
@@ -198,38 +228,18 @@ void Comm::broadcast(std::string& text) const {
 
 std::vector<std::vector<std::byte>> Comm::gather(std::span<const std::byte> bytes) const {
   // Sizes first, then the bytes point to point: rank 0 may receive more than MPI_Gatherv can count.
-  const auto ranks = static_cast<std::size_t>(state_->size);
-  std::vector<std::uint64_t> sizes(ranks, 0);
+  std::vector<std::uint64_t> sizes(static_cast<std::size_t>(state_->size), 0);
   sizes[static_cast<std::size_t>(state_->rank)] = bytes.size();
   all_reduce_max(std::span<std::uint64_t>(sizes));
-
-  constexpr int kGatherTag = 7002;
-  std::vector<std::vector<std::byte>> all;
-  if (is_root()) {
-    all.resize(ranks);
-    all[0].assign(bytes.begin(), bytes.end());
+  if (!is_root()) {
+    state_->send_to_root(bytes);
+    return {};
   }
-  for (std::size_t r = is_root() ? 1 : static_cast<std::size_t>(state_->rank);
-       r < (is_root() ? ranks : static_cast<std::size_t>(state_->rank) + 1); ++r) {
-    std::vector<std::byte> whole;
-    for (std::uint64_t at = 0; at < sizes[r]; at += kSliceBytes) {
-      const std::size_t count = std::min<std::uint64_t>(kSliceBytes, sizes[r] - at);
-      std::vector<std::byte> buffer(count);
-      MPI_Request request = MPI_REQUEST_NULL;
-      if (is_root()) {
-        check_mpi(MPI_Irecv(buffer.data(), static_cast<int>(count), MPI_BYTE, static_cast<int>(r),
-                            kGatherTag, state_->comm, &request),
-                  "MPI_Irecv");
-      } else {
-        std::memcpy(buffer.data(), bytes.data() + at, count);
-        check_mpi(MPI_Isend(buffer.data(), static_cast<int>(count), MPI_BYTE, 0, kGatherTag,
-                            state_->comm, &request),
-                  "MPI_Isend");
-      }
-      state_->wait(request, "gather to rank 0", &buffer);
-      if (is_root()) whole.insert(whole.end(), buffer.begin(), buffer.end());
-    }
-    if (is_root()) all[r] = std::move(whole);
+  std::vector<std::vector<std::byte>> all(sizes.size());
+  all[0].assign(bytes.begin(), bytes.end());
+  for (int peer = 1; peer < state_->size; ++peer) {
+    const auto at = static_cast<std::size_t>(peer);
+    all[at] = state_->receive(peer, sizes[at]);
   }
   return all;
 }

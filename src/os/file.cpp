@@ -21,6 +21,9 @@ constexpr std::size_t kSliceBytes = std::size_t{1} << 30;
 
 std::string_view advice(int error) {
   switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return "; check the path";
     case ENOSPC:
       return "; free space on that file system or save elsewhere";
     case EDQUOT:

@@ -19,6 +19,7 @@
 #include "formats/hdf5/layout.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
+#include "plan/save_plan.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -84,10 +85,23 @@ void check_metadata(const File& file, const CommitRecord& commit, const Trailer&
   if (digester.value() != commit.metadata_digest) fail(Errc::corrupt, "its HDF5 metadata is damaged");
 }
 
+/// The table of an index; its tensors' extents must tile them, or some bytes would go unchecked.
+std::vector<TensorEntry> tensors_of(std::span<const std::byte> index) {
+  std::vector<TensorEntry> tensors = decode_index(index);
+  for (const TensorEntry& tensor : tensors) {
+    try {
+      check_tiling(tensor);
+    } catch (const Error& error) {
+      fail(Errc::corrupt, "its index contradicts itself: {}", error.what());
+    }
+  }
+  return tensors;
+}
+
 void read_untouched(const File& file, const Trailer& trailer, Manifest& manifest) {
   const CommitRecord commit = read_commit(file, trailer);
   manifest.commit = commit.info;
-  manifest.tensors = decode_index(read_checked(file, commit.index, commit.index_digest, "index"));
+  manifest.tensors = tensors_of(read_checked(file, commit.index, commit.index_digest, "index"));
   for (const auto& [name, slot] : commit.documents) {
     manifest.documents[name] =
         text_of(read_checked(file, slot.span, slot.digest, fmt::format("document '{}'", name)));
@@ -95,22 +109,21 @@ void read_untouched(const File& file, const Trailer& trailer, Manifest& manifest
   check_metadata(file, commit, trailer, manifest);
 }
 
-// --- rewritten containers --------------------------------------------------------------------------
-
-/// All bytes of a one-dimensional u8 or a scalar string dataset.
-std::vector<std::byte> read_room(hid_t file, const std::string& name) {
-  constexpr hsize_t kLargestRoom = hsize_t{1} << 32;
+/// All bytes of a one-dimensional u8 or a scalar string dataset, which must be `expected`.
+std::vector<std::byte> read_room(hid_t file, const std::string& name, std::uint64_t expected) {
+  constexpr std::uint64_t kLargestRoom = std::uint64_t{1} << 30;
   const h5::Dataset dataset(H5Dopen2(file, name.c_str(), H5P_DEFAULT),
                             fmt::format("open dataset '/{}'", name), Errc::corrupt);
   const h5::Type type(H5Dget_type(dataset.get()), "get a dataset's type", Errc::corrupt);
   const h5::Space space(H5Dget_space(dataset.get()), "get a dataset's space", Errc::corrupt);
   const hssize_t points = H5Sget_simple_extent_npoints(space.get());
   const std::size_t item = H5Tget_size(type.get());
-  if (points < 0 || H5Tis_variable_str(type.get()) != 0 || item == 0 ||
-      static_cast<hsize_t>(points) > kLargestRoom / item) {
+  if (expected > kLargestRoom || points <= 0 || item == 0 || H5Tis_variable_str(type.get()) != 0 ||
+      H5Tdetect_class(type.get(), H5T_VLEN) != 0 || H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 ||
+      expected % item != 0 || static_cast<std::uint64_t>(points) != expected / item) {
     fail(Errc::corrupt, "dataset '/{}' is not what cairn wrote", name);
   }
-  std::vector<std::byte> bytes(static_cast<std::size_t>(points) * item);
+  std::vector<std::byte> bytes(expected);
   h5::check(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()),
             fmt::format("read dataset '/{}'", name), Errc::corrupt);
   return bytes;
@@ -141,16 +154,20 @@ void read_rewritten(const File& file, Manifest& manifest) {
   if (H5Lexists(container.get(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
     fail(Errc::unsupported, "it is an HDF5 file, but not a cairn container: it has no '/commit'");
   }
-  const CommitRecord commit = decode_commit(read_room(container.get(), std::string(names::kCommit)));
+  const CommitRecord commit = decode_commit(
+      read_room(container.get(), std::string(names::kCommit), kCommitBytes));
   if (file.size() != superblock_end(file)) {
     fail(Errc::corrupt, "it is truncated or its trailer is damaged");
   }
-  const auto index = read_room(container.get(), std::string(names::kIndex));
+  const auto index =
+      read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
   if (digest_of(index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   manifest.commit = commit.info;
-  manifest.tensors = decode_index(index);
+  manifest.tensors = tensors_of(index);
   for (const auto& [name, slot] : commit.documents) {
-    manifest.documents[name] = text_of(read_room(container.get(), names::document(name)));
+    const auto text = read_room(container.get(), names::document(name), slot.span.bytes);
+    if (digest_of(text) != slot.digest) fail(Errc::corrupt, "its document '{}' is damaged", name);
+    manifest.documents[name] = text_of(text);
   }
   manifest.files.front().access = Access::hdf5;
   manifest.warnings.push_back(fmt::format(
@@ -158,17 +175,25 @@ void read_rewritten(const File& file, Manifest& manifest) {
       file.path().string()));
 }
 
-void read_any(const File& file, Manifest& manifest) {
-  if (const auto trailer = read_trailer(file)) return read_untouched(file, *trailer, manifest);
+enum class Head { signature, withheld, other };
+
+/// What the first 8 bytes say.
+Head head_of(const File& file) {
   std::array<std::byte, kSignatureBytes> head{};
-  if (file.size() >= head.size()) file.read_at(0, head);
-  if (std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0) {
-    return read_rewritten(file, manifest);
-  }
+  if (file.size() < kTrailerBytes) return Head::other;
+  file.read_at(0, head);
+  if (std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0) return Head::signature;
   constexpr std::array<std::byte, kSignatureBytes> kWithheld{};
-  if (head == kWithheld && file.size() >= kTrailerBytes) {
+  return head == kWithheld ? Head::withheld : Head::other;
+}
+
+void read_any(const File& file, Manifest& manifest) {
+  const Head head = head_of(file);
+  if (head == Head::withheld) {
     fail(Errc::corrupt, "it is a save that was never committed, or its first bytes are lost");
   }
+  if (const auto trailer = read_trailer(file)) return read_untouched(file, *trailer, manifest);
+  if (head == Head::signature) return read_rewritten(file, manifest);
   fail(Errc::unsupported, "it is not a cairn container: it does not start with the HDF5 signature");
 }
 
@@ -192,14 +217,13 @@ Manifest read_container(const std::filesystem::path& path) {
 bool is_committed(const std::filesystem::path& path) {
   try {
     const File file = File::open_read(path);
-    if (const auto trailer = read_trailer(file)) {
-      std::array<std::byte, kSignatureBytes> head{};
-      file.read_at(0, head);
-      read_commit(file, *trailer);
-      return std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0;
+    const auto trailer = read_trailer(file);
+    if (!trailer) {
+      read_container(path);
+      return true;
     }
-    read_container(path);
-    return true;
+    read_commit(file, *trailer);
+    return head_of(file) == Head::signature;
   } catch (const Error&) {
     return false;
   }
