@@ -39,19 +39,21 @@ struct SaveOptions {
   std::function<void(const SaveProgress&)> progress;
 };
 
-/// What one rank contributes to a checkpoint. Only read; must stay alive and unchanged during the save.
+/// What one rank contributes to a checkpoint. Only read; must stay alive and unchanged during the
+/// save.
 struct StateView {
   std::vector<TensorView> tensors;
-  /// Bytes that belong to this rank alone, by name (for example "rng"). The names must be the same on
-  /// all ranks, the sizes need not.
+  /// Bytes that belong to this rank alone, by name (for example "rng"). The names must be the same
+  /// on all ranks, the sizes need not.
   std::map<std::string, std::vector<std::byte>> rank_blobs;
   /// JSON documents by name; rank 0's are written. "topology" and "provenance" are added by cairn.
   std::map<std::string, std::string> documents;
   std::uint64_t step = 0;
 };
 
-/// Saves checkpoints of one training run. Keeps the layout of the last structure, so that the second
-/// and later saves of equal names, dtypes, shapes and placements move bytes and nothing else.
+/// Saves checkpoints of one training run. Keeps the layout of the last structure, so that the
+/// second and later saves of equal names, dtypes, shapes and placements move bytes and nothing
+/// else.
 class CAIRN_EXPORT Saver {
  public:
   /// Local. `comm` must outlive the Saver.
@@ -61,9 +63,9 @@ class CAIRN_EXPORT Saver {
   Saver& operator=(Saver&&) noexcept;
 
   /// Writes `state` to `target`, replacing it atomically, and moves the `last` link beside it.
-  /// Collective. On return the checkpoint is published (and durable, unless switched off); on Error no
-  /// reader will ever take the attempt for a checkpoint, and what `target` held before is unharmed.
-  /// Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
+  /// Collective. On return the checkpoint is published (and durable, unless switched off); on Error
+  /// no reader will ever take the attempt for a checkpoint, and what `target` held before is
+  /// unharmed. Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
   void save(const std::filesystem::path& target, const StateView& state);
 
  private:
@@ -85,8 +87,8 @@ struct LoadOptions {
 };
 
 /// Fills `targets`, this rank's pieces of any tensors, at any placement. Collective.
-/// Every piece must fit the checkpoint's dtype and global shape. All checks, digests included, pass on
-/// all ranks before any target changes. Errors: not_found, mismatch, corrupt, io, timeout.
+/// Every piece must fit the checkpoint's dtype and global shape. All checks, digests included, pass
+/// on all ranks before any target changes. Errors: not_found, mismatch, corrupt, io, timeout.
 CAIRN_EXPORT void load_tensors(const Comm& comm, const Manifest& manifest,
                                std::span<const MutableTensorView> targets,
                                const LoadOptions& options = {});
@@ -112,16 +114,16 @@ struct VerifyReport {
   std::vector<Defect> defects;
 };
 
-/// Checks the digests of the named tensors (all when empty), sharing the work. The report is the same on
-/// all ranks. Collective. Errors: not_found, io, timeout; damage is reported, not thrown.
+/// Checks the digests of the named tensors (all when empty), sharing the work. The report is the
+/// same on all ranks. Collective. Errors: not_found, io, timeout; damage is reported, not thrown.
 CAIRN_EXPORT VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
                                          const std::vector<std::string>& names = {});
 
 /// The file name of a step's checkpoint, "step-00001000.h5".
 CAIRN_EXPORT std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir,
                                                    std::uint64_t step);
-/// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by file
-/// names, dates or the `last` link alone. Local.
+/// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by
+/// file names, dates or the `last` link alone. Local.
 CAIRN_EXPORT std::optional<std::filesystem::path> newest_checkpoint(
     const std::filesystem::path& run_dir);
 

@@ -26,9 +26,9 @@ struct Failure {
   bool agreed = false;  ///< all ranks know it already; its text names step and rank
 };
 
-/// cairn's own communicator: a duplicate of the user's, so that messages never mix, with errors returned
-/// instead of fatal. Every wait has a deadline; past it the call throws Errc::timeout that names the
-/// ranks that did not come, and the communicator is unusable from then on.
+/// cairn's own communicator: a duplicate of the user's, so that messages never mix, with errors
+/// returned instead of fatal. Every wait has a deadline; past it the call throws Errc::timeout that
+/// names the ranks that did not come, and the communicator is unusable from then on.
 ///
 /// The destructor does not communicate: it frees nothing. Call close() where all ranks meet.
 class CAIRN_EXPORT Comm {
@@ -66,8 +66,8 @@ class CAIRN_EXPORT Comm {
   /// Whether all ranks gave the same value. Collective.
   bool all_equal(std::uint64_t value) const;
 
-  /// The failure of the lowest rank that has one, the same on all ranks. Collective. `step` is what a
-  /// timeout names.
+  /// The failure of the lowest rank that has one, the same on all ranks. Collective. `step` is what
+  /// a timeout names.
   std::optional<Failure> first_failure(std::optional<Failure> mine, std::string_view step) const;
 
  private:
@@ -80,8 +80,8 @@ CAIRN_EXPORT Failure describe_current_exception(int rank);
 /// Throws the agreed form of `failure`: "step: rank r: cause". Local.
 [[noreturn]] CAIRN_EXPORT void throw_agreed(std::string_view step, const Failure& failure);
 
-/// Runs `local`, which may throw anything but must not communicate, and agrees on the outcome: when it
-/// failed on any rank, all ranks throw the Error of the lowest one. Collective on `comm`.
+/// Runs `local`, which may throw anything but must not communicate, and agrees on the outcome: when
+/// it failed on any rank, all ranks throw the Error of the lowest one. Collective on `comm`.
 template <class F>
 void agree(const Comm& comm, std::string_view step, F&& local) {
   std::optional<Failure> mine;

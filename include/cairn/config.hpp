@@ -23,7 +23,8 @@ struct SaveConfig {
   bool durable = true;
 };
 
-/// Settings of a CheckpointManager. Unknown keys are errors that name file, line and the nearest key.
+/// Settings of a CheckpointManager. Unknown keys are errors that name file, line and the nearest
+/// key.
 struct CAIRN_EXPORT Config {
   std::optional<LocalSource> source;
   SaveConfig save;

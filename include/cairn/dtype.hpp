@@ -8,7 +8,8 @@
 
 namespace cairn {
 
-/// Element types. The values are the codes of the container's index (docs/format.md): never reuse one.
+/// Element types. The values are the codes of the container's index (docs/format.md): never reuse
+/// one.
 enum class DType : std::uint8_t {
   f64 = 1,
   f32 = 2,

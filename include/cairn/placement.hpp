@@ -10,7 +10,8 @@
 
 namespace cairn {
 
-/// Extents of a tensor per dimension, in elements, outermost first. Empty: a 0-d tensor of one element.
+/// Extents of a tensor per dimension, in elements, outermost first. Empty: a 0-d tensor of one
+/// element.
 using Shape = std::vector<std::uint64_t>;
 
 /// Number of elements. Errors: unsupported when the product passes 2^58.
@@ -34,7 +35,8 @@ CAIRN_EXPORT std::string to_string(const Box& box);
 /// Where one rank's piece of a tensor lies in the global tensor.
 ///
 /// - replicated: the piece is the whole tensor; other ranks hold equal copies;
-/// - block: the piece is a box; equal boxes on several ranks are replicas, the distinct boxes tile the tensor;
+/// - block: the piece is a box; equal boxes on several ranks are replicas, the distinct boxes tile
+/// the tensor;
 /// - flat: the piece is the element range `box` (1-D) of the tensor flattened in row-major order.
 ///
 /// A rank may hold several pieces of one tensor, and pieces may be empty.
@@ -48,7 +50,8 @@ struct CAIRN_EXPORT Placement {
   static Placement replicated(Shape global_shape);
   /// Errors: usage when the box leaves the shape.
   static Placement block(Shape global_shape, Box box);
-  /// The balanced block `index` of `parts` along `dim`: the first `n % parts` blocks have one element more.
+  /// The balanced block `index` of `parts` along `dim`: the first `n % parts` blocks have one
+  /// element more.
   static Placement split(Shape global_shape, std::size_t dim, int parts, int index);
   /// Errors: usage when the range leaves the tensor.
   static Placement flat(Shape global_shape, std::uint64_t start, std::uint64_t count);

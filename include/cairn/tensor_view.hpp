@@ -8,11 +8,12 @@
 
 namespace cairn {
 
-/// One rank's piece of a tensor in memory: what is saved. The bytes are the piece in dense row-major
-/// order; the caller keeps them alive and unchanged until the call that was given the view returns.
+/// One rank's piece of a tensor in memory: what is saved. The bytes are the piece in dense
+/// row-major order; the caller keeps them alive and unchanged until the call that was given the
+/// view returns.
 ///
-/// Names are paths, `model/encoder.0.weight` or `optimizer/encoder.0.weight/exp_avg`: they become the
-/// dataset's path in the container. Escape a component that holds `/` with escape_component.
+/// Names are paths, `model/encoder.0.weight` or `optimizer/encoder.0.weight/exp_avg`: they become
+/// the dataset's path in the container. Escape a component that holds `/` with escape_component.
 struct TensorView {
   std::string name;
   DType dtype = DType::f32;
@@ -32,7 +33,8 @@ struct MutableTensorView {
   std::uint64_t bytes() const { return placement.elements() * item_bytes(dtype); }
 };
 
-/// One component of a tensor name: `%`, `/` and control characters become %XX, and so do "." and "".
+/// One component of a tensor name: `%`, `/` and control characters become %XX, and so do "." and
+/// "".
 CAIRN_EXPORT std::string escape_component(std::string_view component);
 /// Inverse of escape_component; text that is no escape stays as it is.
 CAIRN_EXPORT std::string unescape_component(std::string_view component);

@@ -18,7 +18,7 @@ namespace cairn::detail {
 class ByteWriter {
  public:
   template <class T>
-    requires std::is_trivially_copyable_v<T>
+  requires std::is_trivially_copyable_v<T>
   void put(const T& value) {
     const auto* raw = reinterpret_cast<const std::byte*>(&value);
     bytes_.insert(bytes_.end(), raw, raw + sizeof(T));
@@ -44,11 +44,11 @@ class ByteWriter {
 /// Reads what ByteWriter wrote, never past the end. Errors: corrupt, with `what` as the subject.
 class ByteReader {
  public:
-  ByteReader(std::span<const std::byte> bytes, std::string_view what) : bytes_(bytes), what_(what) {}
+  ByteReader(std::span<const std::byte> bytes, std::string_view what)
+      : bytes_(bytes), what_(what) {}
 
   template <class T>
-    requires std::is_trivially_copyable_v<T>
-  T get() {
+  requires std::is_trivially_copyable_v<T> T get() {
     T value;
     std::memcpy(&value, get_raw(sizeof(T)).data(), sizeof(T));
     return value;

@@ -9,7 +9,8 @@
 
 namespace cairn::detail {
 
-/// XXH3-64 with seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md): the digest of format 1.
+/// XXH3-64 with seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md): the digest of
+/// format 1.
 std::uint64_t digest_of(std::span<const std::byte> bytes);
 std::uint64_t digest_of(std::string_view text);
 

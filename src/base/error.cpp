@@ -2,7 +2,8 @@
 
 namespace cairn {
 
-// Out of line, so that the type information has one home and can be caught across the library's boundary.
+// Out of line, so that the type information has one home and can be caught across the library's
+// boundary.
 Error::~Error() = default;
 
 std::string_view to_string(Errc code) noexcept {

@@ -26,8 +26,8 @@ void check_piece(const TensorView& piece) {
   }
   if (placement.kind == Placement::Kind::replicated &&
       placement.box != Box::whole(placement.global_shape)) {
-    fail(Errc::usage, "tensor '{}' is called replicated, but the piece is only {} of {}", piece.name,
-         to_string(placement.box), to_string(placement.global_shape));
+    fail(Errc::usage, "tensor '{}' is called replicated, but the piece is only {} of {}",
+         piece.name, to_string(placement.box), to_string(placement.global_shape));
   }
   if (piece.data == nullptr && placement.elements() != 0) {
     fail(Errc::usage, "tensor '{}' has no data", piece.name);
@@ -69,7 +69,8 @@ bool agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLa
     }
   });
   // One maximum over values and complements gives maximum and minimum, so equality, in one call.
-  constexpr std::array<std::string_view, 4> kSubjects{"path", "step", "options", "names of rank blobs"};
+  constexpr std::array<std::string_view, 4> kSubjects{"path", "step", "options",
+                                                      "names of rank blobs"};
   const std::array<std::uint64_t, 4> mine{digest_of(request.target.string()), request.state.step,
                                           options_hash(request.options),
                                           blob_names_hash(request.state)};
@@ -82,11 +83,12 @@ bool agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLa
   comm.all_reduce_max(std::span<std::uint64_t>(votes));
   for (std::size_t i = 0; i < mine.size(); ++i) {
     if (votes[i] != ~votes[4 + i]) {
-      throw Error(Errc::mismatch,
-                  fmt::format("save: agree: the ranks disagree on the {} of the save; call it with the "
-                              "same arguments on every rank",
-                              kSubjects[i]),
-                  0);
+      throw Error(
+          Errc::mismatch,
+          fmt::format("save: agree: the ranks disagree on the {} of the save; call it with the "
+                      "same arguments on every rank",
+                      kSubjects[i]),
+          0);
     }
   }
   return votes[8] == 0;

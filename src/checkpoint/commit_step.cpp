@@ -23,8 +23,8 @@ std::string utc_now() {
   return text;
 }
 
-/// Puts every rank's digests into the table. Ranks send them in the order of their extents in the file,
-/// which rank 0 can tell from the table alone.
+/// Puts every rank's digests into the table. Ranks send them in the order of their extents in the
+/// file, which rank 0 can tell from the table alone.
 void fill_digests(std::vector<TensorEntry>& tensors,
                   const std::vector<std::vector<std::byte>>& gathered) {
   std::vector<std::vector<Extent*>> extents_of(gathered.size());
@@ -70,8 +70,8 @@ CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveL
   return record;
 }
 
-/// Everything but the tensors' bytes. The signature, the first 8 bytes of the first piece of metadata, is
-/// written after all else is durable: until then the file is not HDF5 to anyone.
+/// Everything but the tensors' bytes. The signature, the first 8 bytes of the first piece of
+/// metadata, is written after all else is durable: until then the file is not HDF5 to anyone.
 void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
                         const std::map<std::string, std::string>& documents) {
   const File file = File::open_write(request.partial);

@@ -39,7 +39,8 @@ std::vector<TensorView> all_pieces(const StateView& state,
   return pieces;
 }
 
-std::map<std::string, std::uint64_t> rooms_for(const std::map<std::string, std::string>& documents) {
+std::map<std::string, std::uint64_t> rooms_for(
+    const std::map<std::string, std::string>& documents) {
   std::map<std::string, std::uint64_t> rooms;
   for (const auto& [name, text] : documents) rooms[name] = document_room(text.size() + 1);
   return rooms;
@@ -65,7 +66,9 @@ std::vector<std::pair<WriteItem, std::size_t>> items_of(int rank,
     }
   }
   std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
-    const auto offset = [&](const WriteItem& i) { return tensors[i.tensor].extents[i.extent].offset; };
+    const auto offset = [&](const WriteItem& i) {
+      return tensors[i.tensor].extents[i.extent].offset;
+    };
     return offset(a.first) < offset(b.first);
   });
   return items;

@@ -58,15 +58,16 @@ std::vector<std::size_t> wanted_by_any(const Comm& comm, const Manifest& manifes
 void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
   if (report.defects.empty()) return;
   const Defect& first = report.defects.front();
-  throw Error(Errc::corrupt,
-              fmt::format("load: {}{}; nothing was loaded: use an older checkpoint, or see 'cairn verify "
-                          "{}'",
-                          first.text,
-                          report.defects.size() > 1
-                              ? fmt::format(" (and {} more defects)", report.defects.size() - 1)
-                              : "",
-                          manifest.path().string()),
-              std::max(first.writer, 0));
+  throw Error(
+      Errc::corrupt,
+      fmt::format("load: {}{}; nothing was loaded: use an older checkpoint, or see 'cairn verify "
+                  "{}'",
+                  first.text,
+                  report.defects.size() > 1
+                      ? fmt::format(" (and {} more defects)", report.defects.size() - 1)
+                      : "",
+                  manifest.path().string()),
+      std::max(first.writer, 0));
 }
 
 }  // namespace

@@ -54,11 +54,11 @@ std::map<std::string, std::string> with_own_documents(const Comm& comm, const St
                                                       const SaveOptions& options) {
   auto documents = state.documents;
   documents["topology"] = nlohmann::json{{"world_size", comm.size()}}.dump();
-  documents["provenance"] = nlohmann::json{{"library", "cairn"},
-                                           {"version", CAIRN_VERSION_STRING},
-                                           {"engine", to_string(options.engine)},
-                                           {"host", host_name()}}
-                                .dump();
+  documents["provenance"] = nlohmann::json{
+      {"library", "cairn"},
+      {"version", CAIRN_VERSION_STRING},
+      {"engine", to_string(options.engine)},
+      {"host", host_name()}}.dump();
   return documents;
 }
 
@@ -114,8 +114,7 @@ struct Saver::Impl {
     const auto documents = with_own_documents(comm, request.state, options);
     // Only rank 0 has documents that count; its vote stands for all.
     const bool outgrown = layout && comm.is_root() && !documents_fit(layout->container, documents);
-    const bool reusable =
-        agree_on_request(comm, request, layout && !outgrown ? &*layout : nullptr);
+    const bool reusable = agree_on_request(comm, request, layout && !outgrown ? &*layout : nullptr);
     if (!reusable) {
       enter(SaveStep::layout);
       layout.reset();

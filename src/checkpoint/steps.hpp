@@ -14,7 +14,8 @@
 
 namespace cairn::detail {
 
-/// The steps of a save (docs/design.md, "Saving"), one file each. What one step makes, the next takes.
+/// The steps of a save (docs/design.md, "Saving"), one file each. What one step makes, the next
+/// takes.
 
 /// What the layout step finds out once per structure and later saves reuse.
 struct SaveLayout {
@@ -49,8 +50,9 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
 /// Step 3. Rank 0 makes directory and partial file and reserves the space. Collective. Errors: io.
 void preflight(const Comm& comm, const SaveRequest& request, const SaveLayout& layout, bool stamp);
 
-/// Steps 5 and 6. Makes the data durable, gives rank 0 all digests, and lets it write metadata, index,
-/// documents, commit record and, last of all, the signature. Collective. Errors: io, timeout.
+/// Steps 5 and 6. Makes the data durable, gives rank 0 all digests, and lets it write metadata,
+/// index, documents, commit record and, last of all, the signature. Collective. Errors: io,
+/// timeout.
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
             const std::vector<std::uint64_t>& digests);

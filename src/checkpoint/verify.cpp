@@ -1,8 +1,9 @@
+#include "checkpoint/verify.hpp"
+
 #include <algorithm>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
-#include "checkpoint/verify.hpp"
 #include "manifest/codec.hpp"
 #include "transfer/engine.hpp"
 #include "transfer/reader.hpp"
@@ -19,7 +20,8 @@ struct Work {
   std::uint64_t bytes;
 };
 
-std::vector<Work> extents_to_check(const Manifest& manifest, const std::vector<std::size_t>& tensors) {
+std::vector<Work> extents_to_check(const Manifest& manifest,
+                                   const std::vector<std::size_t>& tensors) {
   std::vector<Work> all;
   for (const std::size_t t : tensors) {
     const TensorEntry& tensor = manifest.tensors[t];
@@ -73,7 +75,8 @@ std::vector<Defect> share_defects(const Comm& comm, const std::vector<Defect>& m
   ByteWriter out;
   for (const Defect& defect : mine) put_defect(out, defect);
   std::vector<std::byte> all;
-  for (const auto& bytes : comm.gather(out.take())) all.insert(all.end(), bytes.begin(), bytes.end());
+  for (const auto& bytes : comm.gather(out.take()))
+    all.insert(all.end(), bytes.begin(), bytes.end());
   comm.broadcast(all);
   std::vector<Defect> defects;
   for (ByteReader in(all, "the ranks' lists of defects"); in.left() != 0;) {
@@ -87,10 +90,11 @@ std::optional<Defect> check_extent(Reader& reader, const Manifest& manifest, con
   const TensorEntry& tensor = manifest.tensors[work.tensor];
   const Extent& extent = tensor.extents[work.extent];
   const auto defect = [&](const std::string& what) {
-    return Defect{tensor.name, extent.box, extent.writer,
-                  fmt::format("'{}': tensor '{}' {}{}, written by rank {}: {}",
-                              manifest.files.at(extent.file).path.string(), tensor.name,
-                              extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what)};
+    return Defect{
+        tensor.name, extent.box, extent.writer,
+        fmt::format("'{}': tensor '{}' {}{}, written by rank {}: {}",
+                    manifest.files.at(extent.file).path.string(), tensor.name,
+                    extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what)};
   };
   try {
     const std::uint64_t found = digest_in_file(reader, tensor, extent);

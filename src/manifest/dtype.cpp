@@ -14,15 +14,24 @@ struct Row {
 };
 
 constexpr std::array kTable{
-    Row{DType::f64, 8, "f64"},      Row{DType::f32, 4, "f32"},
-    Row{DType::f16, 2, "f16"},      Row{DType::bf16, 2, "bf16"},
-    Row{DType::f8_e4m3fn, 1, "f8_e4m3fn"}, Row{DType::f8_e5m2, 1, "f8_e5m2"},
-    Row{DType::i64, 8, "i64"},      Row{DType::i32, 4, "i32"},
-    Row{DType::i16, 2, "i16"},      Row{DType::i8, 1, "i8"},
-    Row{DType::u8, 1, "u8"},        Row{DType::u16, 2, "u16"},
-    Row{DType::u32, 4, "u32"},      Row{DType::u64, 8, "u64"},
-    Row{DType::boolean, 1, "bool"}, Row{DType::c128, 16, "c128"},
-    Row{DType::c64, 8, "c64"},      Row{DType::c32, 4, "c32"},
+    Row{DType::f64, 8, "f64"},
+    Row{DType::f32, 4, "f32"},
+    Row{DType::f16, 2, "f16"},
+    Row{DType::bf16, 2, "bf16"},
+    Row{DType::f8_e4m3fn, 1, "f8_e4m3fn"},
+    Row{DType::f8_e5m2, 1, "f8_e5m2"},
+    Row{DType::i64, 8, "i64"},
+    Row{DType::i32, 4, "i32"},
+    Row{DType::i16, 2, "i16"},
+    Row{DType::i8, 1, "i8"},
+    Row{DType::u8, 1, "u8"},
+    Row{DType::u16, 2, "u16"},
+    Row{DType::u32, 4, "u32"},
+    Row{DType::u64, 8, "u64"},
+    Row{DType::boolean, 1, "bool"},
+    Row{DType::c128, 16, "c128"},
+    Row{DType::c64, 8, "c64"},
+    Row{DType::c32, 4, "c32"},
 };
 
 const Row& row_of(DType dtype) {

@@ -57,7 +57,8 @@ namespace {
 
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kSuffix = ".h5";
-// HDF5 keeps a link's name in a message of at most 64 KiB; far below that every tool still prints it.
+// HDF5 keeps a link's name in a message of at most 64 KiB; far below that every tool still prints
+// it.
 constexpr std::size_t kLongestComponent = 4096;
 
 std::filesystem::path hidden(const std::filesystem::path& target, std::string_view suffix) {
@@ -76,7 +77,8 @@ std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name) {
   name.remove_suffix(kSuffix.size());
   std::uint64_t step = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  if (error != std::errc{} || end != name.data() + name.size() || name.size() < 8) return std::nullopt;
+  if (error != std::errc{} || end != name.data() + name.size() || name.size() < 8)
+    return std::nullopt;
   return step;
 }
 
@@ -102,8 +104,10 @@ std::string document(std::string_view name) {
 
 void check_tensor_name(std::string_view name) {
   const auto refuse = [&](std::string_view why) {
-    fail(Errc::usage, "tensor name '{}' {}; use a path such as 'model/encoder.weight' and "
-         "escape_component for its parts", name, why);
+    fail(Errc::usage,
+         "tensor name '{}' {}; use a path such as 'model/encoder.weight' and "
+         "escape_component for its parts",
+         name, why);
   };
   if (name.find('/') == std::string_view::npos) refuse("has no group");
   for (std::size_t at = 0; at <= name.size();) {

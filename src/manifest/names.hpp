@@ -20,7 +20,8 @@ inline constexpr std::string_view kLast = "last";
 std::string checkpoint_file(std::uint64_t step);
 /// The step of such a name; nothing for any other name.
 std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name);
-/// The hidden file in which `target` is built, beside it. A later save of the same step reuses the name.
+/// The hidden file in which `target` is built, beside it. A later save of the same step reuses the
+/// name.
 std::filesystem::path partial_file(const std::filesystem::path& target);
 /// The short-lived hidden file in which HDF5 builds the metadata of `target`.
 std::filesystem::path skeleton_file(const std::filesystem::path& target);
@@ -31,8 +32,8 @@ std::string rank_blob(std::string_view blob);
 /// "meta/<document>"
 std::string document(std::string_view name);
 
-/// Errors: usage, when `name` cannot be a dataset's path: empty or dot components, control characters,
-/// over-long, or a first component that cairn keeps for itself.
+/// Errors: usage, when `name` cannot be a dataset's path: empty or dot components, control
+/// characters, over-long, or a first component that cairn keeps for itself.
 void check_tensor_name(std::string_view name);
 
 }  // namespace cairn::detail::names

@@ -11,7 +11,8 @@ namespace cairn {
 
 using detail::fail;
 
-// Times the largest item (16 bytes) this still leaves room below 2^64, so that no size in bytes wraps.
+// Times the largest item (16 bytes) this still leaves room below 2^64, so that no size in bytes
+// wraps.
 constexpr std::uint64_t kMostElements = std::uint64_t{1} << 58;
 
 std::uint64_t element_count(const Shape& shape) {

@@ -66,7 +66,8 @@ struct Comm::State {
   bool receive_notices();
   [[noreturn]] void give_up(std::string_view step, std::vector<std::byte>* buffer);
 
-  /// Reduces a copy of the values, so that a wait that is given up leaves no pointer to the caller's.
+  /// Reduces a copy of the values, so that a wait that is given up leaves no pointer to the
+  /// caller's.
   template <class T>
   void reduce(std::span<T> values, MPI_Datatype type, MPI_Op op, std::string_view step) {
     std::vector<std::byte> buffer(values.size_bytes());
@@ -85,8 +86,8 @@ void Comm::State::send_to_root(std::span<const std::byte> bytes) {
     const auto slice = bytes.subspan(at, std::min(kSliceBytes, bytes.size() - at));
     std::vector<std::byte> buffer(slice.begin(), slice.end());
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, 0, kGatherTag, comm,
-                        &request),
+    check_mpi(MPI_Isend(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, 0, kGatherTag,
+                        comm, &request),
               "MPI_Isend");
     wait(request, "gather to rank 0", &buffer);
   }
@@ -141,16 +142,17 @@ void Comm::State::give_up(std::string_view step, std::vector<std::byte>* buffer)
     if (peer != rank && !noticed[static_cast<std::size_t>(peer)]) missing.push_back(peer);
   }
   if (missing.empty()) {
-    throw Error(Errc::timeout, fmt::format("{}: the other ranks gave up waiting for this one", step),
-                rank);
+    throw Error(Errc::timeout,
+                fmt::format("{}: the other ranks gave up waiting for this one", step), rank);
   }
-  throw Error(Errc::timeout,
-              fmt::format("{}: rank{} {} did not come within {} s; look at what {} doing, then end the "
-                          "job: this communicator can't be used any more",
-                          step, missing.size() == 1 ? "" : "s", fmt::join(missing, ", "),
-                          std::chrono::duration<double>(deadline).count(),
-                          missing.size() == 1 ? "it is" : "they are"),
-              missing.front());
+  throw Error(
+      Errc::timeout,
+      fmt::format("{}: rank{} {} did not come within {} s; look at what {} doing, then end the "
+                  "job: this communicator can't be used any more",
+                  step, missing.size() == 1 ? "" : "s", fmt::join(missing, ", "),
+                  std::chrono::duration<double>(deadline).count(),
+                  missing.size() == 1 ? "it is" : "they are"),
+      missing.front());
 }
 
 void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer) {
@@ -164,7 +166,8 @@ void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<s
   }
 }
 
-Comm::Comm(MPI_Comm parent, std::chrono::milliseconds deadline) : state_(std::make_unique<State>()) {
+Comm::Comm(MPI_Comm parent, std::chrono::milliseconds deadline)
+    : state_(std::make_unique<State>()) {
   int initialised = 0;
   int finalised = 0;
   MPI_Initialized(&initialised);
@@ -182,8 +185,8 @@ Comm::Comm(MPI_Comm parent, std::chrono::milliseconds deadline) : state_(std::ma
 }
 
 Comm::~Comm() {
-  // Freeing a communicator is collective, so it is not done here. A broken one keeps its buffers, which
-  // the MPI library may still write to.
+  // Freeing a communicator is collective, so it is not done here. A broken one keeps its buffers,
+  // which the MPI library may still write to.
   if (state_ && state_->broken) static_cast<void>(state_.release());
 }
 
@@ -212,8 +215,9 @@ void Comm::broadcast(std::vector<std::byte>& bytes) const {
     std::vector<std::byte> buffer(count);
     if (is_root()) std::memcpy(buffer.data(), bytes.data() + at, count);
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Ibcast(buffer.data(), static_cast<int>(count), MPI_BYTE, 0, state_->comm, &request),
-              "MPI_Ibcast");
+    check_mpi(
+        MPI_Ibcast(buffer.data(), static_cast<int>(count), MPI_BYTE, 0, state_->comm, &request),
+        "MPI_Ibcast");
     state_->wait(request, "broadcast from rank 0", &buffer);
     std::memcpy(bytes.data() + at, buffer.data(), count);
   }
@@ -276,7 +280,8 @@ bool Comm::all_equal(std::uint64_t value) const {
   return pair[0] == ~pair[1];
 }
 
-std::optional<Failure> Comm::first_failure(std::optional<Failure> mine, std::string_view step) const {
+std::optional<Failure> Comm::first_failure(std::optional<Failure> mine,
+                                           std::string_view step) const {
   const auto size = static_cast<std::uint64_t>(state_->size);
   // The lowest failing rank as a maximum, so that one reduction kind serves all.
   std::uint64_t lowest[1] = {mine ? size - static_cast<std::uint64_t>(state_->rank) : 0};

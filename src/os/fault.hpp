@@ -4,8 +4,9 @@
 
 namespace cairn::detail {
 
-/// Places where tests make the operating system, or this process, fail. CAIRN_FAULT is a comma-separated
-/// list of POINT:RANK:ACTION[:N]; the Nth (first) pass of POINT on that world rank does ACTION:
+/// Places where tests make the operating system, or this process, fail. CAIRN_FAULT is a
+/// comma-separated list of POINT:RANK:ACTION[:N]; the Nth (first) pass of POINT on that world rank
+/// does ACTION:
 ///   kill   SIGKILL of this process
 ///   error  a local Error (io)
 ///   full   the write at the point fails with ENOSPC

@@ -64,7 +64,7 @@ ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offse
 }  // namespace
 
 void fail_system(std::string_view verb, const std::filesystem::path& path, int error) {
-  const Errc code = error == ENOENT || error == ENOTDIR ? Errc::not_found
+  const Errc code = error == ENOENT || error == ENOTDIR        ? Errc::not_found
                     : error == EISDIR || error == ENAMETOOLONG ? Errc::usage
                                                                : Errc::io;
   fail(code, "cannot {} '{}': {}{}", verb, path.string(), std::generic_category().message(error),
@@ -85,9 +85,13 @@ File File::open(const std::filesystem::path& path, int flags) {
 }
 
 // O_NONBLOCK: opening a named pipe must not wait for a writer; regular files ignore it.
-File File::open_read(const std::filesystem::path& path) { return open(path, O_RDONLY | O_NONBLOCK); }
+File File::open_read(const std::filesystem::path& path) {
+  return open(path, O_RDONLY | O_NONBLOCK);
+}
 File File::open_write(const std::filesystem::path& path) { return open(path, O_RDWR); }
-File File::create(const std::filesystem::path& path) { return open(path, O_RDWR | O_CREAT | O_TRUNC); }
+File File::create(const std::filesystem::path& path) {
+  return open(path, O_RDWR | O_CREAT | O_TRUNC);
+}
 
 File::~File() {
   if (fd_ >= 0) ::close(fd_);
@@ -115,8 +119,8 @@ void File::read_at(std::uint64_t offset, std::span<std::byte> out) const {
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) fail_system("read", path_, errno);
     if (done == 0) {
-      fail(Errc::corrupt, "'{}' ends at byte {}, {} bytes too early: it is truncated", path_.string(),
-           offset, out.size());
+      fail(Errc::corrupt, "'{}' ends at byte {}, {} bytes too early: it is truncated",
+           path_.string(), offset, out.size());
     }
     offset += static_cast<std::uint64_t>(done);
     out = out.subspan(static_cast<std::size_t>(done));

@@ -30,9 +30,10 @@ class File {
   /// Reads exactly out.size() bytes; slices at 1 GiB, continues after short reads and EINTR.
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
-  void write_at(std::uint64_t offset, std::span<const std::byte> bytes, std::string_view point) const;
-  /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File systems
-  /// that cannot reserve get a check of the free space instead.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+                std::string_view point) const;
+  /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File
+  /// systems that cannot reserve get a check of the free space instead.
   void reserve(std::uint64_t bytes) const;
   void sync() const;
   void close();
@@ -56,7 +57,8 @@ void make_directories(const std::filesystem::path& dir);
 void sync_directory(const std::filesystem::path& dir);
 /// Moves `from` to `to`, replacing it atomically. The only rename in cairn. Errors: io.
 void replace_file(const std::filesystem::path& from, const std::filesystem::path& to);
-/// Points the symbolic link `link` at `target`, atomically: made as `partial`, then moved. Errors: io.
+/// Points the symbolic link `link` at `target`, atomically: made as `partial`, then moved. Errors:
+/// io.
 void replace_link(const std::string& target, const std::filesystem::path& link,
                   const std::filesystem::path& partial);
 /// Removes a file if it is there; failure is ignored (used to clean up behind another error).

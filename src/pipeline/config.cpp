@@ -85,7 +85,8 @@ class Block {
     }
   }
 
-  [[noreturn]] void refuse(const YAML::Node& node, const std::string& key, const std::string& why) const {
+  [[noreturn]] void refuse(const YAML::Node& node, const std::string& key,
+                           const std::string& why) const {
     fail(Errc::usage, "{}: '{}' {}", where(node), key, why);
   }
 
@@ -105,8 +106,10 @@ class Block {
 LocalSource parse_source(const Block& block) {
   const auto type = block.value<std::string>("type", "a word").value_or("local");
   if (type != "local") {
-    fail(Errc::unsupported, "checkpoint.source.type '{}' is not supported by this version of cairn; "
-         "use 'local'", type);
+    fail(Errc::unsupported,
+         "checkpoint.source.type '{}' is not supported by this version of cairn; "
+         "use 'local'",
+         type);
   }
   block.allow({"type", "path"});
   const auto path = block.value<std::string>("path", "a path");

@@ -30,7 +30,8 @@ std::optional<Box> intersect(const Box& a, const Box& b) {
 
 namespace {
 
-/// Appends the boxes of elements [start, start + count) of the sub-tensor spanned by dimensions >= dim.
+/// Appends the boxes of elements [start, start + count) of the sub-tensor spanned by dimensions >=
+/// dim.
 void append_boxes(const Shape& shape, std::size_t dim, Shape& prefix, std::uint64_t start,
                   std::uint64_t count, std::vector<Box>& boxes) {
   if (count == 0) return;
@@ -130,8 +131,8 @@ void for_each_run(const Box& common, const Region& a, const Region& b, std::uint
   // Inner dimensions that are adjacent in both regions make one run.
   std::uint64_t run_bytes = item;
   std::size_t outer = rank;
-  while (outer > 0 && (common.count[outer - 1] == 1 || (a.strides[outer - 1] == run_bytes &&
-                                                       b.strides[outer - 1] == run_bytes))) {
+  while (outer > 0 && (common.count[outer - 1] == 1 ||
+                       (a.strides[outer - 1] == run_bytes && b.strides[outer - 1] == run_bytes))) {
     run_bytes *= common.count[outer - 1];
     --outer;
   }

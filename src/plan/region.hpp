@@ -16,8 +16,8 @@ std::vector<std::uint64_t> row_major_strides(const Shape& shape, std::uint64_t i
 /// The common part, or nothing where it is empty.
 std::optional<Box> intersect(const Box& a, const Box& b);
 
-/// The boxes, in row-major order and each dense within the range, that make up a flat element range.
-/// At most 2 * rank - 1 of them. Zero elements give none.
+/// The boxes, in row-major order and each dense within the range, that make up a flat element
+/// range. At most 2 * rank - 1 of them. Zero elements give none.
 std::vector<Box> flat_to_boxes(const Shape& shape, std::uint64_t start, std::uint64_t count);
 
 /// Whether the box is one contiguous run of the row-major tensor.
@@ -39,8 +39,8 @@ Region region_of(const Placement& piece, std::uint64_t item);
 /// The region of an extent in its file.
 Region region_of(const TensorEntry& tensor, const Extent& extent);
 
-/// Calls `run(position_a, position_b, bytes)` for the runs that are contiguous in both regions, for all
-/// elements of `common`, in row-major order.
+/// Calls `run(position_a, position_b, bytes)` for the runs that are contiguous in both regions, for
+/// all elements of `common`, in row-major order.
 void for_each_run(const Box& common, const Region& a, const Region& b, std::uint64_t item,
                   const std::function<void(std::uint64_t, std::uint64_t, std::uint64_t)>& run);
 

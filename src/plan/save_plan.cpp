@@ -33,21 +33,26 @@ struct Gathering {
 void check_agreement(const Gathering& known, const TensorView& piece, int rank) {
   const TensorEntry& entry = known.entry;
   if (entry.dtype != piece.dtype) {
-    fail(Errc::mismatch, "tensor '{}' is {} on rank {} but {} on rank {}; every rank must give the "
-         "same dtype", entry.name, to_string(entry.dtype), known.first_rank, to_string(piece.dtype),
-         rank);
+    fail(Errc::mismatch,
+         "tensor '{}' is {} on rank {} but {} on rank {}; every rank must give the "
+         "same dtype",
+         entry.name, to_string(entry.dtype), known.first_rank, to_string(piece.dtype), rank);
   }
   if (entry.shape != piece.placement.global_shape) {
-    fail(Errc::mismatch, "tensor '{}' has global shape {} on rank {} but {} on rank {}; every rank "
-         "must give the same global shape", entry.name, to_string(entry.shape), known.first_rank,
+    fail(Errc::mismatch,
+         "tensor '{}' has global shape {} on rank {} but {} on rank {}; every rank "
+         "must give the same global shape",
+         entry.name, to_string(entry.shape), known.first_rank,
          to_string(piece.placement.global_shape), rank);
   }
   const bool was_flat = entry.placement == Placement::Kind::flat;
   const bool is_flat = piece.placement.kind == Placement::Kind::flat;
   if (was_flat != is_flat) {
-    fail(Errc::mismatch, "tensor '{}' is placed {} on rank {} but {} on rank {}; ranks may not mix "
-         "boxes and flat ranges", entry.name, to_string(entry.placement), known.first_rank,
-         to_string(piece.placement.kind), rank);
+    fail(Errc::mismatch,
+         "tensor '{}' is placed {} on rank {} but {} on rank {}; ranks may not mix "
+         "boxes and flat ranges",
+         entry.name, to_string(entry.placement), known.first_rank, to_string(piece.placement.kind),
+         rank);
   }
 }
 
@@ -79,8 +84,9 @@ void check_nesting(const std::vector<TensorEntry>& tensors) {
     const std::string_view name = tensor.name;
     for (auto at = name.find('/'); at != std::string_view::npos; at = name.find('/', at + 1)) {
       if (names.contains(name.substr(0, at))) {
-        fail(Errc::usage, "tensor '{}' lies below tensor '{}'; a name can't be a tensor and a group",
-             name, name.substr(0, at));
+        fail(Errc::usage,
+             "tensor '{}' lies below tensor '{}'; a name can't be a tensor and a group", name,
+             name.substr(0, at));
       }
     }
   }
@@ -166,9 +172,9 @@ void check_tiling(const TensorEntry& tensor) {
   // difference of an indicator is its signed corners, and taking it loses nothing.
   std::vector<std::size_t> dims;  // dimensions in which some box is not whole
   for (std::size_t d = 0; d < tensor.shape.size(); ++d) {
-    const bool cut = std::any_of(tensor.extents.begin(), tensor.extents.end(), [&](const Extent& e) {
-      return e.box.count[d] != tensor.shape[d];
-    });
+    const bool cut =
+        std::any_of(tensor.extents.begin(), tensor.extents.end(),
+                    [&](const Extent& e) { return e.box.count[d] != tensor.shape[d]; });
     if (cut) dims.push_back(d);
   }
   constexpr std::size_t kMostCutDimensions = 8;
@@ -193,9 +199,13 @@ void check_tiling(const TensorEntry& tensor) {
     }
     if (sum != 0) {
       const std::uint64_t total = element_count(tensor.shape);
-      fail(Errc::mismatch, "tensor '{}' of shape {}: the ranks' pieces {} (they hold {} of {} "
-           "elements; look near {})", tensor.name, to_string(tensor.shape),
-           covered > total ? "overlap" : covered < total ? "leave gaps" : "overlap and leave gaps",
+      fail(Errc::mismatch,
+           "tensor '{}' of shape {}: the ranks' pieces {} (they hold {} of {} "
+           "elements; look near {})",
+           tensor.name, to_string(tensor.shape),
+           covered > total   ? "overlap"
+           : covered < total ? "leave gaps"
+                             : "overlap and leave gaps",
            covered, total, to_string(corners[i].first));
     }
     i = end;

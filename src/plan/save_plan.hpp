@@ -10,20 +10,21 @@
 
 namespace cairn::detail {
 
-/// All ranks' pieces as the table of the checkpoint to be: every tensor once, its distinct pieces as
-/// extents, each with one writer. Offsets are still unknown (0).
+/// All ranks' pieces as the table of the checkpoint to be: every tensor once, its distinct pieces
+/// as extents, each with one writer. Offsets are still unknown (0).
 ///
 /// Replicas (equal pieces on several ranks) get the holder with the fewest bytes so far as writer.
-/// Deterministic in `pieces_by_rank`. Errors: usage (names), mismatch (ranks disagree on dtype or global
-/// shape; pieces overlap or leave gaps), each naming tensor and ranks.
+/// Deterministic in `pieces_by_rank`. Errors: usage (names), mismatch (ranks disagree on dtype or
+/// global shape; pieces overlap or leave gaps), each naming tensor and ranks.
 std::vector<TensorEntry> plan_save(std::span<const std::vector<TensorView>> pieces_by_rank);
 
-/// Chooses contiguous or chunked for a planned tensor (docs/format.md, "Layout") and sets layout and
-/// chunk. Chunked needs a regular grid of large boxes that are not contiguous in row-major order.
+/// Chooses contiguous or chunked for a planned tensor (docs/format.md, "Layout") and sets layout
+/// and chunk. Chunked needs a regular grid of large boxes that are not contiguous in row-major
+/// order.
 void choose_layout(TensorEntry& tensor);
 
-/// Checks that the extents of a tensor tile it: each element in exactly one. O(n log n) in their number.
-/// Errors: mismatch, naming the tensor and what is wrong.
+/// Checks that the extents of a tensor tile it: each element in exactly one. O(n log n) in their
+/// number. Errors: mismatch, naming the tensor and what is wrong.
 void check_tiling(const TensorEntry& tensor);
 
 /// Hash of names, dtypes and global shapes: equal for the same tensors on any number of ranks.

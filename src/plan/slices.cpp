@@ -12,7 +12,8 @@ void append_slices(const Box& box, std::uint64_t most_elements, std::vector<Box>
     slices.push_back(box);
     return;
   }
-  // Only the outermost dimension that has more than one index can be cut without breaking the order.
+  // Only the outermost dimension that has more than one index can be cut without breaking the
+  // order.
   std::size_t d = 0;
   while (box.count[d] == 1) ++d;
   const std::uint64_t inner = elements / box.count[d];

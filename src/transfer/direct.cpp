@@ -68,7 +68,8 @@ std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob&
   return digests;
 }
 
-void DirectEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
+void DirectEngine::read(const Comm& comm, const Manifest& manifest,
+                        std::span<const ReadItem> items) {
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     Reader reader(manifest);

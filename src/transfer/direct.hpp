@@ -4,7 +4,8 @@
 
 namespace cairn::detail {
 
-/// Each rank reads and writes its own extents with POSIX calls; no HDF5 and no MPI while bytes move.
+/// Each rank reads and writes its own extents with POSIX calls; no HDF5 and no MPI while bytes
+/// move.
 class DirectEngine final : public Engine {
  public:
   bool needs_signature() const override { return false; }

@@ -13,7 +13,8 @@
 
 namespace cairn::detail {
 
-/// A piece of a tensor in this rank's memory (dense row-major) that fills one extent of the container.
+/// A piece of a tensor in this rank's memory (dense row-major) that fills one extent of the
+/// container.
 struct WriteItem {
   std::size_t tensor = 0;  ///< position in WriteJob::tensors
   std::size_t extent = 0;  ///< position in that tensor's extents
@@ -40,11 +41,12 @@ class Engine {
   virtual ~Engine() = default;
   /// Whether the file must be a valid HDF5 file while the bytes are written.
   virtual bool needs_signature() const = 0;
-  /// Writes this rank's items and returns their digests in the order of the items. Collective; on return
-  /// the bytes are with the operating system, not yet durable. Errors: io, corrupt, timeout.
+  /// Writes this rank's items and returns their digests in the order of the items. Collective; on
+  /// return the bytes are with the operating system, not yet durable. Errors: io, corrupt, timeout.
   virtual std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) = 0;
   /// Fills this rank's items. Collective. Errors: corrupt, io, timeout.
-  virtual void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) = 0;
+  virtual void read(const Comm& comm, const Manifest& manifest,
+                    std::span<const ReadItem> items) = 0;
 };
 
 std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer);

@@ -54,7 +54,8 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
     total += bytes;
     // HDF5 takes one pointer type for both directions; a write only reads through it.
     auto* data = const_cast<std::byte*>(item.data);
-    append_boxes(item.tensor, region_of(tensor, extent).boxes, item_bytes(tensor.dtype), data, boxes);
+    append_boxes(item.tensor, region_of(tensor, extent).boxes, item_bytes(tensor.dtype), data,
+                 boxes);
   }
   sort_by_tensor(boxes);
   if (job.progress) job.progress(total / 2);
@@ -66,8 +67,10 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
       const TensorEntry& tensor = job.tensors[job.items[i].tensor];
       const Extent& extent = tensor.extents[job.items[i].extent];
       if (digest_in_file(reader, tensor, extent) != digests[i]) {
-        fail(Errc::io, "MPI-IO reported success, but tensor '{}' {} is not in '{}' as written; use "
-             "'engine: direct'", tensor.name, to_string(extent.box), job.file.string());
+        fail(Errc::io,
+             "MPI-IO reported success, but tensor '{}' {} is not in '{}' as written; use "
+             "'engine: direct'",
+             tensor.name, to_string(extent.box), job.file.string());
       }
     }
   });

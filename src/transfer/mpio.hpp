@@ -4,8 +4,8 @@
 
 namespace cairn::detail {
 
-/// Bytes move through parallel HDF5. Because MPI-IO is known to report success for data that it did not
-/// write, each rank reads its extents back and compares digests.
+/// Bytes move through parallel HDF5. Because MPI-IO is known to report success for data that it did
+/// not write, each rank reads its extents back and compares digests.
 class MpioEngine final : public Engine {
  public:
   explicit MpioEngine(Transfer transfer) : collective_(transfer == Transfer::collective) {}

@@ -27,8 +27,8 @@ struct Reader::Impl {
   }
 
   /// The parts of `piece` that lie in one region of the file; tells how many elements those are.
-  std::uint64_t read_region(std::uint32_t file_index, const Region& in_file, const Region& in_memory,
-                            std::uint64_t item, std::byte* out) {
+  std::uint64_t read_region(std::uint32_t file_index, const Region& in_file,
+                            const Region& in_memory, std::uint64_t item, std::byte* out) {
     RunReader runs(file(file_index));
     std::uint64_t elements = 0;
     for (const Box& stored : in_file.boxes) {
@@ -52,7 +52,8 @@ struct Reader::Impl {
     std::uint64_t elements = 0;
     if (tensor.layout == Layout::contiguous && !tensor.extents.empty()) {
       // One row-major run, however many extents tell who wrote which part of it.
-      const Region whole = dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
+      const Region whole =
+          dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
       elements = read_region(tensor.extents.front().file, whole, in_memory, item, out);
     } else {
       for (const Extent& extent : tensor.extents) {

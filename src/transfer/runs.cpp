@@ -6,9 +6,9 @@
 namespace cairn::detail {
 namespace {
 
-constexpr std::uint64_t kDirectBytes = 1 << 20;   // from here on a request of its own, no copy
-constexpr std::uint64_t kBufferBytes = 4 << 20;   // longest joined request
-constexpr std::uint64_t kGapBytes = 64 << 10;     // reading this much for nothing beats a request
+constexpr std::uint64_t kDirectBytes = 1 << 20;  // from here on a request of its own, no copy
+constexpr std::uint64_t kBufferBytes = 4 << 20;  // longest joined request
+constexpr std::uint64_t kGapBytes = 64 << 10;    // reading this much for nothing beats a request
 
 }  // namespace
 

@@ -10,8 +10,9 @@
 
 namespace cairn::detail {
 
-/// Turns runs of one file into few large requests: neighbours are joined through a buffer, large runs go
-/// straight from or to their memory. Runs should come in ascending order; any order is correct.
+/// Turns runs of one file into few large requests: neighbours are joined through a buffer, large
+/// runs go straight from or to their memory. Runs should come in ascending order; any order is
+/// correct.
 
 class RunReader {
  public:

@@ -22,14 +22,14 @@ TEST(Agree, TheLowestFailingRankSpeaksForAll) {
 }
 
 TEST(Agree, AnyExceptionTravelsAndAnAgreedOneKeepsItsText) {
-  EXPECT_EQ(expect_same_error(Errc::internal,
-                              [] { agree(world(), "s", [] { throw std::runtime_error("boom"); }); }),
-            "s: rank 0: boom");
+  EXPECT_EQ(
+      expect_same_error(Errc::internal,
+                        [] { agree(world(), "s", [] { throw std::runtime_error("boom"); }); }),
+      "s: rank 0: boom");
   EXPECT_EQ(expect_same_error(Errc::corrupt,
                               [] {
-                                agree(world(), "outer", [] {
-                                  throw Error(Errc::corrupt, "inner: rank 0: bad", 0);
-                                });
+                                agree(world(), "outer",
+                                      [] { throw Error(Errc::corrupt, "inner: rank 0: bad", 0); });
                               }),
             "inner: rank 0: bad");
   agree(world(), "fine", [] {});
@@ -41,7 +41,8 @@ TEST(Comm, BroadcastAndGatherKeepEveryByte) {
     std::fill(bytes.begin(), bytes.end(), static_cast<std::byte>(world().rank() + 1));
     world().broadcast(bytes);
     EXPECT_EQ(bytes.size(), size);
-    EXPECT_TRUE(std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{1}; }));
+    EXPECT_TRUE(
+        std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{1}; }));
   }
   const std::vector<std::byte> mine(static_cast<std::size_t>(world().rank()) * 100,
                                     static_cast<std::byte>(world().rank()));

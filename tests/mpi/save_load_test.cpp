@@ -87,8 +87,9 @@ TEST_P(EveryEngine, AnErrorOnOneRankIsTheSameOnAllAndLeavesNothing) {
   const int last = world().size() - 1;
   for (const std::string point : {"agree", "preflight", "move", "move.end", "durable", "commit"}) {
     const ScopedFault fault(point + ":" + std::to_string(last) + ":error");
-    const std::string text = expect_same_error(
-        Errc::io, [&] { saver.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2)); });
+    const std::string text = expect_same_error(Errc::io, [&] {
+      saver.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2));
+    });
     EXPECT_NE(text.find("rank " + std::to_string(last)), std::string::npos) << text;
     EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 1));
     EXPECT_FALSE(std::filesystem::exists(dir / ".step-00000002.h5.partial"));

@@ -25,8 +25,8 @@ class ScopedFault {
   ScopedFault& operator=(const ScopedFault&) = delete;
 };
 
-/// Runs `body`, which must throw an Error of `code`, and checks that all ranks threw the same. Returns the
-/// text. Collective.
+/// Runs `body`, which must throw an Error of `code`, and checks that all ranks threw the same.
+/// Returns the text. Collective.
 template <class F>
 std::string expect_same_error(Errc code, F&& body) {
   std::string text = "no error";

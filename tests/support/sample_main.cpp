@@ -1,8 +1,8 @@
 // cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent
 // cairn-sample load FILE|DIR VERSION CUT direct|mpio|mpio-independent
-// Saves the sample state, or loads it (a directory: the newest committed checkpoint) and compares every
-// byte. Prints one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE: TEXT".
-// Exit codes: 0 fine, 1 differs, 2 error.
+// Saves the sample state, or loads it (a directory: the newest committed checkpoint) and compares
+// every byte. Prints one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE:
+// TEXT". Exit codes: 0 fine, 1 differs, 2 error.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -60,7 +60,8 @@ int load(const Comm& comm, const Words& words) {
   }
   comm.all_reduce_max(std::span<std::uint64_t>(differs));
   if (differs[0] != 0) return 1;
-  if (comm.is_root()) std::printf("equal step=%llu\n", static_cast<unsigned long long>(manifest.commit.step));
+  if (comm.is_root())
+    std::printf("equal step=%llu\n", static_cast<unsigned long long>(manifest.commit.step));
   return 0;
 }
 

@@ -189,8 +189,10 @@ std::vector<Piece> sample_pieces(Cut cut, int parts, int index, std::uint64_t ve
   };
   for (const DType dtype : kAllDTypes) {
     add("model/all." + std::string(cairn::to_string(dtype)), dtype, {7, 5}, cut);
-    Piece counting{"model/counting." + std::string(cairn::to_string(dtype)), dtype,
-                   place(cut, {4, 2}, parts, index), {}};
+    Piece counting{"model/counting." + std::string(cairn::to_string(dtype)),
+                   dtype,
+                   place(cut, {4, 2}, parts, index),
+                   {}};
     counting.bytes = counting_bytes(dtype, counting.placement);
     pieces.push_back(std::move(counting));
   }

@@ -27,8 +27,10 @@ std::string_view to_string(Cut cut);
 /// Throws Error(usage).
 Cut cut_from_string(std::string_view name);
 
-/// A state with every dtype and shapes from 0-d to 3-d, cut in one way. `counting.<dtype>` hold 0, 1, 2,
-/// ... (bool: 0, 1, 0, 1 ...; complex: i - i j) in every version; all others change with the version.
+/// A state with every dtype and shapes from 0-d to 3-d, cut in one way. `counting.<dtype>` hold 0,
+/// 1, 2,
+/// ... (bool: 0, 1, 0, 1 ...; complex: i - i j) in every version; all others change with the
+/// version.
 std::vector<Piece> sample_pieces(Cut cut, int parts, int index, std::uint64_t version = 1);
 /// Views of the pieces, a document "context" and a blob "rng" that differs in size between ranks.
 StateView sample_state(const std::vector<Piece>& pieces, int rank, std::uint64_t step);

@@ -19,7 +19,8 @@ std::string error_of(const std::string& yaml) {
 TEST(Config, ReadsSaveAndLocalSource) {
   const Config config = Config::from_string(
       "checkpoint:\n  source: {type: local, path: runs/a}\n"
-      "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: false}\n");
+      "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: "
+      "false}\n");
   EXPECT_EQ(config.source->path, "runs/a");
   EXPECT_EQ(config.save.dir, "runs/b");
   EXPECT_EQ(config.save.every_n_steps, 10U);

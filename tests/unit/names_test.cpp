@@ -9,7 +9,8 @@ namespace cairn::detail {
 namespace {
 
 TEST(Names, EveryComponentEscapesToOneLegalComponentAndBack) {
-  for (const std::string name : {"weight", "a/b", "", ".", "..", "100%", "%2F", "%", "é", "tab\there"}) {
+  for (const std::string name :
+       {"weight", "a/b", "", ".", "..", "100%", "%2F", "%", "é", "tab\there"}) {
     const std::string escaped = escape_component(name);
     EXPECT_EQ(unescape_component(escaped), name);
     EXPECT_NO_THROW(names::check_tensor_name("model/" + escaped));

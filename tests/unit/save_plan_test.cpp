@@ -41,15 +41,16 @@ TEST(PlanSave, GapsOverlapsAndDisagreementNameTheTensor) {
   const auto block = [&](Shape start, Shape count) {
     return piece("model/w", Placement::block(shape, {std::move(start), std::move(count)}));
   };
-  EXPECT_NE(error_of({{block({0, 0}, {2, 4})}, {block({3, 0}, {1, 4})}}, Errc::mismatch).find("gaps"),
-            std::string::npos);
-  EXPECT_NE(error_of({{block({0, 0}, {3, 4})}, {block({2, 0}, {2, 4})}}, Errc::mismatch)
-                .find("overlap"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of({{block({0, 0}, {2, 4})}, {block({3, 0}, {1, 4})}}, Errc::mismatch).find("gaps"),
+      std::string::npos);
+  EXPECT_NE(
+      error_of({{block({0, 0}, {3, 4})}, {block({2, 0}, {2, 4})}}, Errc::mismatch).find("overlap"),
+      std::string::npos);
   // As many elements as the tensor has, but a pair of boxes overlaps and a corner is missing.
-  EXPECT_NE(error_of({{block({0, 0}, {2, 4})}, {block({1, 0}, {2, 4})}}, Errc::mismatch)
-                .find("model/w"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of({{block({0, 0}, {2, 4})}, {block({1, 0}, {2, 4})}}, Errc::mismatch).find("model/w"),
+      std::string::npos);
   EXPECT_NE(error_of({{piece("model/w", Placement::flat(shape, 0, 7))},
                       {piece("model/w", Placement::flat(shape, 8, 8))}},
                      Errc::mismatch)
@@ -74,11 +75,11 @@ TEST(PlanSave, APinwheelTilesWithoutBeingAGrid) {
   const auto block = [&](Shape start, Shape count) {
     return piece("model/w", Placement::block(shape, {std::move(start), std::move(count)}));
   };
-  const auto tensors = plan_save(std::vector<std::vector<TensorView>>{
-      {block({0, 0}, {1, 2}), block({1, 1}, {1, 1})},
-      {block({0, 2}, {2, 1})},
-      {block({2, 1}, {1, 2})},
-      {block({1, 0}, {2, 1})}});
+  const auto tensors =
+      plan_save(std::vector<std::vector<TensorView>>{{block({0, 0}, {1, 2}), block({1, 1}, {1, 1})},
+                                                     {block({0, 2}, {2, 1})},
+                                                     {block({2, 1}, {1, 2})},
+                                                     {block({1, 0}, {2, 1})}});
   EXPECT_EQ(tensors.at(0).extents.size(), 5U);
   EXPECT_EQ(tensors.at(0).layout, Layout::contiguous);
 }

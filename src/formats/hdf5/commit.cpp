@@ -33,8 +33,10 @@ std::uint64_t own_digest(const TrailerRecord& record) {
 
 void check_version(std::uint64_t version) {
   if (version > kFormatVersion) {
-    fail(Errc::unsupported, "the container has format version {}; this cairn {} reads up to {}: use a "
-         "newer cairn", version, CAIRN_VERSION_STRING, kFormatVersion);
+    fail(Errc::unsupported,
+         "the container has format version {}; this cairn {} reads up to {}: use a "
+         "newer cairn",
+         version, CAIRN_VERSION_STRING, kFormatVersion);
   }
   if (version == 0) fail(Errc::corrupt, "the container has format version 0");
 }
@@ -132,9 +134,11 @@ std::optional<Trailer> decode_trailer(std::span<const std::byte> bytes) {
   if (bytes.size() != sizeof(record)) return std::nullopt;
   std::memcpy(&record, bytes.data(), sizeof(record));
   if (std::memcmp(record.magic, kTrailerMagic, sizeof(kTrailerMagic)) != 0) return std::nullopt;
-  if (own_digest(record) != record.digest) fail(Errc::corrupt, "the container's trailer is damaged");
+  if (own_digest(record) != record.digest)
+    fail(Errc::corrupt, "the container's trailer is damaged");
   check_version(record.format_version);
-  if (record.commit_bytes != kCommitBytes) fail(Errc::corrupt, "the container's trailer is inconsistent");
+  if (record.commit_bytes != kCommitBytes)
+    fail(Errc::corrupt, "the container's trailer is inconsistent");
   return Trailer{record.commit_offset, record.commit_digest, record.file_bytes};
 }
 

@@ -38,8 +38,8 @@ struct Trailer {
 };
 
 std::array<std::byte, kTrailerBytes> encode_trailer(const Trailer& trailer);
-/// Nothing where the bytes are no trailer at all. Errors: corrupt when it is damaged, unsupported for a
-/// newer format version.
+/// Nothing where the bytes are no trailer at all. Errors: corrupt when it is damaged, unsupported
+/// for a newer format version.
 std::optional<Trailer> decode_trailer(std::span<const std::byte> bytes);
 
 }  // namespace cairn::detail

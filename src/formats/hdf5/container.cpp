@@ -1,8 +1,10 @@
 // How a container is recognised:
-//  1. The last 64 bytes are a valid trailer: nobody but cairn wrote the file since. Commit record, index
-//     and documents are read at their offsets and checked against their digests, and so is HDF5's own
-//     metadata. No HDF5 call is made, so a damaged file never reaches the library.
-//  2. There is no trailer, and the file ends where its superblock says: another program rewrote it. Commit
+//  1. The last 64 bytes are a valid trailer: nobody but cairn wrote the file since. Commit record,
+//  index
+//     and documents are read at their offsets and checked against their digests, and so is HDF5's
+//     own metadata. No HDF5 call is made, so a damaged file never reaches the library.
+//  2. There is no trailer, and the file ends where its superblock says: another program rewrote it.
+//  Commit
 //     record, index and documents are read as datasets; offsets no longer hold.
 //  3. Anything else is damaged, truncated, unfinished, or foreign.
 #include "formats/hdf5/container.hpp"
@@ -74,7 +76,8 @@ void check_metadata(const File& file, const CommitRecord& commit, const Trailer&
   layout.index = commit.index;
   layout.documents = commit.documents;
   layout.commit_offset = trailer.commit_offset;
-  if (layout.file_bytes() != trailer.file_bytes) fail(Errc::corrupt, "its sizes contradict each other");
+  if (layout.file_bytes() != trailer.file_bytes)
+    fail(Errc::corrupt, "its sizes contradict each other");
   constexpr std::uint64_t kWindow = 4 << 20;
   Digester digester;
   for (const Span& span : metadata_spans(data_spans(layout), layout.hdf5_bytes)) {
@@ -82,7 +85,8 @@ void check_metadata(const File& file, const CommitRecord& commit, const Trailer&
       digester.update(read_span(file, {span.offset + at, std::min(kWindow, span.bytes - at)}));
     }
   }
-  if (digester.value() != commit.metadata_digest) fail(Errc::corrupt, "its HDF5 metadata is damaged");
+  if (digester.value() != commit.metadata_digest)
+    fail(Errc::corrupt, "its HDF5 metadata is damaged");
 }
 
 /// The table of an index; its tensors' extents must tile them, or some bytes would go unchecked.
@@ -119,8 +123,9 @@ std::vector<std::byte> read_room(hid_t file, const std::string& name, std::uint6
   const hssize_t points = H5Sget_simple_extent_npoints(space.get());
   const std::size_t item = H5Tget_size(type.get());
   if (expected > kLargestRoom || points <= 0 || item == 0 || H5Tis_variable_str(type.get()) != 0 ||
-      H5Tdetect_class(type.get(), H5T_VLEN) != 0 || H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 ||
-      expected % item != 0 || static_cast<std::uint64_t>(points) != expected / item) {
+      H5Tdetect_class(type.get(), H5T_VLEN) != 0 ||
+      H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 || expected % item != 0 ||
+      static_cast<std::uint64_t>(points) != expected / item) {
     fail(Errc::corrupt, "dataset '/{}' is not what cairn wrote", name);
   }
   std::vector<std::byte> bytes(expected);
@@ -129,13 +134,15 @@ std::vector<std::byte> read_room(hid_t file, const std::string& name, std::uint6
   return bytes;
 }
 
-/// Where the superblock (version 2 or 3, as cairn writes it; 0 or 1 after h5repack) says the file ends.
+/// Where the superblock (version 2 or 3, as cairn writes it; 0 or 1 after h5repack) says the file
+/// ends.
 std::optional<std::uint64_t> superblock_end(const File& file) {
   std::array<std::byte, 52> head{};
   if (file.size() < head.size()) return std::nullopt;
   file.read_at(0, head);
   const auto version = static_cast<unsigned>(head[8]);
-  // HDF5 File Format Specification 3.0, II.A: end-of-file address after base and extension addresses.
+  // HDF5 File Format Specification 3.0, II.A: end-of-file address after base and extension
+  // addresses.
   const std::size_t at = version >= 2 ? 28 : version == 1 ? 44 : 40;
   std::uint64_t end = 0;
   std::memcpy(&end, head.data() + at, sizeof(end));
@@ -154,13 +161,12 @@ void read_rewritten(const File& file, Manifest& manifest) {
   if (H5Lexists(container.get(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
     fail(Errc::unsupported, "it is an HDF5 file, but not a cairn container: it has no '/commit'");
   }
-  const CommitRecord commit = decode_commit(
-      read_room(container.get(), std::string(names::kCommit), kCommitBytes));
+  const CommitRecord commit =
+      decode_commit(read_room(container.get(), std::string(names::kCommit), kCommitBytes));
   if (file.size() != superblock_end(file)) {
     fail(Errc::corrupt, "it is truncated or its trailer is damaged");
   }
-  const auto index =
-      read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
+  const auto index = read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
   if (digest_of(index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   manifest.commit = commit.info;
   manifest.tensors = tensors_of(index);
@@ -170,9 +176,10 @@ void read_rewritten(const File& file, Manifest& manifest) {
     manifest.documents[name] = text_of(text);
   }
   manifest.files.front().access = Access::hdf5;
-  manifest.warnings.push_back(fmt::format(
-      "'{}' was rewritten by another program since cairn wrote it; its tensors are read through HDF5",
-      file.path().string()));
+  manifest.warnings.push_back(
+      fmt::format("'{}' was rewritten by another program since cairn wrote it; its tensors are "
+                  "read through HDF5",
+                  file.path().string()));
 }
 
 enum class Head { signature, withheld, other };
@@ -245,7 +252,8 @@ DatasetReader::~DatasetReader() {
 void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* out) {
   const h5::Session session;
   const std::string where = fmt::format("read tensor '{}' of '{}'", tensor.name, path_.string());
-  const h5::Dataset dataset(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), where, Errc::corrupt);
+  const h5::Dataset dataset(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), where,
+                            Errc::corrupt);
   const h5::Type type = h5::file_type(tensor.dtype);
   const h5::Space space(H5Dget_space(dataset.get()), where, Errc::corrupt);
   std::vector<hsize_t> dims(tensor.shape.size());
@@ -263,7 +271,8 @@ void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* o
     h5::check(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
                                   nullptr),
               where);
-    selected.emplace(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), where);
+    selected.emplace(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
+                     where);
     memory = selected->get();
   }
   h5::check(H5Dread(dataset.get(), type.get(), memory, dims.empty() ? H5S_ALL : space.get(),

@@ -7,18 +7,19 @@
 
 namespace cairn::detail {
 
-/// Reads a container's commit record, index and documents and checks the digests of everything but the
-/// tensors. A container that another program rewrote (h5repack, h5py) is noticed: its manifest then says
-/// Access::hdf5 and carries a warning. Local.
-/// Errors: not_found; usage (a directory); unsupported (not a cairn container, or a newer one); corrupt
-/// (damaged, truncated, or a save that never finished); io.
+/// Reads a container's commit record, index and documents and checks the digests of everything but
+/// the tensors. A container that another program rewrote (h5repack, h5py) is noticed: its manifest
+/// then says Access::hdf5 and carries a warning. Local. Errors: not_found; usage (a directory);
+/// unsupported (not a cairn container, or a newer one); corrupt (damaged, truncated, or a save that
+/// never finished); io.
 Manifest read_container(const std::filesystem::path& path);
 
 /// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local;
 /// never throws for what is in the file.
 bool is_committed(const std::filesystem::path& path);
 
-/// Reads tensors of a rewritten container through the HDF5 library. One process, its own file. Local.
+/// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.
+/// Local.
 class DatasetReader {
  public:
   /// Errors: corrupt.

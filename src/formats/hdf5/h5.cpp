@@ -94,7 +94,8 @@ Type file_type(DType dtype) {
     case DType::c64:
       return complex_of("r", "i", H5T_IEEE_F32LE);
     case DType::c32:
-      // Not {r, i}: h5py 3.7 takes those for NumPy's complex, which has no half precision, and fails.
+      // Not {r, i}: h5py 3.7 takes those for NumPy's complex, which has no half precision, and
+      // fails.
       return complex_of("real", "imag", half_float(10, 5, 10, 15).get());
   }
   fail(Errc::internal, "no HDF5 type for dtype code {}", static_cast<unsigned>(dtype));

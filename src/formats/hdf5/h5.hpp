@@ -11,8 +11,8 @@
 
 namespace cairn::detail::h5 {
 
-/// Everything that calls HDF5 holds one of these: the library is not thread-safe here, and its own error
-/// printing is switched off (and restored) so that a failure is told once, by the Error.
+/// Everything that calls HDF5 holds one of these: the library is not thread-safe here, and its own
+/// error printing is switched off (and restored) so that a failure is told once, by the Error.
 class Session {
  public:
   Session();
@@ -68,9 +68,9 @@ inline void check(herr_t status, const std::string& what, Errc code = Errc::inte
   if (status < 0) fail_hdf5(code, what);
 }
 
-/// The type of a dataset of `dtype`: little-endian; f16 and bf16 are custom floats, bool is the enum
-/// {FALSE, TRUE} over i8 as h5py writes it, complex is a compound {r, i} ({real, imag} for c32), FP8 is u8
-/// (tagged with an attribute). docs/format.md lists them.
+/// The type of a dataset of `dtype`: little-endian; f16 and bf16 are custom floats, bool is the
+/// enum {FALSE, TRUE} over i8 as h5py writes it, complex is a compound {r, i} ({real, imag} for
+/// c32), FP8 is u8 (tagged with an attribute). docs/format.md lists them.
 Type file_type(DType dtype);
 /// Whether the dtype needs the attribute `cairn_dtype` to be told apart from its storage type.
 bool needs_tag(DType dtype);

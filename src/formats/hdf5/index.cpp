@@ -154,7 +154,8 @@ TensorEntry decode_tensor(const Tables& tables, const TensorRecord& record) {
   }
   element_count(tensor.shape);  // throws when it overflows
   for (std::uint64_t e = 0; e < record.extent_count; ++e) {
-    tensor.extents.push_back(decode_extent(tables, tables.extents[record.extent_start + e], tensor));
+    tensor.extents.push_back(
+        decode_extent(tables, tables.extents[record.extent_start + e], tensor));
   }
   return tensor;
 }
@@ -216,7 +217,8 @@ std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
   const Tables tables = get_tables(bytes);
   std::vector<TensorEntry> tensors;
   tensors.reserve(tables.tensors.size());
-  for (const TensorRecord& record : tables.tensors) tensors.push_back(decode_tensor(tables, record));
+  for (const TensorRecord& record : tables.tensors)
+    tensors.push_back(decode_tensor(tables, record));
   return tensors;
 }
 

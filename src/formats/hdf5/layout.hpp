@@ -44,14 +44,16 @@ struct ContainerLayout {
 /// The bytes of HDF5's own metadata, as the library wrote them: everything outside tensors, index,
 /// documents and commit record. Kept by rank 0 only.
 struct Template {
-  std::vector<std::pair<std::uint64_t, std::vector<std::byte>>> pieces;  ///< offset, bytes; ascending
-  std::uint64_t digest = 0;                                              ///< of all pieces in order
+  std::vector<std::pair<std::uint64_t, std::vector<std::byte>>>
+      pieces;                ///< offset, bytes; ascending
+  std::uint64_t digest = 0;  ///< of all pieces in order
 };
 
 /// The HDF5 signature, which is written last of all.
 inline constexpr std::uint64_t kSignatureBytes = 8;
 
-/// Room given to a document of `bytes`: a power of two, so that most later saves fit the same layout.
+/// Room given to a document of `bytes`: a power of two, so that most later saves fit the same
+/// layout.
 std::uint64_t document_room(std::uint64_t bytes);
 
 /// What lies outside the data: the gaps between the sorted `data` spans up to `end`.
@@ -60,11 +62,11 @@ std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end);
 /// Tensors, index, documents and commit record of a container.
 std::vector<Span> data_spans(const ContainerLayout& layout);
 
-/// Lets HDF5 build an empty container with datasets for all `tensors` and rooms of the given sizes for
-/// the documents, and takes its metadata. The work file `skeleton` exists only during the call. Local.
-/// Errors: io, internal.
-std::pair<ContainerLayout, Template> build_skeleton(const std::filesystem::path& skeleton,
-                                                    std::vector<TensorEntry> tensors,
-                                                    const std::map<std::string, std::uint64_t>& rooms);
+/// Lets HDF5 build an empty container with datasets for all `tensors` and rooms of the given sizes
+/// for the documents, and takes its metadata. The work file `skeleton` exists only during the call.
+/// Local. Errors: io, internal.
+std::pair<ContainerLayout, Template> build_skeleton(
+    const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
+    const std::map<std::string, std::uint64_t>& rooms);
 
 }  // namespace cairn::detail

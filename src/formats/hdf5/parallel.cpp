@@ -25,7 +25,8 @@ hid_t open_shared(const Comm& comm, const std::filesystem::path& path, Direction
   return file;
 }
 
-/// Moves boxes of one open file; with no box, takes part in a collective transfer with nothing selected.
+/// Moves boxes of one open file; with no box, takes part in a collective transfer with nothing
+/// selected.
 class Mover {
  public:
   Mover(hid_t file, Direction direction, bool collective)
@@ -58,8 +59,8 @@ class Mover {
     check(H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
                               nullptr),
           what_);
-    const Space in_memory(
-        H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr), what_);
+    const Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
+                          what_);
     run(in_memory.get(), in_file.get(), box->data);
   }
 
@@ -139,13 +140,13 @@ void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
         if (mine) ++next;
       }
     }
-    trouble.guard([&] { fault_point(direction == Direction::write ? "move.end" : "load.move.end"); });
+    trouble.guard(
+        [&] { fault_point(direction == Direction::write ? "move.end" : "load.move.end"); });
   }
   // After a failure inside the library its close may never return; the file stays open, unused.
   if (auto first = comm.first_failure(trouble.take(), step)) throw_agreed(step, *first);
-  agree(comm, step, [&] {
-    check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io);
-  });
+  agree(comm, step,
+        [&] { check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io); });
 }
 
 }  // namespace cairn::detail

@@ -21,11 +21,12 @@ struct BoxTransfer {
 enum class Direction : std::uint8_t { read, write };
 
 /// Moves this rank's boxes through parallel HDF5: MPI-IO driver, collective metadata writes, and
-/// collective or independent data transfers. Collective on `comm`; every rank passes the same `tensors`,
-/// any number of its own boxes (none is fine), each below 2 GiB and in ascending order of `tensor`.
+/// collective or independent data transfers. Collective on `comm`; every rank passes the same
+/// `tensors`, any number of its own boxes (none is fine), each below 2 GiB and in ascending order
+/// of `tensor`.
 ///
-/// The file exists only inside the call. A rank whose transfer fails goes on with empty selections, so
-/// that no other waits for it in the library; after a failure the file is abandoned, not closed.
+/// The file exists only inside the call. A rank whose transfer fails goes on with empty selections,
+/// so that no other waits for it in the library; after a failure the file is abandoned, not closed.
 /// Errors: io, corrupt, the same on all ranks.
 void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
                     std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,

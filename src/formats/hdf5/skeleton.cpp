@@ -23,7 +23,8 @@ std::uint64_t round_up(std::uint64_t value, std::uint64_t unit) {
 
 /// Rooms sized to the structure: one block of metadata, one of small data, little of either unused.
 Plist file_access(const std::vector<TensorEntry>& tensors, std::uint64_t small_other) {
-  // About 300 bytes of object header and 60 of link a dataset, doubled where every tensor has a group.
+  // About 300 bytes of object header and 60 of link a dataset, doubled where every tensor has a
+  // group.
   constexpr std::uint64_t kMetadataPerTensor = 640;
   constexpr std::uint64_t kMostMetadata = 8 << 20;
   std::uint64_t small = small_other;
@@ -32,10 +33,10 @@ Plist file_access(const std::vector<TensorEntry>& tensors, std::uint64_t small_o
   }
   const std::uint64_t metadata = tensors.size() * kMetadataPerTensor;
   Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
-  check(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST), "set version bounds");
-  check(H5Pset_meta_block_size(access.get(),
-                               std::clamp<std::uint64_t>(round_up(metadata, 64 << 10), 64 << 10,
-                                                         kMostMetadata)),
+  check(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST),
+        "set version bounds");
+  check(H5Pset_meta_block_size(access.get(), std::clamp<std::uint64_t>(round_up(metadata, 64 << 10),
+                                                                       64 << 10, kMostMetadata)),
         "set the metadata block size");
   check(H5Pset_small_data_block_size(access.get(), round_up(small, kAlignBytes) + kAlignBytes),
         "set the small data block size");
@@ -59,7 +60,8 @@ Plist dataset_creation(const Shape& chunk) {
 Space space_of(const Shape& shape) {
   if (shape.empty()) return {H5Screate(H5S_SCALAR), "make a scalar dataspace"};
   const std::vector<hsize_t> dims(shape.begin(), shape.end());
-  return {H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), "make a dataspace"};
+  return {H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr),
+          "make a dataspace"};
 }
 
 /// Creates datasets of one file and tells where their bytes are.
@@ -73,7 +75,8 @@ class Builder {
     check(H5Pset_char_encoding(links_.get(), H5T_CSET_UTF8), "set the names' encoding");
   }
 
-  Dataset create(const std::string& name, const Type& type, const Shape& shape, const Plist& creation) {
+  Dataset create(const std::string& name, const Type& type, const Shape& shape,
+                 const Plist& creation) {
     const Space space = space_of(shape);
     return {H5Dcreate2(file_, name.c_str(), type.get(), space.get(), links_.get(), creation.get(),
                        H5P_DEFAULT),
@@ -82,9 +85,9 @@ class Builder {
 
   void add_tensor(TensorEntry& tensor) {
     const bool chunked = tensor.layout == Layout::chunked;
-    const Dataset dataset =
-        create(tensor.name, file_type(tensor.dtype), tensor.shape,
-               chunked ? dataset_creation(tensor.chunk) : Plist(H5Pcopy(contiguous_.get()), "copy"));
+    const Dataset dataset = create(
+        tensor.name, file_type(tensor.dtype), tensor.shape,
+        chunked ? dataset_creation(tensor.chunk) : Plist(H5Pcopy(contiguous_.get()), "copy"));
     if (needs_tag(tensor.dtype)) tag(dataset, to_string(tensor.dtype));
     if (tensor.bytes() == 0) return;
     if (chunked) return locate_chunks(dataset, tensor);
@@ -96,9 +99,8 @@ class Builder {
 
   /// A dataset of `bytes` bytes of text or of plain bytes.
   Span add_room(const std::string& name, std::uint64_t bytes, bool text) {
-    const Dataset dataset =
-        text ? create(name, text_type(bytes), {}, contiguous_)
-             : create(name, file_type(DType::u8), {bytes}, contiguous_);
+    const Dataset dataset = text ? create(name, text_type(bytes), {}, contiguous_)
+                                 : create(name, file_type(DType::u8), {bytes}, contiguous_);
     return {offset_of(dataset, name), bytes};
   }
 
@@ -106,9 +108,9 @@ class Builder {
   static void tag(const Dataset& dataset, std::string_view text) {
     const Type type = text_type(text.size());
     const Space space = space_of({});
-    const Attribute attribute(H5Acreate2(dataset.get(), "cairn_dtype", type.get(), space.get(),
-                                         H5P_DEFAULT, H5P_DEFAULT),
-                              "create attribute 'cairn_dtype'");
+    const Attribute attribute(
+        H5Acreate2(dataset.get(), "cairn_dtype", type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
+        "create attribute 'cairn_dtype'");
     check(H5Awrite(attribute.get(), type.get(), text.data()), "write attribute 'cairn_dtype'");
   }
 
@@ -125,7 +127,8 @@ class Builder {
       extent.offset += extent.box.start[0] * item;
       return;
     }
-    for (std::size_t d = 0; d < strides.size(); ++d) extent.offset += extent.box.start[d] * strides[d];
+    for (std::size_t d = 0; d < strides.size(); ++d)
+      extent.offset += extent.box.start[d] * strides[d];
     if (!is_contiguous(extent.box, tensor.shape)) extent.strides = strides;
   }
 
@@ -208,8 +211,9 @@ std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end) {
   std::uint64_t at = 0;
   for (const Span& span : data) {
     if (span.offset < at || span.bytes > end || span.offset > end - span.bytes) {
-      fail(Errc::corrupt, "the index places data at bytes {}+{}, over other data or past the end {}",
-           span.offset, span.bytes, end);
+      fail(Errc::corrupt,
+           "the index places data at bytes {}+{}, over other data or past the end {}", span.offset,
+           span.bytes, end);
     }
     if (span.offset > at) gaps.push_back({at, span.offset - at});
     at = span.offset + span.bytes;
