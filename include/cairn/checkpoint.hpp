@@ -35,7 +35,8 @@ struct SaveOptions {
   Transfer transfer = Transfer::collective;
   /// fsync data, metadata and directory before the checkpoint is published.
   bool durable = true;
-  /// Called on the calling thread of each rank as the save advances. Must not communicate.
+  /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
+  /// throws on any rank, the save fails on all ranks before it is published.
   std::function<void(const SaveProgress&)> progress;
 };
 

@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
@@ -80,9 +82,24 @@ struct Saver::Impl {
   SaveOptions options;
   std::unique_ptr<Engine> engine;
   std::optional<SaveLayout> layout;
+  std::exception_ptr observer_failure;  // of the progress callback, until all ranks agree on it
 
   Impl(const Comm& c, SaveOptions o)
-      : comm(c), options(std::move(o)), engine(make_engine(options.engine, options.transfer)) {}
+      : comm(c), options(std::move(o)), engine(make_engine(options.engine, options.transfer)) {
+    if (options.progress) options.progress = guarded(std::move(options.progress));
+  }
+
+  /// A callback that throws on one rank between two collectives must not leave the others waiting.
+  std::function<void(const SaveProgress&)> guarded(
+      std::function<void(const SaveProgress&)> progress) {
+    return [this, progress = std::move(progress)](const SaveProgress& now) {
+      try {
+        progress(now);
+      } catch (...) {
+        if (!observer_failure) observer_failure = std::current_exception();
+      }
+    };
+  }
 
   void enter(SaveStep step) const {
     if (options.progress) options.progress({step, 0, 0});
@@ -127,6 +144,9 @@ struct Saver::Impl {
     enter(SaveStep::durable);
     commit(comm, request, *layout, documents, digests);
     enter(SaveStep::publish);
+    agree(comm, "save: progress callback", [&] {
+      if (auto failure = std::exchange(observer_failure, nullptr)) std::rethrow_exception(failure);
+    });
     publish(comm, request);
   }
 };

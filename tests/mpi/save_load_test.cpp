@@ -99,6 +99,23 @@ TEST_P(EveryEngine, AnErrorOnOneRankIsTheSameOnAllAndLeavesNothing) {
   EXPECT_EQ(std::filesystem::read_symlink(dir / "last"), "step-00000002.h5");
 }
 
+TEST_P(EveryEngine, AProgressCallbackThatThrowsFailsTheSaveOnAllRanks) {
+  const auto dir = scratch();
+  SaveOptions options = save_options();
+  options.progress = [](const SaveProgress& now) {
+    if (world().rank() == world().size() - 1 && now.step == SaveStep::move) {
+      throw std::runtime_error("watcher");
+    }
+  };
+  Saver saver(world(), options);
+  const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank());
+  const std::string text = expect_same_error(Errc::internal, [&] {
+    saver.save(checkpoint_path(dir, 1), sample_state(pieces, world().rank(), 1));
+  });
+  EXPECT_NE(text.find("watcher"), std::string::npos) << text;
+  EXPECT_FALSE(newest_checkpoint(dir).has_value());
+}
+
 std::string name_of(const testing::TestParamInfo<Mode>& mode) {
   if (mode.param.engine == EngineKind::direct) return "direct";
   return mode.param.transfer == Transfer::collective ? "mpio_collective" : "mpio_independent";
