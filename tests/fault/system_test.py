@@ -1,10 +1,7 @@
 """What the operating system can refuse: the same typed error on every rank, soon, and no damage."""
 
 import os
-import pathlib
 import shutil
-import subprocess
-import tempfile
 import unittest
 
 from harness import Case, run, SAMPLE
@@ -111,8 +108,25 @@ class SystemFaults(Case):
 
 
 @unittest.skipUnless(os.geteuid() == 0 and shutil.which("unshare"),
-                     "LOUD: a small tmpfs needs root and unshare; the full-disk test did not run")
-class FullDisk(Case):
+                     "LOUD: a small tmpfs needs root and unshare; full and read-only disks are untested")
+class OwnFileSystem(Case):
+    def test_read_only(self):
+        for engine in ENGINES:
+            with self.subTest(engine=engine):
+                script = (
+                    f"mount -t tmpfs none {self.dir} && "
+                    f"mpirun --oversubscribe -n 3 {SAMPLE} save {self.dir}/step-00000001.h5 1 1 rows {engine} && "
+                    f"mount -o remount,ro {self.dir} && "
+                    f"mpirun --oversubscribe -n 3 {SAMPLE} save {self.dir}/step-00000002.h5 2 2 rows {engine}; "
+                    f"mpirun --oversubscribe -n 2 {SAMPLE} load {self.dir} 1 flat {engine}")
+                result = run(["unshare", "--mount", "sh", "-c", script], timeout=120)
+                errors = errors_of(result)
+                self.assertEqual(len(errors), 3, result.stdout + result.stderr)
+                self.assertEqual(len(set(errors)), 1)
+                self.assertTrue(errors[0].startswith("error io: save: "), errors[0])
+                self.assertIn("Read-only file system", errors[0])
+                self.assertIn("equal step=1", result.stdout)
+
     def test_small_tmpfs(self):
         # 2 MiB for a checkpoint of about 1.3 MiB: the first fits, the second does not.
         for engine in ENGINES:

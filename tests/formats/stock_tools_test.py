@@ -2,8 +2,6 @@
 docs/format.md alone."""
 
 import re
-import pathlib
-import shutil
 import unittest
 
 import h5py
