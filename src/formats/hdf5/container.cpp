@@ -187,7 +187,7 @@ enum class Head { signature, withheld, other };
 /// What the first 8 bytes say.
 Head head_of(const File& file) {
   std::array<std::byte, kSignatureBytes> head{};
-  if (file.size() < kTrailerBytes) return Head::other;
+  if (file.size() < head.size()) return Head::other;
   file.read_at(0, head);
   if (std::memcmp(head.data(), kSignature, sizeof(kSignature)) == 0) return Head::signature;
   constexpr std::array<std::byte, kSignatureBytes> kWithheld{};
