@@ -63,10 +63,12 @@ class CAIRN_EXPORT Saver {
   Saver(Saver&&) noexcept;
   Saver& operator=(Saver&&) noexcept;
 
-  /// Writes `state` to `target`, replacing it atomically, and moves the `last` link beside it.
-  /// Collective. On return the checkpoint is published (and durable, unless switched off); on Error
-  /// no reader will ever take the attempt for a checkpoint, and what `target` held before is
-  /// unharmed. Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
+  /// Writes `state` to `target`, replacing it atomically, and moves the `last` link beside it where
+  /// `target` has the name of a step's checkpoint. Collective. On return the checkpoint is published
+  /// (and durable, unless switched off). On Error no reader will ever take the attempt for a
+  /// checkpoint, and what `target` held before is unharmed; the one exception is a failure after the
+  /// rename, in the step "publish": the new checkpoint is then whole and in place, but not known to
+  /// be durable. Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
   void save(const std::filesystem::path& target, const StateView& state);
 
  private:

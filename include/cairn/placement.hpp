@@ -65,6 +65,10 @@ struct CAIRN_EXPORT Placement {
 
 CAIRN_EXPORT std::string_view to_string(Placement::Kind kind);
 
+/// Errors: usage, when the box has the wrong number of dimensions or leaves the shape, or a
+/// replicated piece is not the whole tensor. Local.
+CAIRN_EXPORT void check_placement(const Placement& placement);
+
 /// Start and length of block `index` when `n` elements are split evenly into `parts`.
 struct Range {
   std::uint64_t start = 0;

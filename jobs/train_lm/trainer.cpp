@@ -141,10 +141,11 @@ cairn::ManagerOptions Trainer::manager_options() {
   if (options_.parallel == Parallel::zero) manager.optimizer_parameters = stepped_;
   if (options_.die_at && options_.die_at->rank == comm_.rank()) {
     manager.progress = [this](const cairn::SaveProgress& progress) {
-      if (saving_.step == options_.die_at->step && progress.step == cairn::SaveStep::move &&
-          progress.bytes_done * 2 >= progress.bytes_total) {
-        std::raise(SIGKILL);
-      }
+      if (saving_.step != options_.die_at->step) return;
+      const bool half_written = progress.step == cairn::SaveStep::move && progress.bytes_done > 0 &&
+                                progress.bytes_done * 2 >= progress.bytes_total;
+      // A rank that has nothing to write dies when the others have written.
+      if (half_written || progress.step == cairn::SaveStep::durable) std::raise(SIGKILL);
     };
   }
   return manager;

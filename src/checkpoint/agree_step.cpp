@@ -10,26 +10,13 @@ namespace cairn::detail {
 namespace {
 
 void check_piece(const TensorView& piece) {
-  const Placement& placement = piece.placement;
   try {
-    if (placement.kind == Placement::Kind::flat) {
-      if (placement.box.start.size() != 1 || placement.box.count.size() != 1) {
-        fail(Errc::usage, "a flat range has one dimension");
-      }
-      Placement::flat(placement.global_shape, placement.box.start[0], placement.box.count[0]);
-    } else {
-      Placement::block(placement.global_shape, placement.box);
-    }
+    check_placement(piece.placement);
     item_bytes(piece.dtype);
   } catch (const Error& error) {
     fail(Errc::usage, "tensor '{}': {}", piece.name, error.what());
   }
-  if (placement.kind == Placement::Kind::replicated &&
-      placement.box != Box::whole(placement.global_shape)) {
-    fail(Errc::usage, "tensor '{}' is called replicated, but the piece is only {} of {}",
-         piece.name, to_string(placement.box), to_string(placement.global_shape));
-  }
-  if (piece.data == nullptr && placement.elements() != 0) {
+  if (piece.data == nullptr && piece.placement.elements() != 0) {
     fail(Errc::usage, "tensor '{}' has no data", piece.name);
   }
 }

@@ -108,7 +108,8 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
   agree(comm, "save: make durable", [&] {
     fault_point("durable");
     // Any descriptor of the file makes this node's writes to it durable.
-    if (request.options.durable && !digests.empty()) File::open_write(request.partial).sync();
+    // Also on ranks without extents: MPI-IO may have let them write for others.
+    if (request.options.durable) File::open_write(request.partial).sync();
   });
   if (request.options.progress) request.options.progress({SaveStep::commit, 0, 0});
   const auto gathered = comm.gather(std::as_bytes(std::span(digests)));

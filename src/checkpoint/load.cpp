@@ -33,6 +33,11 @@ std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTen
       fail(Errc::mismatch, "tensor '{}' has shape {} in '{}' but global shape {} in memory",
            target.name, to_string(tensor.shape), file, to_string(target.placement.global_shape));
     }
+    try {
+      check_placement(target.placement);
+    } catch (const Error& error) {
+      fail(Errc::usage, "tensor '{}': {}", target.name, error.what());
+    }
     if (target.data == nullptr && target.placement.elements() != 0) {
       fail(Errc::usage, "tensor '{}' has no memory to load into", target.name);
     }

@@ -29,7 +29,12 @@ void publish(const Comm& comm, const SaveRequest& request) {
     if (request.options.durable) sync_directory(dir);
     if (!names::parse_checkpoint_file(request.target.filename().string())) return;
     const std::filesystem::path link = dir / names::kLast;
-    replace_link(request.target.filename().string(), link, names::partial_link(link));
+    try {
+      replace_link(request.target.filename().string(), link, names::partial_link(link));
+    } catch (const Error&) {
+      // The checkpoint is published; the link is a convenience that some file systems do not have.
+      return;
+    }
     if (request.options.durable) sync_directory(dir);
   });
 }

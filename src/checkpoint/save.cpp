@@ -127,6 +127,7 @@ struct Saver::Impl {
   }
 
   void run(const SaveRequest& request) {
+    observer_failure = nullptr;  // of a save that failed otherwise
     enter(SaveStep::agree);
     const auto documents = with_own_documents(comm, request.state, options);
     // Only rank 0 has documents that count; its vote stands for all.

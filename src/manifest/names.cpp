@@ -77,8 +77,8 @@ std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name) {
   name.remove_suffix(kSuffix.size());
   std::uint64_t step = 0;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  if (error != std::errc{} || end != name.data() + name.size() || name.size() < 8)
-    return std::nullopt;
+  if (error != std::errc{} || end != name.data() + name.size()) return std::nullopt;
+  if (fmt::format("{:08}", step) != name) return std::nullopt;  // one step has one name
   return step;
 }
 

@@ -95,6 +95,22 @@ std::string_view to_string(Placement::Kind kind) {
   return "unknown";
 }
 
+void check_placement(const Placement& placement) {
+  if (placement.kind == Placement::Kind::flat) {
+    if (placement.box.start.size() != 1 || placement.box.count.size() != 1) {
+      fail(Errc::usage, "a flat range has one dimension");
+    }
+    Placement::flat(placement.global_shape, placement.box.start[0], placement.box.count[0]);
+    return;
+  }
+  Placement::block(placement.global_shape, placement.box);
+  if (placement.kind == Placement::Kind::replicated &&
+      placement.box != Box::whole(placement.global_shape)) {
+    fail(Errc::usage, "the piece is called replicated, but it is only {} of {}",
+         to_string(placement.box), to_string(placement.global_shape));
+  }
+}
+
 Range balanced_range(std::uint64_t n, int parts, int index) {
   if (parts < 1 || index < 0 || index >= parts) {
     fail(Errc::usage, "there is no part {} of {}", index, parts);

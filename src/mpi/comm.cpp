@@ -71,13 +71,13 @@ struct Comm::State {
   template <class T>
   void reduce(std::span<T> values, MPI_Datatype type, MPI_Op op, std::string_view step) {
     std::vector<std::byte> buffer(values.size_bytes());
-    std::memcpy(buffer.data(), values.data(), values.size_bytes());
+    if (!values.empty()) std::memcpy(buffer.data(), values.data(), values.size_bytes());
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(MPI_Iallreduce(MPI_IN_PLACE, buffer.data(), static_cast<int>(values.size()), type, op,
                              comm, &request),
               "MPI_Iallreduce");
     wait(request, step, &buffer);
-    std::memcpy(values.data(), buffer.data(), values.size_bytes());
+    if (!values.empty()) std::memcpy(values.data(), buffer.data(), values.size_bytes());
   }
 };
 
@@ -156,6 +156,8 @@ void Comm::State::give_up(std::string_view step, std::vector<std::byte>* buffer)
 }
 
 void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer) {
+  // After a timeout the ranks no longer agree on where they are: nothing may seem to succeed.
+  if (broken || receive_notices()) give_up(step, buffer);
   const auto end = Clock::now() + deadline;
   for (std::uint64_t spins = 0;; ++spins) {
     int done = 0;
@@ -270,7 +272,7 @@ std::vector<std::uint64_t> Comm::exclusive_sum(std::span<const std::uint64_t> va
   state_->wait(request, "prefix sum over ranks", &buffer);
   std::vector<std::uint64_t> sums(values.size(), 0);
   // MPI leaves rank 0's result undefined: nothing lies before it.
-  if (!is_root()) std::memcpy(sums.data(), buffer.data(), buffer.size());
+  if (!is_root() && !sums.empty()) std::memcpy(sums.data(), buffer.data(), buffer.size());
   return sums;
 }
 

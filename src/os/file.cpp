@@ -90,7 +90,8 @@ File File::open_read(const std::filesystem::path& path) {
 }
 File File::open_write(const std::filesystem::path& path) { return open(path, O_RDWR); }
 File File::create(const std::filesystem::path& path) {
-  return open(path, O_RDWR | O_CREAT | O_TRUNC);
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) fail_system("replace", path, errno);
+  return open(path, O_RDWR | O_CREAT | O_EXCL);
 }
 
 File::~File() {

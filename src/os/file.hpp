@@ -17,7 +17,8 @@ class File {
  public:
   static File open_read(const std::filesystem::path& path);
   static File open_write(const std::filesystem::path& path);
-  /// Makes the file empty, or makes it.
+  /// Makes a new file; one of that name is unlinked first, so that whoever still writes to it can't
+  /// write to this one.
   static File create(const std::filesystem::path& path);
 
   ~File();

@@ -159,6 +159,10 @@ Config Config::from_string(const std::string& yaml, const std::string& origin) {
 }
 
 Config Config::from_file(const std::filesystem::path& path) {
+  std::error_code error_code;
+  if (std::filesystem::is_directory(path, error_code)) {
+    fail(Errc::usage, "the configuration '{}' is a directory", path.string());
+  }
   try {
     return parse(YAML::LoadFile(path.string()), path.string());
   } catch (const YAML::BadFile&) {

@@ -85,7 +85,11 @@ TEST_P(EveryEngine, AnErrorOnOneRankIsTheSameOnAllAndLeavesNothing) {
   const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank());
   saver.save(checkpoint_path(dir, 1), sample_state(pieces, world().rank(), 1));
   const int last = world().size() - 1;
-  for (const std::string point : {"agree", "preflight", "move", "move.end", "durable", "commit"}) {
+  std::vector<std::string> points{"agree", "preflight", "move", "move.end", "durable", "commit"};
+  if (GetParam().engine == EngineKind::mpio) {
+    points.insert(points.end(), {"move.open", "move.transfer"});
+  }
+  for (const std::string& point : points) {
     const ScopedFault fault(point + ":" + std::to_string(last) + ":error");
     const std::string text = expect_same_error(Errc::io, [&] {
       saver.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2));

@@ -231,7 +231,10 @@ bool is_committed(const std::filesystem::path& path) {
     }
     read_commit(file, *trailer);
     return head_of(file) == Head::signature;
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    // A file that can't be judged is not an uncommitted one: an older checkpoint would be taken
+    // instead.
+    if (error.code() == Errc::io) throw;
     return false;
   }
 }

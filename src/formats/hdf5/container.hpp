@@ -14,8 +14,8 @@ namespace cairn::detail {
 /// never finished); io.
 Manifest read_container(const std::filesystem::path& path);
 
-/// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local;
-/// never throws for what is in the file.
+/// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local.
+/// Errors: io, when the file can't be read; never for what is in it.
 bool is_committed(const std::filesystem::path& path);
 
 /// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.

@@ -117,6 +117,9 @@ Extent decode_extent(const Tables& tables, const ExtentRecord& record, const Ten
   Extent extent;
   extent.offset = record.offset;
   extent.flat = record.flat != 0;
+  if (extent.flat != (tensor.placement == Placement::Kind::flat)) {
+    fail(Errc::corrupt, "the index mixes boxes and flat ranges in tensor '{}'", tensor.name);
+  }
   const std::size_t rank = extent.flat ? 1 : tensor.shape.size();
   extent.box.start = tables.shape(record.box_start, rank);
   extent.box.count = tables.shape(record.box_start + rank, rank);

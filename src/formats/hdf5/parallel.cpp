@@ -1,6 +1,7 @@
 #include "formats/hdf5/parallel.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -38,47 +39,59 @@ class Mover {
           "choose the transfer mode");
   }
 
-  void open(const TensorEntry& tensor) {
-    what_ = fmt::format("{} tensor '{}'", direction_ == Direction::write ? "write" : "read",
-                        tensor.name);
-    type_.emplace(file_type(tensor.dtype));
-    dataset_.emplace(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), what_, Errc::corrupt);
+  /// Opens the datasets that any transfer needs. Failures must be agreed on before the first
+  /// transfer.
+  void open(std::span<const TensorEntry> tensors, const std::vector<std::uint64_t>& rounds) {
+    opened_.resize(tensors.size());
+    for (std::size_t t = 0; t < tensors.size(); ++t) {
+      if (rounds[t] == 0) continue;
+      Dataset dataset(H5Dopen2(file_, tensors[t].name.c_str(), H5P_DEFAULT),
+                      fmt::format("open tensor '{}'", tensors[t].name), Errc::corrupt);
+      opened_[t].emplace(Opened{tensors[t].name, file_type(tensors[t].dtype), std::move(dataset)});
+    }
   }
 
-  void move(const BoxTransfer* box) {
-    Space in_file(H5Dget_space(dataset_->get()), what_);
+  void move(std::size_t tensor, const BoxTransfer* box) {
+    const Opened& opened = opened_[tensor].value();
+    const std::string& what = opened.name;
+    Space in_file(H5Dget_space(opened.dataset.get()), what);
     if (box == nullptr) {
-      check(H5Sselect_none(in_file.get()), what_);
-      const Space nothing(H5Scopy(in_file.get()), what_);
+      check(H5Sselect_none(in_file.get()), what);
+      const Space nothing(H5Scopy(in_file.get()), what);
       std::byte unused{};
-      return run(nothing.get(), in_file.get(), &unused);
+      return run(opened, nothing.get(), in_file.get(), &unused);
     }
-    if (box->box.start.empty()) return run(H5S_ALL, H5S_ALL, box->data);
+    if (box->box.start.empty()) return run(opened, H5S_ALL, H5S_ALL, box->data);
     const std::vector<hsize_t> start(box->box.start.begin(), box->box.start.end());
     const std::vector<hsize_t> count(box->box.count.begin(), box->box.count.end());
     check(H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
                               nullptr),
-          what_);
+          what);
     const Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
-                          what_);
-    run(in_memory.get(), in_file.get(), box->data);
+                          what);
+    run(opened, in_memory.get(), in_file.get(), box->data);
   }
 
  private:
-  void run(hid_t in_memory, hid_t in_file, std::byte* data) {
-    const herr_t status =
-        direction_ == Direction::write
-            ? H5Dwrite(dataset_->get(), type_->get(), in_memory, in_file, transfer_.get(), data)
-            : H5Dread(dataset_->get(), type_->get(), in_memory, in_file, transfer_.get(), data);
-    check(status, what_, Errc::io);
+  struct Opened {
+    std::string name;
+    Type type;
+    Dataset dataset;
+  };
+
+  void run(const Opened& opened, hid_t in_memory, hid_t in_file, std::byte* data) {
+    const bool write = direction_ == Direction::write;
+    const hid_t dataset = opened.dataset.get();
+    const hid_t type = opened.type.get();
+    const herr_t status = write ? H5Dwrite(dataset, type, in_memory, in_file, transfer_.get(), data)
+                                : H5Dread(dataset, type, in_memory, in_file, transfer_.get(), data);
+    check(status, fmt::format("{} tensor '{}'", write ? "write" : "read", opened.name), Errc::io);
   }
 
   hid_t file_;
   Direction direction_;
   Plist transfer_;
-  std::string what_;
-  std::optional<Type> type_;
-  std::optional<Dataset> dataset_;
+  std::vector<std::optional<Opened>> opened_;
 };
 
 /// The first failure of this rank; later transfers go on empty.
@@ -129,14 +142,20 @@ void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
   agree(comm, step, [&] { file = open_shared(comm, path, direction); });
   Trouble trouble(comm.rank());
   {
-    Mover mover(file, direction, collective);
+    std::unique_ptr<Mover> mover;
+    agree(comm, step, [&] {
+      mover = std::make_unique<Mover>(file, direction, collective);
+      mover->open(tensors, rounds);
+      fault_point(direction == Direction::write ? "move.open" : "load.move.open");
+    });
     auto next = boxes.begin();
     for (std::size_t t = 0; t < tensors.size(); ++t) {
-      if (rounds[t] == 0) continue;
-      trouble.guard([&] { mover.open(tensors[t]); });
       for (std::uint64_t round = 0; round < rounds[t]; ++round) {
         const bool mine = next != boxes.end() && next->tensor == t;
-        trouble.guard([&] { mover.move(mine && !trouble.any() ? &*next : nullptr); });
+        trouble.guard([&] {
+          if (mine) fault_point("move.transfer");
+        });
+        trouble.guard([&] { mover->move(t, mine && !trouble.any() ? &*next : nullptr); });
         if (mine) ++next;
       }
     }
