@@ -25,6 +25,7 @@ target_sources(cairn_core_obj PRIVATE
   src/os/file.cpp
   src/mpi/agree.cpp
   src/mpi/comm.cpp
+  src/mpi/same.cpp
   src/plan/region.cpp
   src/plan/save_plan.cpp
   src/plan/slices.cpp
@@ -44,9 +45,11 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
   src/checkpoint/open.cpp
+  src/checkpoint/preflight_step.cpp
   src/checkpoint/publish_step.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
+  src/sources/local.cpp
   src/pipeline/config.cpp)
 
 set(CAIRN_TORCH_SOURCES

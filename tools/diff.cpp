@@ -4,7 +4,8 @@
 #include "diff_report.hpp"
 #include "output.hpp"
 #include "program.hpp"
-#include "source.hpp"
+#include "scan.hpp"
+#include "sources/local.hpp"
 #include "transfer/reader.hpp"
 #include "verbs.hpp"
 
@@ -54,23 +55,25 @@ void compare_values(const Comm& comm, const Manifest& a, const Manifest& b, Diff
   std::vector<Finding> mine;
   agree(comm, "diff", [&] { mine = compare_share(comm, a, b, report.pairs); });
   const auto all = comm.gather(std::as_bytes(std::span<const Finding>(mine)));
-  for (Pair& pair : report.pairs) {
-    if (pair.a->shape == pair.b->shape) pair.values.emplace();
-  }
-  for (const auto& bytes : all) {
-    for (std::size_t at = 0; at + sizeof(Finding) <= bytes.size(); at += sizeof(Finding)) {
-      Finding finding;
-      std::memcpy(&finding, bytes.data() + at, sizeof(finding));
-      merge(*report.pairs[finding.pair].values, finding.difference);
+  agree(comm, "diff", [&] {
+    for (Pair& pair : report.pairs) {
+      if (pair.a->shape == pair.b->shape) pair.values.emplace();
     }
-  }
+    for (const auto& bytes : all) {
+      for (std::size_t at = 0; at + sizeof(Finding) <= bytes.size(); at += sizeof(Finding)) {
+        Finding finding;
+        std::memcpy(&finding, bytes.data() + at, sizeof(finding));
+        merge(*report.pairs[finding.pair].values, finding.difference);
+      }
+    }
+  });
 }
 
 }  // namespace
 
 int diff(const Comm& comm, const DiffOptions& options) {
-  const Manifest a = open_checkpoint(comm, resolve(comm, options.a));
-  const Manifest b = open_checkpoint(comm, resolve(comm, options.b));
+  const Manifest a = open_checkpoint(comm, detail::resolve_local(comm, options.a));
+  const Manifest b = open_checkpoint(comm, detail::resolve_local(comm, options.b));
   require_undamaged(comm, a);
   require_undamaged(comm, b);
   DiffReport report;

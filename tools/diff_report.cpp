@@ -16,10 +16,10 @@ namespace {
 // They name ranks, engine and host of a save, which say nothing about the state that was saved.
 constexpr std::array<std::string_view, 2> kOriginDocuments{"topology", "provenance"};
 
-/// JSON has no nan and no inf: those become strings.
+/// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a container.
 Json number(double value) {
   if (std::isfinite(value)) return value;
-  return std::isnan(value) ? "nan" : "inf";
+  return std::isnan(value) ? "NaN" : "Infinity";
 }
 
 Json max_abs(const Pair& pair) {

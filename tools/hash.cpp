@@ -11,7 +11,7 @@
 #include <queue>
 
 #include "base/throw.hpp"
-#include "source.hpp"
+#include "scan.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::tool {

@@ -7,7 +7,8 @@
 #include "hash.hpp"
 #include "output.hpp"
 #include "program.hpp"
-#include "source.hpp"
+#include "scan.hpp"
+#include "sources/local.hpp"
 #include "verbs.hpp"
 
 namespace cairn::tool {
@@ -170,7 +171,7 @@ std::string tree_text(const Manifest& manifest, const std::vector<std::string>& 
 }  // namespace
 
 int inspect(const Comm& comm, const InspectOptions& options) {
-  const Manifest manifest = open_checkpoint(comm, resolve(comm, options.file));
+  const Manifest manifest = open_checkpoint(comm, detail::resolve_local(comm, options.file));
   std::vector<std::string> hashes;
   if (!options.hash.empty()) {
     require_undamaged(comm, manifest);

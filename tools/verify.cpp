@@ -4,7 +4,8 @@
 
 #include "output.hpp"
 #include "program.hpp"
-#include "source.hpp"
+#include "scan.hpp"
+#include "sources/local.hpp"
 #include "verbs.hpp"
 
 namespace cairn::tool {
@@ -65,7 +66,7 @@ VerifyReport check(const Comm& comm, const std::string& path, std::vector<std::s
 }  // namespace
 
 int verify(const Comm& comm, const VerifyOptions& options) {
-  const std::string path = resolve(comm, options.file);
+  const std::filesystem::path path = detail::resolve_local(comm, options.file);
   std::vector<std::string> warnings;
   const VerifyReport report = check(comm, path, warnings);
   print(comm, [&] {

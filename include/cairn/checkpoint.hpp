@@ -64,11 +64,12 @@ class CAIRN_EXPORT Saver {
   Saver& operator=(Saver&&) noexcept;
 
   /// Writes `state` to `target`, replacing it atomically, and moves the `last` link beside it where
-  /// `target` has the name of a step's checkpoint. Collective. On return the checkpoint is published
-  /// (and durable, unless switched off). On Error no reader will ever take the attempt for a
-  /// checkpoint, and what `target` held before is unharmed; the one exception is a failure after the
-  /// rename, in the step "publish": the new checkpoint is then whole and in place, but not known to
-  /// be durable. Errors: usage, mismatch (ranks disagree, pieces do not tile), io, timeout.
+  /// `target` has the name of a step's checkpoint. Collective. On return the checkpoint is
+  /// published (and durable, unless switched off). On Error no reader will ever take the attempt
+  /// for a checkpoint, and what `target` held before is unharmed; the one exception is a failure
+  /// after the rename, in the step "publish": the new checkpoint is then whole and in place, but
+  /// not known to be durable. Errors: usage, mismatch (ranks disagree, pieces do not tile), io,
+  /// timeout.
   void save(const std::filesystem::path& target, const StateView& state);
 
  private:
@@ -91,7 +92,9 @@ struct LoadOptions {
 
 /// Fills `targets`, this rank's pieces of any tensors, at any placement. Collective.
 /// Every piece must fit the checkpoint's dtype and global shape. All checks, digests included, pass
-/// on all ranks before any target changes. Errors: not_found, mismatch, corrupt, io, timeout.
+/// on all ranks before any target changes; only an io Error while the bytes move leaves targets
+/// partly filled, and says so. Every rank gives the same checkpoint and options. Errors: not_found,
+/// mismatch, corrupt, io, timeout.
 CAIRN_EXPORT void load_tensors(const Comm& comm, const Manifest& manifest,
                                std::span<const MutableTensorView> targets,
                                const LoadOptions& options = {});

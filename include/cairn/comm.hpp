@@ -46,10 +46,12 @@ class CAIRN_EXPORT Comm {
   /// Frees the duplicate. Collective.
   void close();
 
+  /// This process among size() ones, from 0. Local.
   int rank() const noexcept;
+  /// Local.
   int size() const noexcept;
   bool is_root() const noexcept { return rank() == 0; }
-  /// The duplicate itself, for parallel HDF5. Lifetime: until close().
+  /// The duplicate itself, for parallel HDF5. Lifetime: until close(). Local.
   MPI_Comm raw() const noexcept;
 
   /// Copies rank 0's bytes to all ranks. Collective. Any size.

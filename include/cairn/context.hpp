@@ -20,10 +20,8 @@ struct CheckpointInfo {
 /// What a load did, tensor by tensor. Names as in the checkpoint.
 struct LoadReport {
   std::vector<std::string> loaded;
-  std::vector<std::string> missing;     ///< wanted by the model, not in the checkpoint
-  std::vector<std::string> unexpected;  ///< in the checkpoint, wanted by nobody
-  bool resharded = false;               ///< saved by another number of ranks
-  bool rng_restored = false;            ///< the random state is that of the saved run
+  bool resharded = false;     ///< saved by another number of ranks
+  bool rng_restored = false;  ///< the random state is that of the saved run
 };
 
 /// A loaded checkpoint's facts, the same on all ranks.

@@ -59,6 +59,7 @@ struct FileEntry {
   std::filesystem::path path;
   std::uint64_t bytes = 0;
   Access access = Access::extents;
+  std::uint64_t fingerprint = 0;  ///< XXH3-64 of its first and last 4096 bytes
 };
 
 /// What the commit record says.

@@ -67,7 +67,8 @@ struct ManagerOptions {
   /// The optimizer's parameters by name, where they are not the model's own (for example flat ZeRO
   /// shards). Absent: the optimizer's parameters are found among the model's by identity.
   std::vector<NamedTensor> optimizer_parameters{};
-  /// Deadline of every wait for another rank.
+  /// Deadline of every wait for another rank. Must exceed the longest time by which one rank's
+  /// reading or writing may outlast another's.
   std::chrono::milliseconds deadline = Comm::kDefaultDeadline;
   /// Observer of a save; see SaveOptions::progress.
   std::function<void(const SaveProgress&)> progress{};
@@ -86,8 +87,9 @@ class CAIRN_EXPORT CheckpointManager {
   CheckpointManager& operator=(CheckpointManager&&) noexcept;
 
   /// Writes `<save.dir>/step-<global_step>.h5` and returns its path. Collective. On return the
-  /// checkpoint is published and durable. The arguments are only read.
-  /// Errors: usage, mismatch, unsupported (an optimizer that cairn does not know), io, timeout.
+  /// checkpoint is published, and durable unless `save.durable` is off. The arguments are only
+  /// read. Errors: usage, mismatch, unsupported (an optimizer that cairn does not know), io,
+  /// timeout.
   std::filesystem::path save_checkpoint(const torch::nn::Module& model,
                                         const CheckpointInfo& info = {});
   std::filesystem::path save_checkpoint(const torch::nn::Module& model,
@@ -98,8 +100,10 @@ class CAIRN_EXPORT CheckpointManager {
                                         SchedulerRef scheduler, const CheckpointInfo& info = {});
 
   /// Restores what is given from the configured source. Collective. Any number of ranks and any
-  /// placement may load what any other saved. On Error nothing that was given has changed.
-  /// Errors: usage (no source), not_found, mismatch, corrupt, unsupported, io, timeout.
+  /// placement may load what any other saved. On Error nothing that was given has changed, with one
+  /// exception: an io Error of the step "load: move", when a disk fails after every digest was
+  /// found right, leaves tensors partly filled, and says so. Errors: usage (no source), not_found,
+  /// mismatch, corrupt, unsupported, io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <ctime>
 
@@ -70,11 +71,22 @@ CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveL
   return record;
 }
 
+/// Takes the signature away where the engine needed it while it wrote.
+void withhold_signature(const File& file, bool durable) {
+  constexpr std::array<std::byte, kSignatureBytes> kWithheld{};
+  auto found = kWithheld;
+  file.read_at(0, found);
+  if (found == kWithheld) return;
+  file.write_at(0, kWithheld, "commit.write");
+  if (durable) file.sync();
+}
+
 /// Everything but the tensors' bytes. The signature, the first 8 bytes of the first piece of
 /// metadata, is written after all else is durable: until then the file is not HDF5 to anyone.
 void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
                         const std::map<std::string, std::string>& documents) {
-  const File file = File::open_write(request.partial);
+  File file = File::open_write(request.partial);
+  withhold_signature(file, request.options.durable);
   for (const auto& [offset, bytes] : layout.metadata.pieces) {
     const std::uint64_t skip = offset == 0 ? kSignatureBytes : 0;
     file.write_at(offset + skip, std::span(bytes).subspan(skip), "commit.write");
@@ -97,7 +109,9 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
   fault_point("commit.signature");
   const auto signature = std::span(layout.metadata.pieces.front().second).first(kSignatureBytes);
   file.write_at(0, signature, "commit.write");
+  fault_point("commit.sync");
   if (request.options.durable) file.sync();
+  file.close();
 }
 
 }  // namespace
@@ -105,13 +119,6 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
             const std::vector<std::uint64_t>& digests) {
-  agree(comm, "save: make durable", [&] {
-    fault_point("durable");
-    // Any descriptor of the file makes this node's writes to it durable.
-    // Also on ranks without extents: MPI-IO may have let them write for others.
-    if (request.options.durable) File::open_write(request.partial).sync();
-  });
-  if (request.options.progress) request.options.progress({SaveStep::commit, 0, 0});
   const auto gathered = comm.gather(std::as_bytes(std::span(digests)));
   agree(comm, "save: commit", [&] {
     fault_point("commit");

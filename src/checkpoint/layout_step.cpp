@@ -4,6 +4,7 @@
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "checkpoint/steps.hpp"
+#include "formats/hdf5/commit.hpp"
 #include "manifest/codec.hpp"
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
@@ -14,16 +15,13 @@ namespace cairn::detail {
 namespace {
 
 /// The blobs of one name lie one behind the other in rank order, as one u8 tensor.
-std::map<std::string, Placement> place_blobs(const Comm& comm, const StateView& state) {
-  std::vector<std::uint64_t> sizes;
-  for (const auto& [name, bytes] : state.rank_blobs) sizes.push_back(bytes.size());
-  const std::vector<std::uint64_t> starts = comm.exclusive_sum(sizes);
-  std::vector<std::uint64_t> totals = sizes;
-  comm.all_reduce_sum(std::span<std::uint64_t>(totals));
+std::map<std::string, Placement> place_blobs(const StateView& state,
+                                             const std::vector<std::uint64_t>& starts,
+                                             const std::vector<std::uint64_t>& totals) {
   std::map<std::string, Placement> placements;
   std::size_t i = 0;
   for (const auto& [name, bytes] : state.rank_blobs) {
-    placements[name] = Placement::block({totals[i]}, Box{{starts[i]}, {sizes[i]}});
+    placements[name] = Placement::block({totals[i]}, Box{{starts[i]}, {bytes.size()}});
     ++i;
   }
   return placements;
@@ -79,32 +77,51 @@ std::vector<std::pair<WriteItem, std::size_t>> items_of(int rank,
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
                        const std::map<std::string, std::string>& documents) {
   SaveLayout layout;
-  layout.key = layout_key(request.state);
-  layout.blobs = place_blobs(comm, request.state);
-  const std::vector<TensorView> pieces = all_pieces(request.state, layout.blobs);
-  ByteWriter mine;
-  put_pieces(mine, pieces);
-  const auto gathered = comm.gather(mine.take());
+  std::vector<std::uint64_t> sizes;
+  agree(comm, "save: layout", [&] {
+    fault_point("layout");
+    layout.key = layout_key(request.state);
+    for (const auto& [name, bytes] : request.state.rank_blobs) sizes.push_back(bytes.size());
+  });
+  const std::vector<std::uint64_t> starts = comm.exclusive_sum(sizes);
+  comm.all_reduce_sum(std::span<std::uint64_t>(sizes));
+  std::vector<TensorView> pieces;
+  std::vector<std::byte> mine;
+  agree(comm, "save: layout", [&] {
+    pieces = all_pieces(request.state, place_blobs(request.state, starts, sizes));
+    ByteWriter out;
+    put_pieces(out, pieces);
+    mine = out.take();
+  });
+  const auto gathered = comm.gather(mine);
 
   std::vector<std::byte> table;
   agree(comm, "save: layout", [&] {
-    fault_point("layout");
+    fault_point("layout.build");
     if (!comm.is_root()) return;
     std::vector<std::vector<TensorView>> by_rank;
     for (const auto& bytes : gathered) {
       ByteReader in(bytes, "a rank's list of tensors");
       by_rank.push_back(get_pieces(in));
     }
+    check_commit_room(rooms_for(documents));
     make_directories(request.target.parent_path());
     std::tie(layout.container, layout.metadata) = build_skeleton(
         names::skeleton_file(request.target), plan_save(by_rank), rooms_for(documents));
     Manifest manifest;
     manifest.tensors = layout.container.tensors;
-    table = encode(manifest);
+    ByteWriter out;
+    out.put(layout.container.hdf5_bytes);
+    out.put_raw(encode(manifest));
+    table = out.take();
   });
   comm.broadcast(table);
   agree(comm, "save: layout", [&] {
-    if (!comm.is_root()) layout.container.tensors = decode_manifest(table).tensors;
+    if (!comm.is_root()) {
+      ByteReader in(table, "the layout sent by rank 0");
+      layout.container.hdf5_bytes = in.get<std::uint64_t>();
+      layout.container.tensors = decode_manifest(in.get_raw(in.left())).tensors;
+    }
     layout.structure = structure_hash(layout.container.tensors);
     layout.items = items_of(comm.rank(), layout.container.tensors, pieces);
   });

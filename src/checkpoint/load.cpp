@@ -1,13 +1,17 @@
 // A load, step by step:
-//  1. match   every rank finds its tensors in the manifest and compares dtypes and shapes
+//  1. match   every rank finds its tensors in the manifest and compares dtypes and shapes; the
+//  ranks
+//             compare their arguments
 //  2. verify  the ranks share the digests of all tensors that any of them wants
 //  3. move    every rank reads its pieces straight into their memory
-// Up to 3 nothing in the targets changes.
+// Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
+// partly filled.
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
+#include "mpi/same.hpp"
 #include "transfer/engine.hpp"
 #include "transfer/reader.hpp"
 
@@ -47,17 +51,12 @@ std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTen
   return items;
 }
 
-/// The tensors that any rank wants.
-std::vector<std::size_t> wanted_by_any(const Comm& comm, const Manifest& manifest,
-                                       const std::vector<ReadItem>& items) {
-  std::vector<std::uint64_t> wanted(manifest.tensors.size(), 0);
-  for (const ReadItem& item : items) wanted[item.tensor] = 1;
-  comm.all_reduce_max(std::span<std::uint64_t>(wanted));
-  std::vector<std::size_t> positions;
-  for (std::size_t t = 0; t < wanted.size(); ++t) {
-    if (wanted[t] != 0) positions.push_back(t);
-  }
-  return positions;
+std::uint64_t options_hash(const LoadOptions& options) {
+  Digester digester;
+  digester.update(static_cast<std::uint64_t>(options.engine));
+  digester.update(static_cast<std::uint64_t>(options.transfer));
+  digester.update(static_cast<std::uint64_t>(options.verify));
+  return digester.value();
 }
 
 void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
@@ -72,7 +71,7 @@ void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
                       ? fmt::format(" (and {} more defects)", report.defects.size() - 1)
                       : "",
                   manifest.path().string()),
-      std::max(first.writer, 0));
+      /*rank=*/0);
 }
 
 }  // namespace
@@ -80,17 +79,38 @@ void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
 void load_tensors(const Comm& comm, const Manifest& manifest,
                   std::span<const MutableTensorView> targets, const LoadOptions& options) {
   std::vector<ReadItem> items;
-  agree(comm, "load: match", [&] { items = match(manifest, targets); });
-  if (options.verify) {
-    throw_if_damaged(manifest,
-                     verify_positions(comm, manifest, wanted_by_any(comm, manifest, items)));
+  std::vector<Argument> arguments;
+  std::vector<std::uint64_t> wanted;  // by position in the manifest, 1: by any rank
+  std::unique_ptr<Engine> engine;
+  agree(comm, "load: match", [&] {
+    items = match(manifest, targets);
+    arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
+    wanted.resize(manifest.tensors.size(), 0);
+    for (const ReadItem& item : items) wanted[item.tensor] = 1;
+    engine = make_engine(options.engine, options.transfer);
+  });
+  require_same(comm, "load: match", arguments);
+  comm.all_reduce_max(std::span<std::uint64_t>(wanted));
+  if (options.verify) throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  try {
+    engine->read(comm, manifest, items);
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("{}; the tensors are partly filled: load again before they are used",
+                            error.what()),
+                error.rank());
   }
-  make_engine(options.engine, options.transfer)->read(comm, manifest, items);
 }
 
 std::optional<std::vector<std::byte>> load_rank_blob(const Comm& comm, const Manifest& manifest,
                                                      const std::string& name) {
-  const TensorEntry* tensor = manifest.find(names::rank_blob(name));
+  const TensorEntry* tensor = nullptr;
+  std::vector<Argument> arguments;
+  agree(comm, "load: rank blob", [&] {
+    tensor = manifest.find(names::rank_blob(name));
+    arguments = {{"checkpoint", identity_of(manifest)}, {"name of a blob", digest_of(name)}};
+  });
+  require_same(comm, "load: rank blob", arguments);
   if (tensor == nullptr || manifest.commit.writers != comm.size()) return std::nullopt;
   std::vector<std::byte> blob;
   agree(comm, "load: rank blob", [&] {

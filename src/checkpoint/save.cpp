@@ -7,18 +7,14 @@
 //  6. commit     rank 0 writes metadata, index, documents, commit record and, last, the signature
 //  7. publish    rank 0 renames, syncs the directory, moves the `last` link
 // A failure before 7 leaves what was published before as it is; the partial file is removed.
-#include <unistd.h>
-
-#include <array>
 #include <exception>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "base/throw.hpp"
-#include "cairn/version.hpp"
 #include "checkpoint/steps.hpp"
 #include "manifest/names.hpp"
+#include "os/fault.hpp"
 #include "os/file.hpp"
 
 namespace cairn {
@@ -44,38 +40,6 @@ std::string_view to_string(SaveStep step) {
   }
   return "unknown";
 }
-
-namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
-}
-
-std::map<std::string, std::string> with_own_documents(const Comm& comm, const StateView& state,
-                                                      const SaveOptions& options) {
-  auto documents = state.documents;
-  documents["topology"] = nlohmann::json{{"world_size", comm.size()}}.dump();
-  documents["provenance"] = nlohmann::json{
-      {"library", "cairn"},
-      {"version", CAIRN_VERSION_STRING},
-      {"engine", to_string(options.engine)},
-      {"host", host_name()}}.dump();
-  return documents;
-}
-
-/// Whether rank 0's documents have other names or outgrew their rooms.
-bool documents_fit(const ContainerLayout& layout,
-                   const std::map<std::string, std::string>& documents) {
-  if (documents.size() != layout.documents.size()) return false;
-  for (const auto& [name, text] : documents) {
-    const auto slot = layout.documents.find(name);
-    if (slot == layout.documents.end() || text.size() >= slot->second.span.bytes) return false;
-  }
-  return true;
-}
-
-}  // namespace
 
 struct Saver::Impl {
   const Comm& comm;
@@ -105,9 +69,11 @@ struct Saver::Impl {
     if (options.progress) options.progress({step, 0, 0});
   }
 
-  WriteJob job_for(const SaveRequest& request) const {
+  WriteJob job_for(const SaveRequest& request, std::uint64_t nonce) const {
     WriteJob job;
     job.file = request.partial;
+    job.nonce_at = layout->container.hdf5_bytes;
+    job.nonce = nonce;
     job.tensors = layout->container.tensors;
     std::vector<const std::byte*> data;
     for (const TensorView& tensor : request.state.tensors) data.push_back(tensor.data);
@@ -129,21 +95,27 @@ struct Saver::Impl {
   void run(const SaveRequest& request) {
     observer_failure = nullptr;  // of a save that failed otherwise
     enter(SaveStep::agree);
-    const auto documents = with_own_documents(comm, request.state, options);
-    // Only rank 0 has documents that count; its vote stands for all.
-    const bool outgrown = layout && comm.is_root() && !documents_fit(layout->container, documents);
-    const bool reusable = agree_on_request(comm, request, layout && !outgrown ? &*layout : nullptr);
-    if (!reusable) {
+    const SaveStart start = agree_on_request(comm, request, layout ? &*layout : nullptr);
+    if (!start.layout_fits) {
       enter(SaveStep::layout);
       layout.reset();
-      layout = make_layout(comm, request, documents);
+      layout = make_layout(comm, request, start.documents);
     }
     enter(SaveStep::preflight);
-    preflight(comm, request, *layout, engine->needs_signature());
+    WriteJob job;
+    agree(comm, "save: preflight", [&] {
+      fault_point("preflight");
+      if (comm.is_root()) {
+        make_partial_file(request, *layout, start.nonce, engine->needs_signature());
+      }
+      job = job_for(request, start.nonce);
+    });
     enter(SaveStep::move);
-    const auto digests = engine->write(comm, job_for(request));
+    const auto digests = engine->write(comm, job);
     enter(SaveStep::durable);
-    commit(comm, request, *layout, documents, digests);
+    engine->settle(comm, options.durable);
+    enter(SaveStep::commit);
+    commit(comm, request, *layout, start.documents, digests);
     enter(SaveStep::publish);
     agree(comm, "save: progress callback", [&] {
       if (auto failure = std::exchange(observer_failure, nullptr)) std::rethrow_exception(failure);
@@ -163,6 +135,7 @@ void Saver::save(const std::filesystem::path& target, const StateView& state) {
   try {
     impl_->run(request);
   } catch (...) {
+    impl_->engine->abandon();
     if (impl_->comm.is_root()) remove_quietly(request.partial);
     throw;
   }

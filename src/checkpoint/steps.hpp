@@ -21,9 +21,8 @@ namespace cairn::detail {
 struct SaveLayout {
   std::uint64_t key = 0;  ///< hash of what this rank contributes; another key needs another layout
   std::uint64_t structure = 0;
-  std::map<std::string, Placement> blobs;  ///< where this rank's blobs lie
-  ContainerLayout container;               ///< documents' rooms only on rank 0
-  Template metadata;                       ///< rank 0 only
+  ContainerLayout container;  ///< tensors and hdf5_bytes; the rest only on rank 0
+  Template metadata;          ///< rank 0 only
   /// This rank's extents in the order of the file, each with the position of its piece among the
   /// rank's tensors (blobs follow the tensors, in the order of their names).
   std::vector<std::pair<WriteItem, std::size_t>> items;
@@ -37,9 +36,16 @@ struct SaveRequest {
   const SaveOptions& options;
 };
 
-/// Step 1. Whether every rank can use `layout` (null: none yet). Collective.
+/// What the ranks agreed on.
+struct SaveStart {
+  std::map<std::string, std::string> documents;  ///< the state's and cairn's own; rank 0's count
+  bool layout_fits = false;                      ///< every rank can use the last layout
+  std::uint64_t nonce = 0;                       ///< rank 0's, by which all know its partial file
+};
+
+/// Step 1. `layout` is the last one, or null. Collective.
 /// Errors: usage; mismatch when ranks disagree on path, step, options or blob names.
-bool agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout);
+SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout);
 /// Hash of what this rank contributes: pieces, blob names and sizes.
 std::uint64_t layout_key(const StateView& state);
 
@@ -47,12 +53,15 @@ std::uint64_t layout_key(const StateView& state);
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
                        const std::map<std::string, std::string>& documents);
 
-/// Step 3. Rank 0 makes directory and partial file and reserves the space. Collective. Errors: io.
-void preflight(const Comm& comm, const SaveRequest& request, const SaveLayout& layout, bool stamp);
+/// Step 3, on rank 0: makes directory and partial file, reserves the space, and writes the nonce
+/// where the trailer will be. `stamp`: makes it a valid HDF5 file already. Local. Errors: io.
+void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std::uint64_t nonce,
+                       bool stamp);
 
-/// Steps 5 and 6. Makes the data durable, gives rank 0 all digests, and lets it write metadata,
-/// index, documents, commit record and, last of all, the signature. Collective. Errors: io,
-/// timeout.
+// Steps 4 and 5 are the engine's: Engine::write and Engine::settle.
+
+/// Step 6. Gives rank 0 all digests, and lets it write metadata, index, documents, commit record
+/// and, last of all, the signature. Collective. Errors: io, timeout.
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
             const std::vector<std::uint64_t>& digests);

@@ -5,6 +5,7 @@
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "manifest/codec.hpp"
+#include "mpi/same.hpp"
 #include "transfer/engine.hpp"
 #include "transfer/reader.hpp"
 
@@ -21,9 +22,10 @@ struct Work {
 };
 
 std::vector<Work> extents_to_check(const Manifest& manifest,
-                                   const std::vector<std::size_t>& tensors) {
+                                   const std::vector<std::uint64_t>& wanted) {
   std::vector<Work> all;
-  for (const std::size_t t : tensors) {
+  for (std::size_t t = 0; t < wanted.size(); ++t) {
+    if (wanted[t] == 0) continue;
     const TensorEntry& tensor = manifest.tensors[t];
     for (std::size_t e = 0; e < tensor.extents.size(); ++e) {
       if (!tensor.extents[e].digest) continue;
@@ -70,18 +72,20 @@ Defect get_defect(ByteReader& in) {
   return defect;
 }
 
-/// All ranks' defects in rank order, on all ranks.
-std::vector<Defect> share_defects(const Comm& comm, const std::vector<Defect>& mine) {
-  ByteWriter out;
-  for (const Defect& defect : mine) put_defect(out, defect);
+/// All ranks' defects in rank order, on all ranks; `mine` are this rank's, encoded.
+std::vector<Defect> share_defects(const Comm& comm, const std::vector<std::byte>& mine) {
+  const auto gathered = comm.gather(mine);
   std::vector<std::byte> all;
-  for (const auto& bytes : comm.gather(out.take()))
-    all.insert(all.end(), bytes.begin(), bytes.end());
+  agree(comm, "verify", [&] {
+    for (const auto& bytes : gathered) all.insert(all.end(), bytes.begin(), bytes.end());
+  });
   comm.broadcast(all);
   std::vector<Defect> defects;
-  for (ByteReader in(all, "the ranks' lists of defects"); in.left() != 0;) {
-    defects.push_back(get_defect(in));
-  }
+  agree(comm, "verify", [&] {
+    for (ByteReader in(all, "the ranks' lists of defects"); in.left() != 0;) {
+      defects.push_back(get_defect(in));
+    }
+  });
   return defects;
 }
 
@@ -111,19 +115,31 @@ std::optional<Defect> check_extent(Reader& reader, const Manifest& manifest, con
 
 namespace detail {
 
-VerifyReport verify_positions(const Comm& comm, const Manifest& manifest,
-                              const std::vector<std::size_t>& tensors) {
-  const std::vector<Work> all = extents_to_check(manifest, tensors);
+std::uint64_t identity_of(const Manifest& manifest) {
+  Digester digester;
+  for (const FileEntry& file : manifest.files) {
+    digester.update(file.path.string());
+    digester.update(file.fingerprint);
+  }
+  return digester.value();
+}
+
+VerifyReport verify_wanted(const Comm& comm, const Manifest& manifest,
+                           const std::vector<std::uint64_t>& wanted) {
   VerifyReport report;
-  report.tensors = tensors.size();
-  report.extents = all.size();
-  for (const Work& work : all) report.bytes += work.bytes;
-  std::vector<Defect> mine;
+  std::vector<std::byte> mine;
   agree(comm, "verify", [&] {
+    const std::vector<Work> all = extents_to_check(manifest, wanted);
+    report.tensors = static_cast<std::uint64_t>(wanted.size()) -
+                     static_cast<std::uint64_t>(std::count(wanted.begin(), wanted.end(), 0U));
+    report.extents = all.size();
+    for (const Work& work : all) report.bytes += work.bytes;
+    ByteWriter defects;
     Reader reader(manifest);
     for (const Work& work : my_share(all, comm.rank(), comm.size())) {
-      if (auto defect = check_extent(reader, manifest, work)) mine.push_back(std::move(*defect));
+      if (auto defect = check_extent(reader, manifest, work)) put_defect(defects, *defect);
     }
+    mine = defects.take();
   });
   report.defects = share_defects(comm, mine);
   return report;
@@ -133,22 +149,24 @@ VerifyReport verify_positions(const Comm& comm, const Manifest& manifest,
 
 VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
                             const std::vector<std::string>& names) {
-  std::vector<std::size_t> positions;
+  std::vector<std::uint64_t> wanted;
+  std::vector<Argument> arguments;
   agree(comm, "verify", [&] {
-    if (names.empty()) {
-      for (std::size_t t = 0; t < manifest.tensors.size(); ++t) positions.push_back(t);
-      return;
-    }
+    wanted.resize(manifest.tensors.size(), names.empty() ? 1 : 0);
     const auto by_name = index_by_name(manifest);
+    Digester digester;
     for (const std::string& name : names) {
       const auto it = by_name.find(name);
       if (it == by_name.end()) {
         fail(Errc::not_found, "'{}' has no tensor '{}'", manifest.path().string(), name);
       }
-      positions.push_back(it->second);
+      wanted[it->second] = 1;
+      digester.update(name);
     }
+    arguments = {{"checkpoint", identity_of(manifest)}, {"tensors", digester.value()}};
   });
-  return verify_positions(comm, manifest, positions);
+  require_same(comm, "verify", arguments);
+  return verify_wanted(comm, manifest, wanted);
 }
 
 }  // namespace cairn

@@ -66,6 +66,7 @@ std::vector<std::byte> encode(const Manifest& manifest) {
     out.put_text(file.path.string());
     out.put(file.bytes);
     out.put(static_cast<std::uint8_t>(file.access));
+    out.put(file.fingerprint);
   }
   const CommitInfo& commit = manifest.commit;
   out.put(static_cast<std::uint32_t>(commit.format_version));
@@ -95,6 +96,7 @@ Manifest decode_manifest(std::span<const std::byte> bytes) {
     file.path = in.get_text();
     file.bytes = in.get<std::uint64_t>();
     file.access = static_cast<Access>(in.get<std::uint8_t>());
+    file.fingerprint = in.get<std::uint64_t>();
     manifest.files.push_back(std::move(file));
   }
   CommitInfo& commit = manifest.commit;

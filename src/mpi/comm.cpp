@@ -64,6 +64,7 @@ struct Comm::State {
   void send_to_root(std::span<const std::byte> bytes);
   std::vector<std::byte> receive(int peer, std::uint64_t bytes);
   bool receive_notices();
+  void duplicate(MPI_Comm parent, std::chrono::milliseconds limit);
   [[noreturn]] void give_up(std::string_view step, std::vector<std::byte>* buffer);
 
   /// Reduces a copy of the values, so that a wait that is given up leaves no pointer to the
@@ -161,9 +162,32 @@ void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<s
   const auto end = Clock::now() + deadline;
   for (std::uint64_t spins = 0;; ++spins) {
     int done = 0;
-    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (const int code = MPI_Test(&request, &done, MPI_STATUS_IGNORE); code != MPI_SUCCESS) {
+      broken = true;  // what the library still does with the buffer is unknown
+      if (buffer != nullptr) abandoned.push_back(std::move(*buffer));
+      check_mpi(code, "MPI_Test");
+    }
     if (done != 0) return;
     if (spins % 64 == 63 && (receive_notices() || Clock::now() > end)) give_up(step, buffer);
+    relax(spins);
+  }
+}
+
+void Comm::State::duplicate(MPI_Comm parent, std::chrono::milliseconds limit) {
+  deadline = limit;
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Comm_idup(parent, &comm, &request), "MPI_Comm_idup");
+  const auto end = Clock::now() + deadline;
+  for (std::uint64_t spins = 0;; ++spins) {
+    int done = 0;
+    check_mpi(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+    if (done != 0) return;
+    if (Clock::now() > end) {
+      broken = true;
+      fail(Errc::timeout,
+           "make communicator: not all ranks came within {} s; construct it on every rank",
+           std::chrono::duration<double>(deadline).count());
+    }
     relax(spins);
   }
 }
@@ -178,11 +202,15 @@ Comm::Comm(MPI_Comm parent, std::chrono::milliseconds deadline)
     fail(Errc::usage, "MPI is {}: make the communicator between MPI_Init and MPI_Finalize",
          initialised == 0 ? "not initialised" : "finalised");
   }
-  check_mpi(MPI_Comm_dup(parent, &state_->comm), "MPI_Comm_dup");
+  try {
+    state_->duplicate(parent, deadline);
+  } catch (...) {
+    static_cast<void>(state_.release());  // MPI may still write the handle
+    throw;
+  }
   check_mpi(MPI_Comm_set_errhandler(state_->comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
   check_mpi(MPI_Comm_rank(state_->comm, &state_->rank), "MPI_Comm_rank");
   check_mpi(MPI_Comm_size(state_->comm, &state_->size), "MPI_Comm_size");
-  state_->deadline = deadline;
   state_->noticed.assign(static_cast<std::size_t>(state_->size), false);
 }
 
@@ -201,6 +229,7 @@ Comm& Comm::operator=(Comm&& other) noexcept {
 
 void Comm::close() {
   if (!state_ || state_->broken || state_->comm == MPI_COMM_NULL) return;
+  all_equal(0);  // meets with a deadline first: MPI_Comm_free has none
   check_mpi(MPI_Comm_free(&state_->comm), "MPI_Comm_free");
 }
 

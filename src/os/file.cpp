@@ -10,6 +10,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "os/fault.hpp"
 
@@ -113,6 +114,17 @@ std::uint64_t File::size() const {
   return static_cast<std::uint64_t>(status.st_size);
 }
 
+std::uint64_t File::fingerprint() const {
+  constexpr std::uint64_t kEdgeBytes = 4096;
+  const std::uint64_t end = size();
+  std::vector<std::byte> edges(2 * std::min(kEdgeBytes, end));
+  const auto [head, tail] =
+      std::pair(std::span(edges).first(edges.size() / 2), std::span(edges).last(edges.size() / 2));
+  read_at(0, head);
+  read_at(end - tail.size(), tail);
+  return digest_of(edges);
+}
+
 void File::read_at(std::uint64_t offset, std::span<std::byte> out) const {
   while (!out.empty()) {
     const std::size_t count = std::min(out.size(), kSliceBytes);
@@ -174,9 +186,14 @@ void File::close() {
 void make_directories(const std::filesystem::path& dir) {
   if (dir.empty()) return;
   std::error_code error;
+  std::vector<std::filesystem::path> missing;
+  for (auto at = dir; !at.empty() && !std::filesystem::exists(at, error); at = at.parent_path()) {
+    missing.push_back(at);
+  }
   std::filesystem::create_directories(dir, error);
   if (error) fail_system("make directory", dir, error.value());
   if (!std::filesystem::is_directory(dir, error)) fail_system("make directory", dir, EEXIST);
+  for (const auto& made : missing) sync_directory(made.parent_path());
 }
 
 void sync_directory(const std::filesystem::path& dir) {

@@ -28,6 +28,9 @@ class File {
   File& operator=(const File&) = delete;
 
   std::uint64_t size() const;
+  /// XXH3-64 over the first and the last 4096 bytes: tells apart files that share a path.
+  /// Containers end with a digest that covers everything in them.
+  std::uint64_t fingerprint() const;
   /// Reads exactly out.size() bytes; slices at 1 GiB, continues after short reads and EINTR.
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
@@ -37,6 +40,7 @@ class File {
   /// systems that cannot reserve get a check of the free space instead.
   void reserve(std::uint64_t bytes) const;
   void sync() const;
+  /// Some file systems report a failed write only here.
   void close();
 
   const std::filesystem::path& path() const { return path_; }
@@ -52,7 +56,7 @@ class File {
 /// Throws Error for errno: "cannot <verb> '<path>': <reason>; <advice>".
 [[noreturn]] void fail_system(std::string_view verb, const std::filesystem::path& path, int error);
 
-/// Makes the directory and its parents. Errors: io.
+/// Makes the directory and its parents, and makes their names durable. Errors: io.
 void make_directories(const std::filesystem::path& dir);
 /// Makes renames and new names in `dir` durable. Errors: io.
 void sync_directory(const std::filesystem::path& dir);

@@ -44,6 +44,12 @@ void merge_optimizer(Json& known, const Json& other, std::size_t rank) {
   }
 }
 
+std::map<std::string, std::string> texts_of(const StateDocuments& documents) {
+  std::map<std::string, std::string> texts{{"model", documents.model.dump()}};
+  if (documents.optimizer) texts["optimizer"] = documents.optimizer->dump();
+  return texts;
+}
+
 }  // namespace
 
 Json number_to_json(double value) {
@@ -85,22 +91,31 @@ void read_context(const Manifest& manifest, CheckpointContext& context) {
   });
 }
 
-void merge_documents(const Comm& comm, StateDocuments& documents) {
-  Json mine{{"model", documents.model}};
-  if (documents.optimizer) mine["optimizer"] = *documents.optimizer;
-  const std::string text = mine.dump();
-  if (comm.all_equal(std::hash<std::string>{}(text))) return;
-  const auto texts = comm.gather(std::as_bytes(std::span(text)));
-  agree(comm, "save: merge documents", [&] {
-    for (std::size_t rank = 1; rank < texts.size(); ++rank) {
-      const auto* first = reinterpret_cast<const char*>(texts[rank].data());
-      const Json theirs = Json::parse(first, first + texts[rank].size());
-      documents.model.merge_patch(theirs["model"]);
-      if (!theirs.contains("optimizer")) continue;
-      if (!documents.optimizer) documents.optimizer = theirs["optimizer"];
-      merge_optimizer(*documents.optimizer, theirs["optimizer"], rank);
-    }
+std::map<std::string, std::string> merge_documents(const Comm& comm,
+                                                   const StateDocuments& documents) {
+  std::map<std::string, std::string> texts;
+  std::string mine;
+  agree(comm, "save: documents", [&] {
+    texts = texts_of(documents);
+    mine = Json(texts).dump();
   });
+  if (comm.all_equal(std::hash<std::string>{}(mine))) return texts;
+  const auto gathered = comm.gather(std::as_bytes(std::span(mine)));
+  agree(comm, "save: merge documents", [&] {
+    if (!comm.is_root()) return;
+    StateDocuments merged = documents;
+    for (std::size_t rank = 1; rank < gathered.size(); ++rank) {
+      const auto* first = reinterpret_cast<const char*>(gathered[rank].data());
+      const Json theirs = Json::parse(first, first + gathered[rank].size());
+      merged.model.merge_patch(Json::parse(theirs["model"].get<std::string>()));
+      if (!theirs.contains("optimizer")) continue;
+      const Json optimizer = Json::parse(theirs["optimizer"].get<std::string>());
+      if (!merged.optimizer) merged.optimizer = optimizer;
+      merge_optimizer(*merged.optimizer, optimizer, rank);
+    }
+    texts = texts_of(merged);
+  });
+  return texts;
 }
 
 }  // namespace cairn::detail

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -47,8 +48,10 @@ struct StateDocuments {
   std::optional<Json> optimizer;
 };
 
-/// Gives rank 0 what only other ranks' documents know. Collective; one small message when all are
-/// equal. Errors: mismatch, when optimizers differ in more than their parameters.
-void merge_documents(const Comm& comm, StateDocuments& documents);
+/// The documents as texts by name; on rank 0 with what only other ranks know. Collective; small
+/// messages only when all are equal. Errors: mismatch, when optimizers differ in more than their
+/// parameters.
+std::map<std::string, std::string> merge_documents(const Comm& comm,
+                                                   const StateDocuments& documents);
 
 }  // namespace cairn::detail

@@ -1,5 +1,6 @@
 #include "base/throw.hpp"
 #include "cairn/torch.hpp"
+#include "sources/local.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
 #include "torch/restore.hpp"
@@ -19,24 +20,6 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   return save;
 }
 
-/// Rank 0 finds the checkpoint that the source means. Collective.
-std::filesystem::path resolve(const Comm& comm, const Config& config) {
-  std::string path;
-  agree(comm, "load: source", [&] {
-    if (!config.source) {
-      fail(Errc::usage,
-           "no checkpoint to load is configured; set checkpoint.source, or call set_source");
-    }
-    path = config.source->path.string();
-    if (!comm.is_root() || !std::filesystem::is_directory(path)) return;
-    const auto newest = newest_checkpoint(path);
-    if (!newest) fail(Errc::not_found, "'{}' holds no committed checkpoint", path);
-    path = newest->string();
-  });
-  comm.broadcast(path);
-  return path;
-}
-
 }  // namespace
 
 struct CheckpointManager::Impl {
@@ -53,25 +36,29 @@ struct CheckpointManager::Impl {
 
   std::filesystem::path save(const TrainerView& trainer, const CheckpointInfo& info) {
     Collected collected;
+    std::filesystem::path path;
     agree_torch(comm, "save: collect state", [&] {
       if (config.save.dir.empty()) {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
       collected = collect(trainer, options, info);
+      path = checkpoint_path(config.save.dir, info.global_step);
     });
-    merge_documents(comm, collected.documents);
-    auto& documents = collected.state.documents;
-    documents["model"] = collected.documents.model.dump();
-    if (collected.documents.optimizer) {
-      documents["optimizer"] = collected.documents.optimizer->dump();
-    }
-    auto path = checkpoint_path(config.save.dir, info.global_step);
+    collected.state.documents.merge(merge_documents(comm, collected.documents));
     saver.save(path, collected.state);
     return path;
   }
 
   CheckpointContext load(const TrainerState& trainer) {
-    const auto path = resolve(comm, config);
+    std::filesystem::path given;
+    agree(comm, "load: source", [&] {
+      if (!config.source) {
+        fail(Errc::usage,
+             "no checkpoint to load is configured; set checkpoint.source, or call set_source");
+      }
+      given = config.source->path;
+    });
+    const auto path = resolve_local(comm, given);
     const Manifest manifest = open_checkpoint(comm, path);
     LoadOptions load;
     load.engine = config.save.engine;

@@ -1,11 +1,13 @@
 // A load of a trainer, step by step:
-//  1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
-//  2. compare   the ranks together must use all of the model's and the optimizer's tensors
-//  3. schedule  the user's scheduler takes its state; it may refuse, and later failures take it
-//  back
-//  4. move      load_tensors fills the tensors' own memory, or staged copies
-//  5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
-// Up to 4 nothing has changed; 5 has nothing left that could be refused.
+//
+// 1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
+// 2. compare   the ranks together must use all of the model's and the optimizer's tensors
+// 3. schedule  the user's scheduler takes its state; it may refuse, later failures take it back
+// 4. move      load_tensors checks all digests, then fills the tensors' own memory or staged copies
+// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
+//
+// Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
+// that stops reading, no memory): the tensors are then partly filled, and the Error says so.
 #include "torch/restore.hpp"
 
 #include <ATen/quantized/Quantizer.h>
@@ -78,6 +80,7 @@ void compare(const Comm& comm, const Manifest& manifest, Match& match, LoadRepor
   unite(comm, match);
   agree(comm, "load: compare", [&] {
     std::vector<std::string> without;
+    std::vector<std::string> unexpected;
     for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
       if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
     }
@@ -93,12 +96,12 @@ void compare(const Comm& comm, const Manifest& manifest, Match& match, LoadRepor
       if (match.used[t] != Match::kUnused) continue;
       const bool ours =
           name.starts_with("model/") || (match.with_optimizer && name.starts_with("optimizer/"));
-      if (ours) report.unexpected.emplace_back(name);
+      if (ours) unexpected.emplace_back(name);
     }
-    if (!report.unexpected.empty()) {
+    if (!unexpected.empty()) {
       fail(Errc::mismatch,
            "'{}' holds {}, which the given model{} does not have; nothing was loaded",
-           manifest.path().string(), list_some(report.unexpected),
+           manifest.path().string(), list_some(unexpected),
            match.with_optimizer ? " or optimizer" : "");
     }
   });
@@ -118,6 +121,31 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
   if (match.optimizer.apply) match.optimizer.apply();
   if (scheduler && !own_scheduler) scheduler->apply();
   if (random) set_random_state(*random);
+}
+
+/// Adds every warning that any rank has, once, in the order of the ranks. Collective.
+void share_warnings(const Comm& comm, const std::vector<std::string>& mine,
+                    std::vector<std::string>& all) {
+  std::string text;
+  agree(comm, "load: warnings", [&] { text = Json(mine).dump(); });
+  const auto gathered = comm.gather(std::as_bytes(std::span(text)));
+  agree(comm, "load: warnings", [&] {
+    if (!comm.is_root()) return;
+    std::vector<std::string> united;
+    for (const auto& bytes : gathered) {
+      const auto* first = reinterpret_cast<const char*>(bytes.data());
+      for (const auto& warning :
+           Json::parse(first, first + bytes.size()).get<std::vector<std::string>>()) {
+        if (std::find(united.begin(), united.end(), warning) == united.end()) {
+          united.push_back(warning);
+        }
+      }
+    }
+    text = Json(united).dump();
+  });
+  comm.broadcast(text);
+  const auto united = Json::parse(text).get<std::vector<std::string>>();
+  all.insert(all.end(), united.begin(), united.end());
 }
 
 void roll_back(const PreparedScheduler& scheduler) noexcept {
@@ -160,7 +188,7 @@ CheckpointContext restore(const Comm& comm, const Manifest& manifest, const Trai
   agree_torch(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
 
   context.report.rng_restored = random.has_value();
-  context.warnings.insert(context.warnings.end(), match.warnings.begin(), match.warnings.end());
+  share_warnings(comm, match.warnings, context.warnings);
   return context;
 }
 

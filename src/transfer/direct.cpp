@@ -49,7 +49,7 @@ std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob&
   agree(comm, "save: move", [&] {
     fault_point("move");
     if (job.items.empty()) return;
-    const File file = File::open_write(job.file);
+    const File& file = open_partial(job);
     std::uint64_t done = 0;
     RunWriter runs(file, "move.write", [&](std::uint64_t bytes) {
       done += bytes;

@@ -1,12 +1,13 @@
 #include "transfer/engine.hpp"
 
-#include "base/digest.hpp"
+#include <algorithm>
+#include <array>
+#include <cstring>
+
 #include "base/throw.hpp"
-#include "plan/region.hpp"
-#include "plan/slices.hpp"
+#include "os/fault.hpp"
 #include "transfer/direct.hpp"
 #include "transfer/mpio.hpp"
-#include "transfer/reader.hpp"
 
 namespace cairn {
 
@@ -27,19 +28,31 @@ std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer) {
   return std::make_unique<DirectEngine>();
 }
 
-std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent) {
-  constexpr std::uint64_t kWindowBytes = 4 << 20;
-  const std::uint64_t item = item_bytes(tensor.dtype);
-  Digester digester;
-  std::vector<std::byte> window;
-  for (const Box& box : region_of(tensor, extent).boxes) {
-    for (const Box& slice : slices_of(box, kWindowBytes / item)) {
-      window.resize(slice.elements() * item);
-      reader.read(tensor, Placement::block(tensor.shape, slice), window.data());
-      digester.update(window);
-    }
+const File& Engine::open_partial(const WriteJob& job) {
+  written_.emplace(File::open_write(job.file));
+  std::uint64_t found = 0;
+  std::array<std::byte, sizeof(found)> bytes{};
+  if (job.nonce_at <= written_->size() - std::min(written_->size(), bytes.size())) {
+    written_->read_at(job.nonce_at, bytes);
+    std::memcpy(&found, bytes.data(), sizeof(found));
   }
-  return digester.value();
+  if (found != job.nonce) {
+    fail(Errc::mismatch,
+         "'{}' is not the file that rank 0 made; save to a file system that all ranks share",
+         job.file.string());
+  }
+  return *written_;
+}
+
+void Engine::settle(const Comm& comm, bool durable) {
+  agree(comm, "save: make durable", [&] {
+    fault_point("durable");
+    if (!written_) return;
+    if (durable) written_->sync();
+    fault_point("durable.close");
+    written_->close();
+  });
+  written_.reset();
 }
 
 }  // namespace detail

@@ -4,12 +4,14 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "cairn/comm.hpp"
 #include "cairn/engine.hpp"
 #include "cairn/manifest.hpp"
+#include "os/file.hpp"
 
 namespace cairn::detail {
 
@@ -22,7 +24,9 @@ struct WriteItem {
 };
 
 struct WriteJob {
-  std::filesystem::path file;  ///< exists, has its final size and HDF5's metadata
+  std::filesystem::path file;  ///< exists and has its final size
+  std::uint64_t nonce_at = 0;  ///< where in the file its nonce is
+  std::uint64_t nonce = 0;     ///< by which every rank knows the file that rank 0 made
   std::span<const TensorEntry> tensors;
   std::vector<WriteItem> items;  ///< this rank's, ascending by offset in the file
   std::function<void(std::uint64_t bytes_done)> progress;
@@ -41,19 +45,28 @@ class Engine {
   virtual ~Engine() = default;
   /// Whether the file must be a valid HDF5 file while the bytes are written.
   virtual bool needs_signature() const = 0;
-  /// Writes this rank's items and returns their digests in the order of the items. Collective; on
-  /// return the bytes are with the operating system, not yet durable. Errors: io, corrupt, timeout.
+  /// Writes this rank's items and returns their digests in the order of the items; the file stays
+  /// open for settle(). Collective. Errors: io, corrupt, mismatch (this rank finds another file
+  /// under the path than rank 0), timeout.
   virtual std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) = 0;
+  /// Makes durable what this rank wrote (where wanted) and closes the file. Failures that the
+  /// system only tells now are reported here. Collective. Errors: io, timeout.
+  void settle(const Comm& comm, bool durable);
+  /// Gives up a write that will not be settled, so that its file takes no more space. Local.
+  void abandon() noexcept { written_.reset(); }
   /// Fills this rank's items. Collective. Errors: corrupt, io, timeout.
   virtual void read(const Comm& comm, const Manifest& manifest,
                     std::span<const ReadItem> items) = 0;
+
+ protected:
+  /// Opens the file of `job` for write() and settle(). Local. Errors: not_found, io, mismatch.
+  const File& open_partial(const WriteJob& job);
+
+ private:
+  // The descriptor that wrote also syncs: a new one may miss failures from before it was opened.
+  std::optional<File> written_;
 };
 
 std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer);
-
-class Reader;
-
-/// XXH3-64 of one extent as the file holds it. Local. Errors: corrupt, io.
-std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent);
 
 }  // namespace cairn::detail

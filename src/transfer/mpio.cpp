@@ -5,6 +5,7 @@
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/hdf5/parallel.hpp"
+#include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/region.hpp"
 #include "plan/slices.hpp"
@@ -34,9 +35,9 @@ void sort_by_tensor(std::vector<BoxTransfer>& boxes) {
 }
 
 /// A manifest of the file being written, for reading it back.
-Manifest manifest_of(const WriteJob& job) {
+Manifest manifest_of(const WriteJob& job, const File& file) {
   Manifest manifest;
-  manifest.files.push_back({job.file, 0, Access::extents});
+  manifest.files.push_back({job.file, file.size(), Access::extents, file.fingerprint()});
   return manifest;
 }
 
@@ -46,22 +47,28 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
   std::vector<BoxTransfer> boxes;
   std::vector<std::uint64_t> digests;
   std::uint64_t total = 0;
-  for (const WriteItem& item : job.items) {
-    const TensorEntry& tensor = job.tensors[item.tensor];
-    const Extent& extent = tensor.extents[item.extent];
-    const std::uint64_t bytes = extent.box.elements() * item_bytes(tensor.dtype);
-    digests.push_back(digest_of({item.data, bytes}));
-    total += bytes;
-    // HDF5 takes one pointer type for both directions; a write only reads through it.
-    auto* data = const_cast<std::byte*>(item.data);
-    append_boxes(item.tensor, region_of(tensor, extent).boxes, item_bytes(tensor.dtype), data,
-                 boxes);
-  }
-  sort_by_tensor(boxes);
+  const File* file = nullptr;
+  // A parallel open that fails on one rank only hangs the others: each tries it alone first.
+  agree(comm, "save: move", [&] {
+    fault_point("move");
+    file = &open_partial(job);
+    for (const WriteItem& item : job.items) {
+      const TensorEntry& tensor = job.tensors[item.tensor];
+      const Extent& extent = tensor.extents[item.extent];
+      const std::uint64_t bytes = extent.box.elements() * item_bytes(tensor.dtype);
+      digests.push_back(digest_of({item.data, bytes}));
+      total += bytes;
+      // HDF5 takes one pointer type for both directions; a write only reads through it.
+      auto* data = const_cast<std::byte*>(item.data);
+      append_boxes(item.tensor, region_of(tensor, extent).boxes, item_bytes(tensor.dtype), data,
+                   boxes);
+    }
+    sort_by_tensor(boxes);
+  });
   if (job.progress) job.progress(total / 2);
   transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, collective_);
   agree(comm, "save: read back", [&] {
-    const Manifest manifest = manifest_of(job);
+    const Manifest manifest = manifest_of(job, *file);
     Reader reader(manifest);
     for (std::size_t i = 0; i < job.items.size(); ++i) {
       const TensorEntry& tensor = job.tensors[job.items[i].tensor];
@@ -80,11 +87,15 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
 
 void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
   std::vector<BoxTransfer> boxes;
-  for (const ReadItem& item : items) {
-    const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
-    append_boxes(item.tensor, region_of(item.piece, bytes).boxes, bytes, item.data, boxes);
-  }
-  sort_by_tensor(boxes);
+  agree(comm, "load: move", [&] {
+    fault_point("load.move");
+    open_same(manifest.files.at(0));
+    for (const ReadItem& item : items) {
+      const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
+      append_boxes(item.tensor, region_of(item.piece, bytes).boxes, bytes, item.data, boxes);
+    }
+    sort_by_tensor(boxes);
+  });
   transfer_boxes(comm, manifest.path(), manifest.tensors, boxes, Direction::read, collective_);
 }
 

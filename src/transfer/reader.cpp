@@ -3,10 +3,12 @@
 #include <map>
 #include <optional>
 
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/hdf5/container.hpp"
 #include "os/file.hpp"
 #include "plan/region.hpp"
+#include "plan/slices.hpp"
 #include "transfer/runs.hpp"
 
 namespace cairn::detail {
@@ -21,7 +23,7 @@ struct Reader::Impl {
   const File& file(std::uint32_t index) {
     auto it = files.find(index);
     if (it == files.end()) {
-      it = files.emplace(index, File::open_read(manifest.files.at(index).path)).first;
+      it = files.emplace(index, open_same(manifest.files.at(index))).first;
     }
     return it->second;
   }
@@ -67,7 +69,10 @@ struct Reader::Impl {
   }
 
   void read_datasets(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
-    if (!datasets) datasets.emplace(manifest.path());
+    if (!datasets) {
+      open_same(manifest.files.at(0));
+      datasets.emplace(manifest.path());
+    }
     // The boxes of a piece lie one behind the other in its dense bytes.
     for (const Box& box : region_of(piece, item_bytes(tensor.dtype)).boxes) {
       datasets->read(tensor, box, out);
@@ -75,6 +80,21 @@ struct Reader::Impl {
     }
   }
 };
+
+File open_same(const FileEntry& entry) {
+  File file = File::open_read(entry.path);
+  const std::uint64_t bytes = file.size();
+  if (bytes != entry.bytes || file.fingerprint() != entry.fingerprint) {
+    fail(
+        Errc::mismatch,
+        "'{}' is not the file that the checkpoint was opened as ({} bytes instead of {}, or "
+        "another "
+        "content): use a path that leads to the same file on every node, and replace no checkpoint "
+        "while it is read",
+        entry.path.string(), bytes, entry.bytes);
+  }
+  return file;
+}
 
 Reader::Reader(const Manifest& manifest) : impl_(std::make_unique<Impl>(manifest)) {}
 Reader::~Reader() = default;
@@ -86,6 +106,21 @@ void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* 
   } else {
     impl_->read_extents(tensor, piece, out);
   }
+}
+
+std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent) {
+  constexpr std::uint64_t kWindowBytes = 4 << 20;
+  const std::uint64_t item = item_bytes(tensor.dtype);
+  Digester digester;
+  std::vector<std::byte> window;
+  for (const Box& box : region_of(tensor, extent).boxes) {
+    for (const Box& slice : slices_of(box, kWindowBytes / item)) {
+      window.resize(slice.elements() * item);
+      reader.read(tensor, Placement::block(tensor.shape, slice), window.data());
+      digester.update(window);
+    }
+  }
+  return digester.value();
 }
 
 }  // namespace cairn::detail

@@ -5,6 +5,7 @@
 
 #include "cairn/manifest.hpp"
 #include "cairn/placement.hpp"
+#include "os/file.hpp"
 
 namespace cairn::detail {
 
@@ -18,12 +19,20 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
 
   /// Fills `out` with `piece` (a box, or a flat range) of `tensor` in dense row-major order.
-  /// Errors: corrupt (the extents do not cover the piece, or the file ends early), io.
+  /// Errors: corrupt (the extents do not cover the piece, or the file ends early), io, mismatch
+  /// (see open_same).
   void read(const TensorEntry& tensor, const Placement& piece, std::byte* out);
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// Opens a file of a manifest and checks that it is the one that the manifest was made from. Local.
+/// Errors: not_found, io; mismatch when it is another file.
+File open_same(const FileEntry& entry);
+
+/// XXH3-64 of one extent as the file holds it. Local. Errors: corrupt, io, mismatch.
+std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent);
 
 }  // namespace cairn::detail

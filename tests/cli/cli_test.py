@@ -177,7 +177,7 @@ class Diff(CliTest):
                     with numpy.errstate(all="ignore"):
                         expected = numpy.max(numpy.abs(x - y))
                     if not numpy.isfinite(expected):
-                        self.assertEqual(entry["max_abs"], "nan" if numpy.isnan(expected) else "inf")
+                        self.assertEqual(entry["max_abs"], "NaN" if numpy.isnan(expected) else "Infinity")
                         continue
                     self.assertAlmostEqual(entry["max_abs"] / expected, 1.0)
                 else:

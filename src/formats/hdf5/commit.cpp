@@ -1,6 +1,7 @@
 #include "formats/hdf5/commit.hpp"
 
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
@@ -101,6 +102,22 @@ std::vector<std::byte> encode_commit(const CommitRecord& record) {
   std::vector<std::byte> bytes(kCommitBytes);
   std::memcpy(bytes.data(), text.data(), text.size());
   return bytes;
+}
+
+void check_commit_room(const std::map<std::string, std::uint64_t>& rooms) {
+  constexpr Span kLongest{std::numeric_limits<std::uint64_t>::max(),
+                          std::numeric_limits<std::uint64_t>::max()};
+  CommitRecord longest;
+  longest.info.format_version = kFormatVersion;
+  longest.info.library_version = CAIRN_VERSION_STRING;
+  longest.info.step = kLongest.bytes;
+  longest.info.structure = to_hex(0);
+  longest.info.writers = std::numeric_limits<int>::max();
+  longest.info.committed_at = "2000-01-01T00:00:00Z";
+  longest.hdf5_bytes = kLongest.bytes;
+  longest.index = kLongest;
+  for (const auto& [name, room] : rooms) longest.documents[name] = {kLongest, 0};
+  encode_commit(longest);
 }
 
 CommitRecord decode_commit(std::span<const std::byte> bytes) {

@@ -26,6 +26,8 @@ struct CommitRecord {
 
 /// kCommitBytes bytes, NUL-padded. Errors: usage when the documents are too many to list.
 std::vector<std::byte> encode_commit(const CommitRecord& record);
+/// Errors: usage, when documents with rooms of these sizes could not all be listed by any record.
+void check_commit_room(const std::map<std::string, std::uint64_t>& rooms);
 /// Errors: corrupt; unsupported for a newer format version.
 CommitRecord decode_commit(std::span<const std::byte> bytes);
 

@@ -1,12 +1,13 @@
 // How a container is recognised:
-//  1. The last 64 bytes are a valid trailer: nobody but cairn wrote the file since. Commit record,
-//  index
-//     and documents are read at their offsets and checked against their digests, and so is HDF5's
-//     own metadata. No HDF5 call is made, so a damaged file never reaches the library.
-//  2. There is no trailer, and the file ends where its superblock says: another program rewrote it.
-//  Commit
-//     record, index and documents are read as datasets; offsets no longer hold.
-//  3. Anything else is damaged, truncated, unfinished, or foreign.
+//
+// 1. The last 64 bytes are a valid trailer: nobody but cairn wrote the file since. Commit record,
+//    index and documents are read at their offsets and checked against their digests, and so is
+//    HDF5's own metadata. No HDF5 call is made, so a damaged file never reaches the library.
+//
+// 2. There is no trailer, and the file ends where its superblock says: another program rewrote it.
+//    Commit record, index and documents are read as datasets; offsets no longer hold.
+//
+// 3. Anything else is damaged, truncated, unfinished, or foreign.
 #include "formats/hdf5/container.hpp"
 
 #include <algorithm>
@@ -116,8 +117,7 @@ void read_untouched(const File& file, const Trailer& trailer, Manifest& manifest
 /// All bytes of a one-dimensional u8 or a scalar string dataset, which must be `expected`.
 std::vector<std::byte> read_room(hid_t file, const std::string& name, std::uint64_t expected) {
   constexpr std::uint64_t kLargestRoom = std::uint64_t{1} << 30;
-  const h5::Dataset dataset(H5Dopen2(file, name.c_str(), H5P_DEFAULT),
-                            fmt::format("open dataset '/{}'", name), Errc::corrupt);
+  const h5::Dataset dataset = h5::open_dataset(file, name);
   const h5::Type type(H5Dget_type(dataset.get()), "get a dataset's type", Errc::corrupt);
   const h5::Space space(H5Dget_space(dataset.get()), "get a dataset's space", Errc::corrupt);
   const hssize_t points = H5Sget_simple_extent_npoints(space.get());
@@ -149,23 +149,20 @@ std::optional<std::uint64_t> superblock_end(const File& file) {
   return end;
 }
 
-h5::SerialFile open_serial(const std::filesystem::path& path) {
-  const h5::Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
-  h5::check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
-  return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), "open it", Errc::corrupt};
-}
-
 void read_rewritten(const File& file, Manifest& manifest) {
+  // Before the library sees the file: what is merely cut or has a damaged trailer ends here.
+  if (file.size() != superblock_end(file)) {
+    fail(Errc::corrupt,
+         "it does not end where its HDF5 superblock says: it is truncated, or its trailer is "
+         "damaged");
+  }
   const h5::Session session;
-  const h5::SerialFile container = open_serial(file.path());
+  const h5::SerialFile container = h5::open_serial(file.path());
   if (H5Lexists(container.get(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
     fail(Errc::unsupported, "it is an HDF5 file, but not a cairn container: it has no '/commit'");
   }
   const CommitRecord commit =
       decode_commit(read_room(container.get(), std::string(names::kCommit), kCommitBytes));
-  if (file.size() != superblock_end(file)) {
-    fail(Errc::corrupt, "it is truncated or its trailer is damaged");
-  }
   const auto index = read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
   if (digest_of(index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   manifest.commit = commit.info;
@@ -180,6 +177,13 @@ void read_rewritten(const File& file, Manifest& manifest) {
       fmt::format("'{}' was rewritten by another program since cairn wrote it; its tensors are "
                   "read through HDF5",
                   file.path().string()));
+}
+
+void warn_of_other_step(const std::filesystem::path& path, Manifest& manifest) {
+  const auto named = names::parse_checkpoint_file(path.filename().string());
+  if (!named || *named == manifest.commit.step) return;
+  manifest.warnings.push_back(fmt::format("'{}' is named after step {} but holds step {}",
+                                          path.string(), *named, manifest.commit.step));
 }
 
 enum class Head { signature, withheld, other };
@@ -210,9 +214,10 @@ Manifest read_container(const std::filesystem::path& path) {
   const File file = File::open_read(path);
   Manifest manifest;
   manifest.format = "cairn";
-  manifest.files.push_back({path, file.size(), Access::extents});
+  manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   try {
     read_any(file, manifest);
+    warn_of_other_step(path, manifest);
   } catch (const Error& error) {
     if (error.code() == Errc::io || error.code() == Errc::not_found) throw;
     fail(error.code(), "cannot read checkpoint '{}': {}{}", path.string(), error.what(),
@@ -224,16 +229,23 @@ Manifest read_container(const std::filesystem::path& path) {
 bool is_committed(const std::filesystem::path& path) {
   try {
     const File file = File::open_read(path);
-    const auto trailer = read_trailer(file);
-    if (!trailer) {
-      read_container(path);
-      return true;
+    if (const auto trailer = read_trailer(file)) {
+      read_commit(file, *trailer);
+      return head_of(file) == Head::signature;
     }
-    read_commit(file, *trailer);
-    return head_of(file) == Head::signature;
   } catch (const Error& error) {
     // A file that can't be judged is not an uncommitted one: an older checkpoint would be taken
     // instead.
+    if (error.code() == Errc::io) throw;
+    if (error.code() == Errc::unsupported) {
+      fail(Errc::unsupported, "'{}': {}, or name an older checkpoint", path.string(), error.what());
+    }
+    return false;
+  }
+  try {
+    read_container(path);
+    return true;
+  } catch (const Error& error) {
     if (error.code() == Errc::io) throw;
     return false;
   }
@@ -241,10 +253,7 @@ bool is_committed(const std::filesystem::path& path) {
 
 DatasetReader::DatasetReader(const std::filesystem::path& path) : path_(path) {
   const h5::Session session;
-  const h5::Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
-  h5::check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
-  file_ = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get());
-  if (file_ < 0) h5::fail_hdf5(Errc::corrupt, fmt::format("cannot open '{}'", path.string()));
+  file_ = h5::open_serial(path).release();
 }
 
 DatasetReader::~DatasetReader() {
@@ -255,8 +264,7 @@ DatasetReader::~DatasetReader() {
 void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* out) {
   const h5::Session session;
   const std::string where = fmt::format("read tensor '{}' of '{}'", tensor.name, path_.string());
-  const h5::Dataset dataset(H5Dopen2(file_, tensor.name.c_str(), H5P_DEFAULT), where,
-                            Errc::corrupt);
+  const h5::Dataset dataset = h5::open_dataset(file_, tensor.name);
   const h5::Type type = h5::file_type(tensor.dtype);
   const h5::Space space(H5Dget_space(dataset.get()), where, Errc::corrupt);
   std::vector<hsize_t> dims(tensor.shape.size());
@@ -266,19 +274,8 @@ void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* o
     fail(Errc::corrupt, "{}: the dataset's shape is not that of the index", where);
   }
   if (box.elements() == 0) return;
-  hid_t memory = H5S_ALL;
-  std::optional<h5::Space> selected;
-  if (!dims.empty()) {
-    const std::vector<hsize_t> start(box.start.begin(), box.start.end());
-    const std::vector<hsize_t> count(box.count.begin(), box.count.end());
-    h5::check(H5Sselect_hyperslab(space.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
-                                  nullptr),
-              where);
-    selected.emplace(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
-                     where);
-    memory = selected->get();
-  }
-  h5::check(H5Dread(dataset.get(), type.get(), memory, dims.empty() ? H5S_ALL : space.get(),
+  const h5::Selection selection = h5::select_box(dataset, box);
+  h5::check(H5Dread(dataset.get(), type.get(), selection.in_memory.get(), selection.in_file.get(),
                     H5P_DEFAULT, out),
             where, Errc::corrupt);
 }

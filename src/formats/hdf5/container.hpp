@@ -15,7 +15,7 @@ namespace cairn::detail {
 Manifest read_container(const std::filesystem::path& path);
 
 /// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local.
-/// Errors: io, when the file can't be read; never for what is in it.
+/// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.
 bool is_committed(const std::filesystem::path& path);
 
 /// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.

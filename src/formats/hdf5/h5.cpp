@@ -58,6 +58,43 @@ void fail_hdf5(Errc code, const std::string& what) {
   fail(code, "{}: HDF5: {}", what, reason.empty() ? "no reason given" : reason);
 }
 
+SerialFile open_serial(const std::filesystem::path& path) {
+  const Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+  check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()),
+          fmt::format("cannot open '{}'", path.string()), Errc::corrupt};
+}
+
+Dataset open_dataset(hid_t file, const std::string& name) {
+  const std::string what = fmt::format("open dataset '/{}'", name);
+  Dataset dataset(H5Dopen2(file, name.c_str(), H5P_DEFAULT), what, Errc::corrupt);
+  const Plist creation(H5Dget_create_plist(dataset.get()), what, Errc::corrupt);
+  H5O_info_t root{};
+  H5O_info_t found{};
+  check(H5Oget_info2(file, &root, H5O_INFO_BASIC), what, Errc::corrupt);
+  check(H5Oget_info2(dataset.get(), &found, H5O_INFO_BASIC), what, Errc::corrupt);
+  const bool outside = found.fileno != root.fileno || H5Pget_external_count(creation.get()) != 0 ||
+                       H5Pget_layout(creation.get()) == H5D_VIRTUAL;
+  if (outside) fail(Errc::unsafe, "dataset '/{}' keeps its data in another file", name);
+  return dataset;
+}
+
+Selection select_box(const Dataset& dataset, const Box& box) {
+  Space in_file(H5Dget_space(dataset.get()), "get a dataset's space");
+  if (box.start.empty()) {
+    Space in_memory(H5Screate(H5S_SCALAR), "make a scalar dataspace");
+    return {std::move(in_file), std::move(in_memory)};
+  }
+  const std::vector<hsize_t> start(box.start.begin(), box.start.end());
+  const std::vector<hsize_t> count(box.count.begin(), box.count.end());
+  check(H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
+                            nullptr),
+        "select a hyperslab");
+  Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
+                  "make a dataspace");
+  return {std::move(in_file), std::move(in_memory)};
+}
+
 Type file_type(DType dtype) {
   const auto copy = [](hid_t type) { return Type(H5Tcopy(type), "copy a type"); };
   switch (dtype) {

@@ -2,12 +2,14 @@
 
 #include <hdf5.h>
 
+#include <filesystem>
 #include <mutex>
 #include <string>
 #include <utility>
 
 #include "base/throw.hpp"
 #include "cairn/dtype.hpp"
+#include "cairn/placement.hpp"
 
 namespace cairn::detail::h5 {
 
@@ -29,7 +31,7 @@ class Session {
 /// Throws Error(code) with the HDF5 error stack's innermost reason.
 [[noreturn]] void fail_hdf5(Errc code, const std::string& what);
 
-/// An identifier whose close is local. Files are not among them: see with_parallel_file.
+/// An identifier whose close is local. Files opened in parallel are not among them.
 template <herr_t (*Close)(hid_t)>
 class Id {
  public:
@@ -48,6 +50,7 @@ class Id {
   Id& operator=(const Id&) = delete;
 
   hid_t get() const noexcept { return id_; }
+  hid_t release() noexcept { return std::exchange(id_, -1); }
   /// Closes and reports failure.
   void close(const std::string& what, Errc code = Errc::io) {
     if (Close(std::exchange(id_, -1)) < 0) fail_hdf5(code, what);
@@ -67,6 +70,20 @@ using SerialFile = Id<H5Fclose>;  // opened by one rank alone: its close is loca
 inline void check(herr_t status, const std::string& what, Errc code = Errc::internal) {
   if (status < 0) fail_hdf5(code, what);
 }
+
+/// Opens a file for one rank alone, to read. Errors: corrupt.
+SerialFile open_serial(const std::filesystem::path& path);
+/// Opens a dataset whose bytes lie in `file` itself. Errors: corrupt; unsafe when a link, external
+/// storage or a virtual dataset leads to another file.
+Dataset open_dataset(hid_t file, const std::string& name);
+
+/// A box of a dataset, and as many elements of memory in dense row-major order.
+struct Selection {
+  Space in_file;
+  Space in_memory;
+};
+/// Errors: internal.
+Selection select_box(const Dataset& dataset, const Box& box);
 
 /// The type of a dataset of `dtype`: little-endian; f16 and bf16 are custom floats, bool is the
 /// enum {FALSE, TRUE} over i8 as h5py writes it, complex is a compound {r, i} ({real, imag} for

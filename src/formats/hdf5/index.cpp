@@ -1,6 +1,7 @@
 #include "formats/hdf5/index.hpp"
 
 #include <cstring>
+#include <unordered_set>
 
 #include "base/bytes.hpp"
 #include "plan/region.hpp"
@@ -66,20 +67,46 @@ std::uint64_t bytes_of(const Header& header) {
          header.name_bytes;
 }
 
-/// The four tables of an index, bounds-checked.
+/// The four tables of an index. Records refer to names, numbers and extents in order and use each
+/// once, so that what is decoded is never larger than a small multiple of the index.
 struct Tables {
   std::vector<TensorRecord> tensors;
   std::vector<ExtentRecord> extents;
   std::vector<std::uint64_t> numbers;
   std::string_view names;
 
-  Shape shape(std::uint64_t start, std::uint64_t count) const {
-    if (start > numbers.size() || count > numbers.size() - start) {
-      fail(Errc::corrupt, "the index refers past its table of numbers");
-    }
+  std::string_view take_name(std::uint64_t start, std::uint64_t count) {
+    check_order(start, count, names_used, names.size());
+    return names.substr(start, count);
+  }
+  Shape take_numbers(std::uint64_t start, std::uint64_t count) {
+    check_order(start, count, numbers_used, numbers.size());
     const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(start);
     return {first, first + static_cast<std::ptrdiff_t>(count)};
   }
+  std::span<const ExtentRecord> take_extents(std::uint64_t start, std::uint64_t count) {
+    check_order(start, count, extents_used, extents.size());
+    return std::span(extents).subspan(start, count);
+  }
+  void check_all_used() const {
+    if (names_used != names.size() || numbers_used != numbers.size() ||
+        extents_used != extents.size()) {
+      fail(Errc::corrupt, "the index holds names, numbers or extents of no tensor");
+    }
+  }
+
+ private:
+  static void check_order(std::uint64_t start, std::uint64_t count, std::uint64_t& used,
+                          std::uint64_t size) {
+    if (start != used || count > size - used) {
+      fail(Errc::corrupt, "a record of the index refers to parts that are not its own");
+    }
+    used += count;
+  }
+
+  std::uint64_t names_used = 0;
+  std::uint64_t numbers_used = 0;
+  std::uint64_t extents_used = 0;
 };
 
 template <class T>
@@ -113,7 +140,7 @@ Tables get_tables(std::span<const std::byte> bytes) {
   return tables;
 }
 
-Extent decode_extent(const Tables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
+Extent decode_extent(Tables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
   Extent extent;
   extent.offset = record.offset;
   extent.flat = record.flat != 0;
@@ -121,8 +148,8 @@ Extent decode_extent(const Tables& tables, const ExtentRecord& record, const Ten
     fail(Errc::corrupt, "the index mixes boxes and flat ranges in tensor '{}'", tensor.name);
   }
   const std::size_t rank = extent.flat ? 1 : tensor.shape.size();
-  extent.box.start = tables.shape(record.box_start, rank);
-  extent.box.count = tables.shape(record.box_start + rank, rank);
+  extent.box.start = tables.take_numbers(record.box_start, rank);
+  extent.box.count = tables.take_numbers(record.box_start + rank, rank);
   // Throws when the part leaves the tensor.
   if (extent.flat) {
     Placement::flat(tensor.shape, extent.box.start[0], extent.box.count[0]);
@@ -137,28 +164,23 @@ Extent decode_extent(const Tables& tables, const ExtentRecord& record, const Ten
   return extent;
 }
 
-TensorEntry decode_tensor(const Tables& tables, const TensorRecord& record) {
-  if (record.name_start > tables.names.size() ||
-      record.name_bytes > tables.names.size() - record.name_start ||
-      record.extent_start > tables.extents.size() ||
-      record.extent_count > tables.extents.size() - record.extent_start || record.placement > 2 ||
-      record.layout > 1) {
+TensorEntry decode_tensor(Tables& tables, const TensorRecord& record) {
+  if (record.placement > 2 || record.layout > 1) {
     fail(Errc::corrupt, "a tensor's record in the index is out of range");
   }
   TensorEntry tensor;
-  tensor.name = tables.names.substr(record.name_start, record.name_bytes);
+  tensor.name = tables.take_name(record.name_start, record.name_bytes);
   tensor.dtype = dtype_from_code(record.dtype);
-  tensor.shape = tables.shape(record.shape_start, record.rank);
+  tensor.shape = tables.take_numbers(record.shape_start, record.rank);
   tensor.placement = static_cast<Placement::Kind>(record.placement);
   tensor.layout = static_cast<Layout>(record.layout);
   tensor.offset = record.offset;
   if (tensor.layout == Layout::chunked) {
-    tensor.chunk = tables.shape(record.shape_start + record.rank, record.rank);
+    tensor.chunk = tables.take_numbers(record.shape_start + record.rank, record.rank);
   }
   element_count(tensor.shape);  // throws when it overflows
-  for (std::uint64_t e = 0; e < record.extent_count; ++e) {
-    tensor.extents.push_back(
-        decode_extent(tables, tables.extents[record.extent_start + e], tensor));
+  for (const ExtentRecord& extent : tables.take_extents(record.extent_start, record.extent_count)) {
+    tensor.extents.push_back(decode_extent(tables, extent, tensor));
   }
   return tensor;
 }
@@ -217,11 +239,17 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
 }
 
 std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
-  const Tables tables = get_tables(bytes);
+  Tables tables = get_tables(bytes);
   std::vector<TensorEntry> tensors;
   tensors.reserve(tables.tensors.size());
-  for (const TensorRecord& record : tables.tensors)
+  std::unordered_set<std::string_view> seen;
+  for (const TensorRecord& record : tables.tensors) {
     tensors.push_back(decode_tensor(tables, record));
+    if (!seen.insert(tensors.back().name).second) {  // reserved above: no name moves
+      fail(Errc::corrupt, "the index lists tensor '{}' twice", tensors.back().name);
+    }
+  }
+  tables.check_all_used();
   return tensors;
 }
 

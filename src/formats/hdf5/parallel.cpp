@@ -7,19 +7,22 @@
 
 #include "formats/hdf5/h5.hpp"
 #include "os/fault.hpp"
-#include "os/file.hpp"
 
 namespace cairn::detail {
 namespace {
 
 using namespace h5;
 
-hid_t open_shared(const Comm& comm, const std::filesystem::path& path, Direction direction) {
-  const Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
+Plist shared_access(const Comm& comm) {
+  Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
   check(H5Pset_fapl_mpio(access.get(), comm.raw(), MPI_INFO_NULL), "choose the MPI-IO driver");
   check(H5Pset_coll_metadata_write(access.get(), true), "choose collective metadata writes");
   // Collective metadata reads stay off: they are broken in HDF5 1.10.5 to 1.10.8 (HDFFV-11260).
   check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
+  return access;
+}
+
+hid_t open_shared(const std::filesystem::path& path, Direction direction, const Plist& access) {
   const hid_t file = H5Fopen(
       path.c_str(), direction == Direction::write ? H5F_ACC_RDWR : H5F_ACC_RDONLY, access.get());
   if (file < 0) fail_hdf5(Errc::io, fmt::format("cannot open '{}' in parallel", path.string()));
@@ -45,8 +48,7 @@ class Mover {
     opened_.resize(tensors.size());
     for (std::size_t t = 0; t < tensors.size(); ++t) {
       if (rounds[t] == 0) continue;
-      Dataset dataset(H5Dopen2(file_, tensors[t].name.c_str(), H5P_DEFAULT),
-                      fmt::format("open tensor '{}'", tensors[t].name), Errc::corrupt);
+      Dataset dataset = open_dataset(file_, tensors[t].name);
       opened_[t].emplace(Opened{tensors[t].name, file_type(tensors[t].dtype), std::move(dataset)});
     }
   }
@@ -54,22 +56,15 @@ class Mover {
   void move(std::size_t tensor, const BoxTransfer* box) {
     const Opened& opened = opened_[tensor].value();
     const std::string& what = opened.name;
-    Space in_file(H5Dget_space(opened.dataset.get()), what);
     if (box == nullptr) {
+      Space in_file(H5Dget_space(opened.dataset.get()), what);
       check(H5Sselect_none(in_file.get()), what);
       const Space nothing(H5Scopy(in_file.get()), what);
       std::byte unused{};
       return run(opened, nothing.get(), in_file.get(), &unused);
     }
-    if (box->box.start.empty()) return run(opened, H5S_ALL, H5S_ALL, box->data);
-    const std::vector<hsize_t> start(box->box.start.begin(), box->box.start.end());
-    const std::vector<hsize_t> count(box->box.count.begin(), box->box.count.end());
-    check(H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(),
-                              nullptr),
-          what);
-    const Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr),
-                          what);
-    run(opened, in_memory.get(), in_file.get(), box->data);
+    const Selection selection = select_box(opened.dataset, box->box);
+    run(opened, selection.in_memory.get(), selection.in_file.get(), box->data);
   }
 
  private:
@@ -115,13 +110,11 @@ class Trouble {
   std::optional<Failure> failure_;
 };
 
-/// How many transfers each tensor takes: in collective mode the most that any rank needs.
-std::vector<std::uint64_t> rounds_of(const Comm& comm, std::size_t tensors,
-                                     std::span<const BoxTransfer> boxes, bool collective) {
-  std::vector<std::uint64_t> rounds(tensors, 0);
-  for (const BoxTransfer& box : boxes) ++rounds[box.tensor];
-  if (collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
-  return rounds;
+std::vector<std::uint64_t> count_by_tensor(std::size_t tensors,
+                                           std::span<const BoxTransfer> boxes) {
+  std::vector<std::uint64_t> counts(tensors, 0);
+  for (const BoxTransfer& box : boxes) ++counts[box.tensor];
+  return counts;
 }
 
 }  // namespace
@@ -130,16 +123,18 @@ void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
                     std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
                     Direction direction, bool collective) {
   const std::string_view step = direction == Direction::write ? "save: move" : "load: move";
-  // A parallel open that fails on one rank only hangs the others: try it alone first.
-  agree(comm, step, [&] {
-    fault_point(direction == Direction::write ? "move" : "load.move");
-    direction == Direction::write ? File::open_write(path) : File::open_read(path);
-  });
-  const std::vector<std::uint64_t> rounds = rounds_of(comm, tensors.size(), boxes, collective);
-
   const Session session;
+  std::vector<std::uint64_t> rounds;
+  std::optional<Plist> access;
+  agree(comm, step, [&] {
+    rounds = count_by_tensor(tensors.size(), boxes);
+    access.emplace(shared_access(comm));
+  });
+  // In collective mode each tensor takes as many transfers as the rank with the most needs.
+  if (collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
+
   hid_t file = -1;
-  agree(comm, step, [&] { file = open_shared(comm, path, direction); });
+  agree(comm, step, [&] { file = open_shared(path, direction, *access); });
   Trouble trouble(comm.rank());
   {
     std::unique_ptr<Mover> mover;

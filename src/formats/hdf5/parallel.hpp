@@ -25,9 +25,10 @@ enum class Direction : std::uint8_t { read, write };
 /// `tensors`, any number of its own boxes (none is fine), each below 2 GiB and in ascending order
 /// of `tensor`.
 ///
-/// The file exists only inside the call. A rank whose transfer fails goes on with empty selections,
-/// so that no other waits for it in the library; after a failure the file is abandoned, not closed.
-/// Errors: io, corrupt, the same on all ranks.
+/// A parallel open that fails on one rank only hangs the others: the caller has made sure that
+/// every rank can open `path`. The file is open only inside the call. A rank whose transfer fails
+/// goes on with empty selections, so that no other waits for it in the library; after a failure the
+/// file is abandoned, not closed. Errors: io, corrupt, the same on all ranks.
 void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
                     std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
                     Direction direction, bool collective);

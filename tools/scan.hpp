@@ -2,15 +2,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string>
 
 #include "cairn/checkpoint.hpp"
 
 namespace cairn::tool {
-
-/// What `path` stands for: itself, or the newest committed checkpoint of a run directory.
-/// Collective. Errors: not_found, unsupported (neither file nor directory), io.
-std::string resolve(const Comm& comm, const std::string& path);
 
 /// Checks the digests of all tensors. Collective.
 /// Errors: corrupt, naming file, tensor and the rank that wrote the damaged part.
