@@ -29,9 +29,9 @@ struct CAIRN_EXPORT Config {
   std::optional<LocalSource> source;
   SaveConfig save;
 
-  /// Local. Errors: not_found, usage, unsupported.
+  /// Errors: not_found, usage, unsupported. Local.
   static Config from_file(const std::filesystem::path& path);
-  /// `origin` names the text in errors.
+  /// `origin` names the text in errors. Errors: usage, unsupported. Local.
   static Config from_string(const std::string& yaml, const std::string& origin = "configuration");
 };
 

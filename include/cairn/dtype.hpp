@@ -31,13 +31,11 @@ enum class DType : std::uint8_t {
   c32 = 32,
 };
 
-/// Bytes of one element.
+/// Bytes of one element. Local.
 CAIRN_EXPORT std::size_t item_bytes(DType dtype);
-/// "f32", "bf16", "bool", ...
+/// "f32", "bf16", "bool", ... Local.
 CAIRN_EXPORT std::string_view to_string(DType dtype);
-/// Inverse of to_string. Errors: usage.
-CAIRN_EXPORT DType dtype_from_string(std::string_view name);
-/// Inverse of the code in an index. Errors: unsupported.
+/// Inverse of the code in an index. Errors: unsupported. Local.
 CAIRN_EXPORT DType dtype_from_code(unsigned code);
 
 }  // namespace cairn

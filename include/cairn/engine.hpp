@@ -12,8 +12,9 @@ enum class EngineKind : std::uint8_t {
   direct,  ///< each rank reads and writes its own extents with POSIX calls
   mpio,    ///< parallel HDF5: MPI-IO driver, collective metadata
 };
-/// Errors: usage.
+/// "direct" or "mpio". Errors: usage. Local.
 CAIRN_EXPORT EngineKind engine_from_string(std::string_view name);
+/// Inverse of engine_from_string. Local.
 CAIRN_EXPORT std::string_view to_string(EngineKind engine);
 
 /// Data transfer mode of the mpio engine.

@@ -46,6 +46,7 @@ struct TensorEntry {
   Shape chunk;               ///< chunked layout: the chunk's shape
   std::vector<Extent> extents;
 
+  /// Bytes of the whole tensor. Local.
   std::uint64_t bytes() const { return element_count(shape) * item_bytes(dtype); }
 };
 
@@ -83,14 +84,15 @@ struct CAIRN_EXPORT Manifest {
   /// What a reader noticed and a user should know, for example that the file was rewritten.
   std::vector<std::string> warnings;
 
+  /// The first file. Local.
   const std::filesystem::path& path() const { return files.at(0).path; }
-  /// The tensor of that name, or nullptr. Linear: use index_by_name for many look-ups.
+  /// The tensor of that name, or nullptr. Linear: use index_by_name for many look-ups. Local.
   const TensorEntry* find(std::string_view name) const;
-  /// Bytes of all tensors, each counted once.
+  /// Bytes of all tensors, each counted once. Local.
   std::uint64_t tensor_bytes() const;
 };
 
-/// Position in `manifest.tensors` by name. The keys point into `manifest`.
+/// Position in `manifest.tensors` by name. The keys point into `manifest`. Local.
 CAIRN_EXPORT std::unordered_map<std::string_view, std::size_t> index_by_name(
     const Manifest& manifest);
 

@@ -20,6 +20,7 @@ struct TensorView {
   Placement placement;
   const std::byte* data = nullptr;
 
+  /// Bytes of the piece. Local.
   std::uint64_t bytes() const { return placement.elements() * item_bytes(dtype); }
 };
 
@@ -30,13 +31,14 @@ struct MutableTensorView {
   Placement placement;
   std::byte* data = nullptr;
 
+  /// Bytes of the piece. Local.
   std::uint64_t bytes() const { return placement.elements() * item_bytes(dtype); }
 };
 
-/// One component of a tensor name: `%`, `/` and control characters become %XX, and so do "." and
-/// "".
+/// One component of a tensor name: `%`, `/`, bytes below 0x20 and 0x7f become %XX; "." gives "%2E",
+/// and "" gives "%", a lone percent sign. Local.
 CAIRN_EXPORT std::string escape_component(std::string_view component);
-/// Inverse of escape_component; text that is no escape stays as it is.
+/// Inverse of escape_component; text that is no escape stays as it is. Local.
 CAIRN_EXPORT std::string unescape_component(std::string_view component);
 
 }  // namespace cairn

@@ -1,5 +1,6 @@
 #pragma once
 
+// The one place of the version: CMake reads it here, too.
 #define CAIRN_VERSION_MAJOR 0
 #define CAIRN_VERSION_MINOR 1
 #define CAIRN_VERSION_PATCH 0

@@ -60,7 +60,7 @@ int run_and_report(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  int provided = 0;  // the transfer threads never call MPI, and any level allows that
+  int provided = 0;  // cairn calls MPI from the thread that calls cairn; any level allows that
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   const int code = run_and_report(argc, argv);
   MPI_Finalize();

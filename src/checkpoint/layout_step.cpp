@@ -97,7 +97,6 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
 
   std::vector<std::byte> table;
   agree(comm, "save: layout", [&] {
-    fault_point("layout.build");
     if (!comm.is_root()) return;
     std::vector<std::vector<TensorView>> by_rank;
     for (const auto& bytes : gathered) {

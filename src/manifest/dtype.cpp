@@ -47,13 +47,6 @@ std::size_t item_bytes(DType dtype) { return row_of(dtype).bytes; }
 
 std::string_view to_string(DType dtype) { return row_of(dtype).name; }
 
-DType dtype_from_string(std::string_view name) {
-  for (const Row& row : kTable) {
-    if (row.name == name) return row.dtype;
-  }
-  detail::fail(Errc::usage, "'{}' is not a dtype; f32, bf16, i64, bool, ... are", name);
-}
-
 DType dtype_from_code(unsigned code) {
   for (const Row& row : kTable) {
     if (static_cast<unsigned>(row.dtype) == code) return row.dtype;

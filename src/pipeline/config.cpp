@@ -49,12 +49,13 @@ class Block {
     }
   }
 
-  /// Refuses blocks of the schema that this version does not act on.
+  /// Refuses what the schema has and this version does not act on.
   void not_yet(std::string_view key) const {
-    if (const auto node = node_[std::string(key)]) {
-      fail(Errc::unsupported, "{}: '{}' is not supported by this version of cairn; remove it",
-           where(node), path(key));
-    }
+    const auto node = node_[std::string(key)];
+    if (!node) return;
+    const auto value = node.IsScalar() ? fmt::format(" '{}'", node.as<std::string>()) : "";
+    fail(Errc::unsupported, "{}: '{}'{} is not supported by this version of cairn; remove it",
+         where(node), path(key), value);
   }
 
   std::optional<Block> block(std::string_view key) const {
@@ -85,9 +86,11 @@ class Block {
     }
   }
 
+  [[noreturn]] void refuse(const std::string& why) const { refuse(node_, key_, why); }
   [[noreturn]] void refuse(const YAML::Node& node, const std::string& key,
                            const std::string& why) const {
-    fail(Errc::usage, "{}: '{}' {}", where(node), key, why);
+    fail(Errc::usage, "{}: {} {}", where(node),
+         key.empty() ? "the document" : fmt::format("'{}'", key), why);
   }
 
  private:
@@ -105,15 +108,10 @@ class Block {
 
 LocalSource parse_source(const Block& block) {
   const auto type = block.value<std::string>("type", "a word").value_or("local");
-  if (type != "local") {
-    fail(Errc::unsupported,
-         "checkpoint.source.type '{}' is not supported by this version of cairn; "
-         "use 'local'",
-         type);
-  }
+  if (type != "local") block.not_yet("type");
   block.allow({"type", "path"});
   const auto path = block.value<std::string>("path", "a path");
-  if (!path || path->empty()) fail(Errc::usage, "checkpoint.source needs a 'path'");
+  if (!path || path->empty()) block.refuse("needs a 'path'");
   return {*path};
 }
 

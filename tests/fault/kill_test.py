@@ -9,19 +9,26 @@ RANKS = 3
 POINTS = {
     "agree": True,
     "layout": True,
+    "layout.skeleton": False,
     "preflight": True,
     "move": True,
     "move.write": True,
     "move.end": True,
     "durable": True,
+    "durable.close": True,
     "commit": True,
     "commit.write": False,
     "commit.signature": False,
+    "commit.sync": False,
     "publish": True,
+    "publish.rename": False,
     "publish.renamed": False,
+    "publish.linked": False,
 }
+# Inside parallel HDF5, between its open and its last transfer.
+MPIO_POINTS = {"move.open": True, "move.transfer": True}
 # From the rename on the new checkpoint is there, whatever happens next.
-PUBLISHED = {"publish.renamed"}
+PUBLISHED = {"publish.renamed", "publish.linked"}
 
 
 class Kill(Case):
@@ -49,7 +56,8 @@ class Kill(Case):
         self.assertEqual(left, ["last", "step-00000001.h5", "step-00000002.h5"])
 
     def every_point(self, engine):
-        for point, on_every_rank in POINTS.items():
+        points = POINTS if engine == "direct" else POINTS | MPIO_POINTS
+        for point, on_every_rank in points.items():
             if engine != "direct" and point == "move.write":
                 continue  # the mpio engine's writes are inside MPI-IO
             for rank in (0, 1, RANKS - 1) if on_every_rank else (0,):

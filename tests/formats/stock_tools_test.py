@@ -11,10 +11,29 @@ from harness import Case, ROOT, run
 
 CUTS = ("replicated", "rows", "columns", "grid", "flat", "uneven", "one_rank")
 COUNT = numpy.arange(8).reshape(4, 2)
+REAL = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "u16", "u32", "u64")
+COMPLEX = ("c128", "c64", "c32")
 FP8 = {  # bytes of 0, 1, ... 7: sign, 4 or 5 bits of exponent, 3 or 2 of mantissa
     "f8_e4m3fn": [0x00, 0x38, 0x40, 0x44, 0x48, 0x4A, 0x4C, 0x4E],
     "f8_e5m2": [0x00, 0x3C, 0x40, 0x42, 0x44, 0x45, 0x46, 0x47],
 }
+DUMPED = {  # what h5dump prints of model/counting.<dtype>
+    **{name: [str(i) for i in range(8)] for name in REAL},
+    **{name: [str(part) for i in range(8) for part in (i, -i)] for name in COMPLEX},
+    **{name: [str(code) for code in codes] for name, codes in FP8.items()},
+    "bool": ["FALSE", "TRUE"] * 4,
+}
+
+
+def large_bytes(version):
+    """The bytes of model/large, as sample_state.cpp makes them."""
+    with numpy.errstate(over="ignore"):
+        seed = numpy.uint64(version * 1000 + 22 * 16)  # the 22nd tensor of random bytes
+        x = seed * numpy.uint64(0x9E3779B97F4A7C15) + numpy.arange(1, 256 * 1152 + 1, dtype=numpy.uint64)
+        x ^= x >> numpy.uint64(31)
+        x *= numpy.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> numpy.uint64(27)
+    return x.astype("<u4").tobytes()
 
 
 def documented_reader():
@@ -36,8 +55,7 @@ class StockTools(Case):
     def check_h5py(self, path):
         with h5py.File(path, "r") as file:
             model = file["model"]
-            for name in ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "u16", "u32",
-                         "u64"):
+            for name in REAL:
                 values = model["counting." + name][:]
                 numpy.testing.assert_array_equal(values, COUNT, err_msg=name)
             self.assertEqual(model["counting.f16"].dtype, numpy.float16)
@@ -62,12 +80,20 @@ class StockTools(Case):
         listing = run(["h5ls", "-r", path])
         self.assertEqual(listing.returncode, 0, listing.stderr)
         self.assertRegex(listing.stdout, r"/model/large\s+Dataset \{256, 1152\}")
-        for name in ("f32", "bf16", "f16", "i64", "u8"):
-            dump = run(["h5dump", "-d", f"/model/counting.{name}", path])
-            self.assertEqual(dump.returncode, 0, dump.stderr)
-            values = re.findall(r"\(\d,0\): (.*?),?$", dump.stdout, re.M)
-            self.assertEqual(values, ["0, 1", "2, 3", "4, 5", "6, 7"], name)
         self.assertEqual(run(["h5dump", "-H", path]).returncode, 0)
+        wanted = [word for name in DUMPED for word in ("-d", f"/model/counting.{name}")]
+        dump = run(["h5dump", *wanted, path])
+        self.assertEqual(dump.returncode, 0, dump.stderr)
+        printed = {}
+        for name, body in re.findall(r'DATASET "/model/counting\.(\w+)" \{(.*?)(?=DATASET|\Z)', dump.stdout,
+                                     re.S):
+            data = re.sub(r"\(\d,\d\):", "", body.split(" DATA {")[1].split("ATTRIBUTE")[0])
+            printed[name] = re.findall(r"[^\s,{}]+", data)
+        self.assertEqual(printed, DUMPED)
+        raw = self.dir / "large.bin"
+        dump = run(["h5dump", "-d", "/model/large", "-b", "LE", "-o", raw, path])
+        self.assertEqual(dump.returncode, 0, dump.stderr)
+        self.assertTrue(raw.read_bytes() == large_bytes(1), "model/large")
 
     def check_documented_reader(self, path):
         reader = documented_reader()
@@ -83,6 +109,7 @@ class StockTools(Case):
                     self.assertEqual(data, file[name][()].tobytes(), name)
 
     def test_every_cut_and_engine_opens_everywhere(self):
+        chunked = set()
         for engine in ("direct", "mpio"):
             for cut in CUTS:
                 for ranks in (1, 3, 4):
@@ -90,7 +117,11 @@ class StockTools(Case):
                         path = self.container(cut, ranks, engine)
                         self.check_h5py(path)
                         self.check_documented_reader(path)
-            self.check_command_line(path)
+                        self.check_command_line(path)
+                        with h5py.File(path, "r") as file:
+                            if file["model/large"].chunks:
+                                chunked.add((engine, cut))
+        self.assertEqual(chunked, {(e, c) for e in ("direct", "mpio") for c in ("columns", "grid")})
 
     def test_a_container_packed_by_h5repack_is_noticed_and_loads(self):
         path = self.container("columns", 3, "direct")

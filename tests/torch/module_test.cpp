@@ -1,8 +1,4 @@
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/quantized/Quantizer.h>
-
-#include <cmath>
-#include <limits>
 
 #include "torch/toy.hpp"
 
@@ -21,12 +17,6 @@ void scribble(const at::Tensor& tensor, unsigned seed) {
 
 std::string memory_of(const at::Tensor& tensor) {
   return {static_cast<const char*>(tensor.storage().data()), tensor.storage().nbytes()};
-}
-
-Bag bag_with(const at::Tensor& weight) {
-  Bag bag;
-  bag.register_parameter("weight", weight, weight.is_floating_point());
-  return bag;
 }
 
 PlacementPolicy split_along(std::size_t dim) {
@@ -295,146 +285,6 @@ TEST(Module, SparseTensorsAreRefused) {
   Bag bag;
   bag.register_buffer("sparse", at::eye(3).to_sparse());
   expect_same_error(Errc::unsupported, [&] { manager.save_checkpoint(bag); });
-  manager.close();
-}
-
-TEST(Context, ComesBackWhole) {
-  auto manager = manager_in(scratch());
-  Bag bag = bag_with(counting({3}));
-  const double infinity = std::numeric_limits<double>::infinity();
-  const std::map<std::string, double> metrics{
-      {"loss", 0.1}, {"best", infinity}, {"worst", -infinity}};
-  auto with_nan = metrics;
-  with_nan["broken"] = std::nan("");
-  const auto path =
-      manager.save_checkpoint(bag, {.epoch = 4, .global_step = 12, .metrics = with_nan});
-  auto context = manager.load_checkpoint(bag);
-  EXPECT_EQ(context.path, path);
-  EXPECT_EQ(context.epoch, 4U);
-  EXPECT_EQ(context.global_step, 12U);
-  EXPECT_TRUE(std::isnan(context.metrics.at("broken")));
-  context.metrics.erase("broken");
-  EXPECT_EQ(context.metrics, metrics);
-  EXPECT_EQ(context.saved_world_size, world().size());
-  EXPECT_FALSE(context.report.resharded);
-  EXPECT_EQ(context.format, "cairn");
-  manager.close();
-}
-
-TEST(Context, RandomStateGoesOn) {
-  at::Generator generator = at::detail::getDefaultCPUGenerator();
-  generator.set_current_seed(17 + static_cast<unsigned>(world().rank()));
-  at::randn({5});
-  auto manager = manager_in(scratch());
-  Bag bag = bag_with(counting({3}));
-  manager.save_checkpoint(bag);
-  const at::Tensor next = at::randn({33});
-  generator.set_current_seed(99);
-  EXPECT_TRUE(manager.load_checkpoint(bag).report.rng_restored);
-  EXPECT_TRUE(at::randn({33}).equal(next));
-  manager.close();
-}
-
-TEST(Context, AnotherNumberOfRanksKeepsItsOwnRandomState) {
-  const auto dir = scratch();
-  auto manager = manager_in(dir);
-  const Bag saved = bag_with(counting({3}));
-  manager.save_checkpoint(saved);
-  // Every rank on its own is a trainer of one rank.
-  Config config;
-  config.source = LocalSource{dir};
-  CheckpointManager alone(MPI_COMM_SELF, config);
-  Bag loaded = bag_with(counting({3}, 9));
-  const at::Tensor next = at::randn({33});
-  const auto context = alone.load_checkpoint(loaded);
-  EXPECT_EQ(bytes_of(loaded), bytes_of(saved));
-  EXPECT_EQ(context.saved_world_size, world().size());
-  EXPECT_EQ(context.report.resharded, world().size() != 1);
-  EXPECT_EQ(context.report.rng_restored, world().size() == 1);
-  EXPECT_EQ(at::randn({33}).equal(next), world().size() == 1);
-  alone.close();
-  manager.close();
-}
-
-/// A checkpoint of `bag_with(counting({3}))` with documents and blob of the test's own.
-std::filesystem::path save_by_hand(const std::map<std::string, std::string>& documents,
-                                   const std::vector<std::byte>& random) {
-  const auto path = checkpoint_path(scratch(), 1);
-  const at::Tensor weight = counting({3});
-  StateView state;
-  state.tensors.push_back({"model/weight", DType::f32, Placement::replicated({3}),
-                           static_cast<const std::byte*>(weight.data_ptr())});
-  state.documents = documents;
-  if (!random.empty()) state.rank_blobs["rng"] = random;
-  state.step = 1;
-  Saver(world(), {}).save(path, state);
-  return path;
-}
-
-TEST(Context, ForeignCheckpointsLoadWithWhatTheyHave) {
-  auto manager = manager_in(scratch());
-  manager.set_source({save_by_hand({}, {})});
-  Bag bag = bag_with(counting({3}, 9));
-  const auto context = manager.load_checkpoint(bag);
-  EXPECT_TRUE(bag.named_parameters()["weight"].equal(counting({3})));
-  EXPECT_EQ(context.global_step, 1U);
-  EXPECT_TRUE(context.metrics.empty());
-  EXPECT_FALSE(context.report.rng_restored);
-  manager.close();
-}
-
-TEST(Context, DamagedDocumentsChangeNothing) {
-  const std::vector<std::pair<std::string, std::string>> damaged{
-      {"context", "{"},
-      {"context", R"({"epoch": "four", "global_step": 1, "metrics": {}})"},
-      {"model", R"({"aliases": 3})"},
-      {"model", R"({"quantized": {"weight": {"dtype": 7}}})"},
-      {"optimizer", R"({"param_groups": [{}]})"}};
-  for (const auto& [name, text] : damaged) {
-    SCOPED_TRACE(text);
-    auto manager = manager_in(scratch());
-    manager.set_source({save_by_hand({{name, text}}, {})});
-    const bool quantised = text.find("quantized") != std::string::npos;
-    Bag bag = bag_with(quantised ? at::quantize_per_tensor(counting({3}), 1, 0, at::kQInt8)
-                                 : counting({3}, 9));
-    const auto before = bytes_of(bag);
-    const auto what = expect_same_error(Errc::corrupt, [&] { manager.load_checkpoint(bag); });
-    EXPECT_NE(what.find("'" + name + "'"), std::string::npos) << what;
-    EXPECT_EQ(bytes_of(bag), before);
-    manager.close();
-  }
-}
-
-TEST(Context, DamagedRandomStateChangesNothing) {
-  auto manager = manager_in(scratch());
-  manager.set_source({save_by_hand({}, std::vector<std::byte>(16))});
-  Bag bag = bag_with(counting({3}, 9));
-  const auto before = bytes_of(bag);
-  expect_same_error(Errc::corrupt, [&] { manager.load_checkpoint(bag); });
-  EXPECT_EQ(bytes_of(bag), before);
-  manager.close();
-}
-
-TEST(Manager, FindsTheNewestCheckpoint) {
-  const auto dir = scratch();
-  auto manager = manager_in(dir);
-  EXPECT_EQ(manager.newest_checkpoint(), std::nullopt);
-  Bag bag = bag_with(counting({3}));
-  expect_same_error(Errc::not_found, [&] { manager.load_checkpoint(bag); });
-  const auto first = manager.save_checkpoint(bag, {.global_step = 5});
-  const auto second = manager.save_checkpoint(bag, {.global_step = 30});
-  EXPECT_EQ(manager.newest_checkpoint(), second);
-  EXPECT_EQ(manager.load_checkpoint(bag).path, second);
-  manager.set_source({first});
-  EXPECT_EQ(manager.load_checkpoint(bag).global_step, 5U);
-  manager.close();
-}
-
-TEST(Manager, WithoutDirectoriesIsAUsageError) {
-  CheckpointManager manager(world().raw(), Config{});
-  Bag bag = bag_with(counting({3}));
-  expect_same_error(Errc::usage, [&] { manager.load_checkpoint(bag); });
-  expect_same_error(Errc::usage, [&] { manager.save_checkpoint(bag); });
   manager.close();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <torch/nn/module.h>
+#include <torch/optim/optimizer.h>
 
 #include <cstring>
 #include <functional>
@@ -47,6 +48,36 @@ inline std::vector<std::string> bytes_of(const torch::nn::Module& model) {
 /// A float tensor with the values first, first + 1, ...
 inline at::Tensor counting(at::IntArrayRef sizes, double first = 0) {
   return (at::arange(c10::multiply_integers(sizes), at::kFloat) + first).view(sizes);
+}
+
+/// A module whose only parameter is `weight`.
+inline Bag bag_with(const at::Tensor& weight) {
+  Bag bag;
+  bag.register_parameter("weight", weight, weight.is_floating_point());
+  return bag;
+}
+
+/// A model of two layers and an unused parameter, which an optimizer has no state for.
+struct Model : Bag {
+  explicit Model(double first) {
+    weight = register_parameter("layer/weight", counting({4, 3}, first) * 0.01);
+    bias = register_parameter("bias", counting({3}, first + 3) * 0.1);
+    unused = register_parameter("unused", counting({2}, first));
+  }
+  at::Tensor weight, bias, unused;
+};
+
+inline void train(Model& model, torch::optim::Optimizer& optimizer, int steps) {
+  for (int i = 0; i < steps; ++i) {
+    optimizer.zero_grad();
+    const at::Tensor input = counting({5, 4}, i) * 0.05;
+    (at::addmm(model.bias, input, model.weight) - 1).pow(2).sum().backward();
+    optimizer.step();
+  }
+}
+
+inline std::vector<torch::optim::OptimizerParamGroup> one_group(const Model& model) {
+  return {torch::optim::OptimizerParamGroup(model.parameters())};
 }
 
 }  // namespace cairn::test

@@ -37,8 +37,19 @@ TEST(Config, ErrorsNameFileLineKeyAndTheNearestKey) {
             "usage test.yaml:1: 'save.every_n_steps' must be a number of steps");
   EXPECT_NE(error_of("save: {engine: fast}").find("direct and mpio"), std::string::npos);
   EXPECT_NE(error_of("save: [1").find("not valid YAML"), std::string::npos);
-  EXPECT_NE(error_of("- 1").find("must be a mapping"), std::string::npos);
-  EXPECT_EQ(error_of("pipeline: {timeout: 1}").substr(0, 11), "unsupported");
+  EXPECT_EQ(error_of("- 1"), "usage test.yaml:1: the document must be a mapping");
+  EXPECT_EQ(error_of("checkpoint:\n  source:\n    type: local\n"),
+            "usage test.yaml:3: 'checkpoint.source' needs a 'path'");
+}
+
+TEST(Config, WhatThisVersionDoesNotActOnIsRefused) {
+  EXPECT_EQ(
+      error_of("pipeline: {timeout: 1}"),
+      "unsupported test.yaml:1: 'pipeline' is not supported by this version of cairn; remove it");
+  EXPECT_EQ(
+      error_of("checkpoint:\n  source: {type: s3, bucket: b}\n"),
+      "unsupported test.yaml:2: 'checkpoint.source.type' 's3' is not supported by this version of "
+      "cairn; remove it");
 }
 
 }  // namespace

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <random>
+#include <string>
 
 #include "cairn/error.hpp"
+#include "plan/save_plan.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -66,10 +69,43 @@ TEST(Index, DamageIsAnErrorAndNeverACrash) {
     }
     if (round % 5 == 0) bad.resize(random() % bad.size());
     try {
-      decode_index(bad);
+      for (const TensorEntry& tensor : decode_index(bad)) check_tiling(tensor);
     } catch (const Error& error) {
       EXPECT_NE(error.code(), Errc::internal) << error.what();
     }
+  }
+}
+
+void expect_corrupt(const std::vector<std::byte>& bytes, const std::string& words) {
+  try {
+    decode_index(bytes);
+    FAIL() << "was accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::corrupt) << error.what();
+    EXPECT_NE(std::string(error.what()).find(words), std::string::npos) << error.what();
+  }
+}
+
+TEST(Index, OneNameIsOneTensor) {
+  auto tensors = some_tensors();
+  tensors[1].name = tensors[0].name;
+  expect_corrupt(encode_index(tensors), "twice");
+}
+
+TEST(Index, BoxesAndFlatRangesDoNotMix) {
+  auto tensors = some_tensors();
+  tensors[1].placement = Placement::Kind::block;
+  expect_corrupt(encode_index(tensors), "mixes");
+}
+
+// Otherwise a small index could stand for a table of any size.
+TEST(Index, NoTwoRecordsShareTheirParts) {
+  constexpr std::size_t kHeader = 48;
+  constexpr std::size_t kRecord = 56;
+  for (const std::size_t field : {0U, 8U, 24U}) {  // starts of name, shape, extents
+    auto bytes = encode_index(some_tensors());
+    std::memset(bytes.data() + kHeader + kRecord + field, 0, 8);
+    expect_corrupt(bytes, "not its own");
   }
 }
 

@@ -5,6 +5,7 @@
 #include "formats/hdf5/index.hpp"
 #include "formats/hdf5/layout.hpp"
 #include "manifest/names.hpp"
+#include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/region.hpp"
 
@@ -180,6 +181,7 @@ std::pair<ContainerLayout, Template> build_skeleton(
   SerialFile file(H5Fcreate(skeleton.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT,
                             file_access(layout.tensors, small_other).get()),
                   fmt::format("create '{}'", skeleton.string()), Errc::io);
+  fault_point("layout.skeleton");
   // The name goes at once, so that nothing is left behind if this process is killed.
   const File bytes = File::open_read(skeleton);
   remove_quietly(skeleton);
