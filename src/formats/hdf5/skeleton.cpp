@@ -167,6 +167,19 @@ Template take_metadata(const File& file, const ContainerLayout& layout) {
   return out;
 }
 
+/// Opens a file and takes its name away, so that nothing is left behind if this process is killed.
+File open_nameless(const std::filesystem::path& path) {
+  try {
+    fault_point("layout.skeleton");
+    File file = File::open_read(path);
+    remove_quietly(path);
+    return file;
+  } catch (...) {
+    remove_quietly(path);
+    throw;
+  }
+}
+
 }  // namespace
 
 std::pair<ContainerLayout, Template> build_skeleton(
@@ -181,10 +194,7 @@ std::pair<ContainerLayout, Template> build_skeleton(
   SerialFile file(H5Fcreate(skeleton.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT,
                             file_access(layout.tensors, small_other).get()),
                   fmt::format("create '{}'", skeleton.string()), Errc::io);
-  fault_point("layout.skeleton");
-  // The name goes at once, so that nothing is left behind if this process is killed.
-  const File bytes = File::open_read(skeleton);
-  remove_quietly(skeleton);
+  const File bytes = open_nameless(skeleton);
 
   Builder builder(file.get());
   for (TensorEntry& tensor : layout.tensors) builder.add_tensor(tensor);
