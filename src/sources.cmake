@@ -10,6 +10,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/export.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
+  include/cairn/shape.hpp
   include/cairn/tensor_view.hpp
   include/cairn/version.hpp)
 

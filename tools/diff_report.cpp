@@ -16,7 +16,8 @@ namespace {
 // They name ranks, engine and host of a save, which say nothing about the state that was saved.
 constexpr std::array<std::string_view, 2> kOriginDocuments{"topology", "provenance"};
 
-/// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a container.
+/// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a
+/// container.
 Json number(double value) {
   if (std::isfinite(value)) return value;
   return std::isnan(value) ? "NaN" : "Infinity";
@@ -121,18 +122,18 @@ std::string joined(const std::vector<std::string>& names) {
 
 DiffReport compare_tables(const Manifest& a, const Manifest& b) {
   DiffReport report;
-  const auto in_a = index_by_name(a);
-  const auto in_b = index_by_name(b);
+  const TensorNames in_a(a.tensors);
+  const TensorNames in_b(b.tensors);
   for (const TensorEntry& tensor : a.tensors) {
     const auto other = in_b.find(tensor.name);
-    if (other == in_b.end()) {
-      report.only_in_a.push_back(tensor.name);
+    if (other) {
+      report.pairs.push_back({&tensor, &b.tensors[*other], std::nullopt});
     } else {
-      report.pairs.push_back({&tensor, &b.tensors[other->second], std::nullopt});
+      report.only_in_a.push_back(tensor.name);
     }
   }
   for (const TensorEntry& tensor : b.tensors) {
-    if (in_a.find(tensor.name) == in_a.end()) report.only_in_b.push_back(tensor.name);
+    if (!in_a.contains(tensor.name)) report.only_in_b.push_back(tensor.name);
   }
   std::sort(report.only_in_a.begin(), report.only_in_a.end());
   std::sort(report.only_in_b.begin(), report.only_in_b.end());

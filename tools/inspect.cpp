@@ -52,7 +52,6 @@ Json json_of(const TensorEntry& tensor, const Extent& extent) {
       {"count", extent.box.count}, {"writer", extent.writer},
       {"digest", nullptr}};
   if (extent.digest) json["digest"] = detail::to_hex(*extent.digest);
-  if (!extent.strides.empty()) json["strides"] = extent.strides;
   return json;
 }
 

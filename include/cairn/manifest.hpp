@@ -4,9 +4,9 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "cairn/dtype.hpp"
@@ -15,15 +15,14 @@
 
 namespace cairn {
 
-/// Where the bytes of one part of a tensor lie.
+/// Where the bytes of one part of a tensor lie: dense and row-major, unless the part is several
+/// runs of a contiguous tensor.
 struct Extent {
   std::uint32_t file = 0;    ///< index into Manifest::files
   std::uint64_t offset = 0;  ///< bytes from the start of the file to the part's first element
   /// The part of the tensor: a box, or (flat) a 1-D element range of the flattened tensor.
   bool flat = false;
   Box box;
-  /// Bytes between neighbours per dimension of `box`. Empty: the part is dense and row-major.
-  std::vector<std::uint64_t> strides;
   /// XXH3-64 of the part's bytes in dense row-major order, where the format records one.
   std::optional<std::uint64_t> digest;
   /// The rank that wrote the part, or -1 where the format does not say.
@@ -86,14 +85,35 @@ struct CAIRN_EXPORT Manifest {
 
   /// The first file. Local.
   const std::filesystem::path& path() const { return files.at(0).path; }
-  /// The tensor of that name, or nullptr. Linear: use index_by_name for many look-ups. Local.
+  /// The tensor of that name, or nullptr. Linear: use TensorNames for many look-ups. Local.
   const TensorEntry* find(std::string_view name) const;
   /// Bytes of all tensors, each counted once. Local.
   std::uint64_t tensor_bytes() const;
 };
 
-/// Position in `manifest.tensors` by name. The keys point into `manifest`. Local.
-CAIRN_EXPORT std::unordered_map<std::string_view, std::size_t> index_by_name(
-    const Manifest& manifest);
+/// Finds tensors by name. Lifetime: that of the tensors, which must not move. All members are
+/// Local.
+class CAIRN_EXPORT TensorNames {
+ public:
+  explicit TensorNames(std::span<const TensorEntry> tensors);
+
+  /// The position of the tensor of that name, the first one where there are several.
+  std::optional<std::size_t> find(std::string_view name) const;
+  bool contains(std::string_view name) const { return find(name).has_value(); }
+  /// A name that more than one tensor has, or nothing.
+  std::optional<std::string_view> duplicate() const { return duplicate_; }
+
+ private:
+  /// Open addressing: half of the slots at least are empty, so that a search is short.
+  struct Slot {
+    std::uint32_t hash = 0;
+    std::uint32_t place = 0;  ///< position + 1; 0: empty
+  };
+  std::size_t slot_of(std::string_view name, std::uint64_t hash) const;
+
+  std::span<const TensorEntry> tensors_;
+  std::vector<Slot> slots_;
+  std::optional<std::string_view> duplicate_;
+};
 
 }  // namespace cairn

@@ -4,20 +4,11 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "cairn/export.hpp"
+#include "cairn/shape.hpp"
 
 namespace cairn {
-
-/// Extents of a tensor per dimension, in elements, outermost first. Empty: a 0-d tensor of one
-/// element.
-using Shape = std::vector<std::uint64_t>;
-
-/// Number of elements. Errors: unsupported when the product passes 2^58. Local.
-CAIRN_EXPORT std::uint64_t element_count(const Shape& shape);
-/// "[768, 3072]". Local.
-CAIRN_EXPORT std::string to_string(const Shape& shape);
 
 /// A rectangular part of a tensor: `start[d] <= index[d] < start[d] + count[d]`, in elements.
 struct CAIRN_EXPORT Box {

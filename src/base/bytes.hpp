@@ -27,10 +27,6 @@ class ByteWriter {
     put(static_cast<std::uint64_t>(text.size()));
     put_raw(std::as_bytes(std::span(text)));
   }
-  void put_list(const std::vector<std::uint64_t>& values) {
-    put(static_cast<std::uint64_t>(values.size()));
-    put_raw(std::as_bytes(std::span(values)));
-  }
   void put_raw(std::span<const std::byte> raw) {
     bytes_.insert(bytes_.end(), raw.begin(), raw.end());
   }
@@ -56,14 +52,6 @@ class ByteReader {
   std::string get_text() {
     const auto raw = get_raw(get<std::uint64_t>());
     return {reinterpret_cast<const char*>(raw.data()), raw.size()};
-  }
-  std::vector<std::uint64_t> get_list() {
-    const auto count = get<std::uint64_t>();
-    if (count > left() / sizeof(std::uint64_t)) truncated();
-    const auto raw = get_raw(count * sizeof(std::uint64_t));
-    std::vector<std::uint64_t> values(count);
-    if (count != 0) std::memcpy(values.data(), raw.data(), raw.size());
-    return values;
   }
   std::span<const std::byte> get_raw(std::uint64_t count) {
     if (count > left()) truncated();

@@ -22,13 +22,14 @@ using namespace detail;
 namespace {
 
 std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTensorView> targets) {
-  const auto by_name = index_by_name(manifest);
+  const TensorNames by_name(manifest.tensors);
   const std::string file = manifest.path().string();
   std::vector<ReadItem> items;
+  items.reserve(targets.size());
   for (const MutableTensorView& target : targets) {
-    const auto it = by_name.find(target.name);
-    if (it == by_name.end()) fail(Errc::not_found, "'{}' has no tensor '{}'", file, target.name);
-    const TensorEntry& tensor = manifest.tensors[it->second];
+    const auto position = by_name.find(target.name);
+    if (!position) fail(Errc::not_found, "'{}' has no tensor '{}'", file, target.name);
+    const TensorEntry& tensor = manifest.tensors[*position];
     if (tensor.dtype != target.dtype) {
       fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory", target.name,
            to_string(tensor.dtype), file, to_string(target.dtype));
@@ -46,7 +47,7 @@ std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTen
       fail(Errc::usage, "tensor '{}' has no memory to load into", target.name);
     }
     if (target.placement.elements() == 0) continue;
-    items.push_back({it->second, target.placement, target.data});
+    items.push_back({*position, &target.placement, target.data});
   }
   return items;
 }

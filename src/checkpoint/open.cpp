@@ -12,19 +12,27 @@ namespace cairn {
 
 using namespace detail;
 
-Manifest open_checkpoint(const std::filesystem::path& path) { return read_container(path); }
+Manifest open_checkpoint(const std::filesystem::path& path) {
+  Manifest manifest = manifest_of(read_container(path));
+  check_metadata(manifest);
+  return manifest;
+}
 
 Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path) {
-  std::vector<std::byte> bytes;
-  Manifest manifest;
+  ContainerTable table;
+  std::vector<std::byte> head;
   agree(comm, "open", [&] {
     if (!comm.is_root()) return;
-    manifest = read_container(path);
-    bytes = encode(manifest);
+    table = read_container(path);
+    head = encode(table.head);
   });
-  comm.broadcast(bytes);
+  comm.broadcast(head);
+  comm.broadcast(table.index);
+  Manifest manifest;
   agree(comm, "open", [&] {
-    if (!comm.is_root()) manifest = decode_manifest(bytes);
+    if (!comm.is_root()) table.head = decode_manifest(head);
+    manifest = manifest_of(std::move(table));
+    if (comm.is_root()) check_metadata(manifest);
   });
   return manifest;
 }

@@ -56,8 +56,7 @@ std::span<const Work> my_share(const std::vector<Work>& all, int rank, int size)
 
 void put_defect(ByteWriter& out, const Defect& defect) {
   out.put_text(defect.tensor);
-  out.put_list(defect.box.start);
-  out.put_list(defect.box.count);
+  put_box(out, defect.box);
   out.put(static_cast<std::int32_t>(defect.writer));
   out.put_text(defect.text);
 }
@@ -65,8 +64,7 @@ void put_defect(ByteWriter& out, const Defect& defect) {
 Defect get_defect(ByteReader& in) {
   Defect defect;
   defect.tensor = in.get_text();
-  defect.box.start = in.get_list();
-  defect.box.count = in.get_list();
+  defect.box = get_box(in);
   defect.writer = in.get<std::int32_t>();
   defect.text = in.get_text();
   return defect;
@@ -153,14 +151,14 @@ VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
   std::vector<Argument> arguments;
   agree(comm, "verify", [&] {
     wanted.resize(manifest.tensors.size(), names.empty() ? 1 : 0);
-    const auto by_name = index_by_name(manifest);
+    const TensorNames by_name(manifest.tensors);
     Digester digester;
     for (const std::string& name : names) {
-      const auto it = by_name.find(name);
-      if (it == by_name.end()) {
+      const auto position = by_name.find(name);
+      if (!position) {
         fail(Errc::not_found, "'{}' has no tensor '{}'", manifest.path().string(), name);
       }
-      wanted[it->second] = 1;
+      wanted[*position] = 1;
       digester.update(name);
     }
     arguments = {{"checkpoint", identity_of(manifest)}, {"tensors", digester.value()}};

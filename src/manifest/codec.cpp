@@ -3,13 +3,40 @@
 namespace cairn::detail {
 namespace {
 
+void put_shape(ByteWriter& out, const Shape& shape) {
+  out.put(static_cast<std::uint32_t>(shape.size()));
+  out.put_raw(std::as_bytes(std::span(shape.data(), shape.size())));
+}
+
+Shape get_shape(ByteReader& in) {
+  const auto dims = in.get<std::uint32_t>();
+  const auto raw = in.get_raw(std::uint64_t{dims} * sizeof(std::uint64_t));
+  Shape shape(dims);
+  if (dims != 0) std::memcpy(shape.data(), raw.data(), raw.size());
+  return shape;
+}
+
+}  // namespace
+
+void put_box(ByteWriter& out, const Box& box) {
+  put_shape(out, box.start);
+  put_shape(out, box.count);
+}
+
+Box get_box(ByteReader& in) {
+  Box box;
+  box.start = get_shape(in);
+  box.count = get_shape(in);
+  return box;
+}
+
+namespace {
+
 void put_extent(ByteWriter& out, const Extent& extent) {
   out.put(extent.file);
   out.put(extent.offset);
   out.put(static_cast<std::uint8_t>(extent.flat));
-  out.put_list(extent.box.start);
-  out.put_list(extent.box.count);
-  out.put_list(extent.strides);
+  put_box(out, extent.box);
   out.put(static_cast<std::uint8_t>(extent.digest.has_value()));
   out.put(extent.digest.value_or(0));
   out.put(extent.writer);
@@ -20,9 +47,7 @@ Extent get_extent(ByteReader& in) {
   extent.file = in.get<std::uint32_t>();
   extent.offset = in.get<std::uint64_t>();
   extent.flat = in.get<std::uint8_t>() != 0;
-  extent.box.start = in.get_list();
-  extent.box.count = in.get_list();
-  extent.strides = in.get_list();
+  extent.box = get_box(in);
   const bool has_digest = in.get<std::uint8_t>() != 0;
   const auto digest = in.get<std::uint64_t>();
   if (has_digest) extent.digest = digest;
@@ -33,11 +58,11 @@ Extent get_extent(ByteReader& in) {
 void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   out.put_text(tensor.name);
   out.put(static_cast<std::uint8_t>(tensor.dtype));
-  out.put_list(tensor.shape);
+  put_shape(out, tensor.shape);
   out.put(static_cast<std::uint8_t>(tensor.placement));
   out.put(static_cast<std::uint8_t>(tensor.layout));
   out.put(tensor.offset);
-  out.put_list(tensor.chunk);
+  put_shape(out, tensor.chunk);
   out.put(static_cast<std::uint64_t>(tensor.extents.size()));
   for (const Extent& extent : tensor.extents) put_extent(out, extent);
 }
@@ -46,11 +71,11 @@ TensorEntry get_tensor(ByteReader& in) {
   TensorEntry tensor;
   tensor.name = in.get_text();
   tensor.dtype = dtype_from_code(in.get<std::uint8_t>());
-  tensor.shape = in.get_list();
+  tensor.shape = get_shape(in);
   tensor.placement = static_cast<Placement::Kind>(in.get<std::uint8_t>());
   tensor.layout = static_cast<Layout>(in.get<std::uint8_t>());
   tensor.offset = in.get<std::uint64_t>();
-  tensor.chunk = in.get_list();
+  tensor.chunk = get_shape(in);
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
   return tensor;
@@ -122,9 +147,8 @@ void put_pieces(ByteWriter& out, std::span<const TensorView> pieces) {
     out.put_text(piece.name);
     out.put(static_cast<std::uint8_t>(piece.dtype));
     out.put(static_cast<std::uint8_t>(piece.placement.kind));
-    out.put_list(piece.placement.global_shape);
-    out.put_list(piece.placement.box.start);
-    out.put_list(piece.placement.box.count);
+    put_shape(out, piece.placement.global_shape);
+    put_box(out, piece.placement.box);
   }
 }
 
@@ -135,9 +159,8 @@ std::vector<TensorView> get_pieces(ByteReader& in) {
     piece.name = in.get_text();
     piece.dtype = dtype_from_code(in.get<std::uint8_t>());
     piece.placement.kind = static_cast<Placement::Kind>(in.get<std::uint8_t>());
-    piece.placement.global_shape = in.get_list();
-    piece.placement.box.start = in.get_list();
-    piece.placement.box.count = in.get_list();
+    piece.placement.global_shape = get_shape(in);
+    piece.placement.box = get_box(in);
     pieces.push_back(std::move(piece));
   }
   return pieces;

@@ -10,6 +10,10 @@
 
 namespace cairn::detail {
 
+void put_box(ByteWriter& out, const Box& box);
+/// Errors: corrupt.
+Box get_box(ByteReader& in);
+
 /// The form in which a Manifest travels between ranks of one job. Not a file format.
 std::vector<std::byte> encode(const Manifest& manifest);
 /// Errors: corrupt.

@@ -1,8 +1,10 @@
 #include "os/file.hpp"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -137,6 +139,29 @@ void File::read_at(std::uint64_t offset, std::span<std::byte> out) const {
     }
     offset += static_cast<std::uint64_t>(done);
     out = out.subspan(static_cast<std::size_t>(done));
+  }
+}
+
+void File::read_scattered(std::uint64_t offset, std::span<const std::span<std::byte>> out) const {
+  std::vector<iovec> vectors;
+  vectors.reserve(std::min<std::size_t>(out.size(), IOV_MAX));
+  while (!out.empty()) {
+    const auto batch = out.first(std::min<std::size_t>(out.size(), IOV_MAX));
+    vectors.clear();
+    for (const auto& piece : batch) vectors.push_back({piece.data(), piece.size()});
+    ssize_t done =
+        ::preadv(fd_, vectors.data(), static_cast<int>(vectors.size()), static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) done = 0;
+    if (done < 0) fail_system("read", path_, errno);
+    // What a short read left (the end of the file, too) is read piece by piece.
+    auto left = static_cast<std::uint64_t>(done);
+    for (const auto& piece : batch) {
+      const std::uint64_t got = std::min<std::uint64_t>(left, piece.size());
+      left -= got;
+      if (got != piece.size()) read_at(offset + got, piece.subspan(got));
+      offset += piece.size();
+    }
+    out = out.subspan(batch.size());
   }
 }
 

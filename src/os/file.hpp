@@ -33,6 +33,9 @@ class File {
   std::uint64_t fingerprint() const;
   /// Reads exactly out.size() bytes; slices at 1 GiB, continues after short reads and EINTR.
   void read_at(std::uint64_t offset, std::span<std::byte> out) const;
+  /// The same into several pieces of memory, one behind the other in the file: one request for many
+  /// small tensors.
+  void read_scattered(std::uint64_t offset, std::span<const std::span<std::byte>> out) const;
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                 std::string_view point) const;

@@ -4,8 +4,8 @@
 
 namespace cairn::detail {
 
-std::vector<std::uint64_t> row_major_strides(const Shape& shape, std::uint64_t item) {
-  std::vector<std::uint64_t> strides(shape.size());
+Shape row_major_strides(const Shape& shape, std::uint64_t item) {
+  Shape strides(shape.size());
   std::uint64_t stride = item;
   for (std::size_t d = shape.size(); d-- > 0;) {
     strides[d] = stride;
@@ -16,8 +16,6 @@ std::vector<std::uint64_t> row_major_strides(const Shape& shape, std::uint64_t i
 
 std::optional<Box> intersect(const Box& a, const Box& b) {
   Box common;
-  common.start.reserve(a.start.size());
-  common.count.reserve(a.start.size());
   for (std::size_t d = 0; d < a.start.size(); ++d) {
     const std::uint64_t start = std::max(a.start[d], b.start[d]);
     const std::uint64_t end = std::min(a.start[d] + a.count[d], b.start[d] + b.count[d]);
@@ -91,6 +89,16 @@ bool is_contiguous(const Box& box, const Shape& shape) {
   return true;
 }
 
+std::optional<std::uint64_t> first_of_run(const Placement& piece) {
+  if (piece.kind == Placement::Kind::flat) return piece.box.start[0];
+  if (!is_contiguous(piece.box, piece.global_shape)) return std::nullopt;
+  std::uint64_t first = 0;
+  for (std::size_t d = 0; d < piece.box.start.size(); ++d) {
+    first = first * piece.global_shape[d] + piece.box.start[d];
+  }
+  return first;
+}
+
 Region dense_region(const Shape& shape, bool flat, const Box& box, std::uint64_t offset,
                     std::uint64_t item) {
   Region region;
@@ -113,15 +121,18 @@ Region region_of(const Placement& piece, std::uint64_t item) {
   return dense_region(piece.global_shape, piece.kind == Placement::Kind::flat, piece.box, 0, item);
 }
 
+bool lies_in_rows(const TensorEntry& tensor, const Extent& extent) {
+  return !extent.flat && tensor.layout == Layout::contiguous &&
+         !is_contiguous(extent.box, tensor.shape);
+}
+
 Region region_of(const TensorEntry& tensor, const Extent& extent) {
-  Region region =
-      dense_region(tensor.shape, extent.flat, extent.box, extent.offset, item_bytes(tensor.dtype));
-  if (extent.strides.empty()) return region;
-  region.strides = extent.strides;
-  region.base = extent.offset;
-  for (std::size_t d = 0; d < extent.box.start.size(); ++d) {
-    region.base -= extent.box.start[d] * extent.strides[d];
+  const std::uint64_t item = item_bytes(tensor.dtype);
+  if (!lies_in_rows(tensor, extent)) {
+    return dense_region(tensor.shape, extent.flat, extent.box, extent.offset, item);
   }
+  Region region = dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
+  region.boxes = {extent.box};
   return region;
 }
 

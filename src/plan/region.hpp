@@ -11,7 +11,7 @@
 namespace cairn::detail {
 
 /// Row-major distance between neighbours per dimension, in bytes.
-std::vector<std::uint64_t> row_major_strides(const Shape& shape, std::uint64_t item);
+Shape row_major_strides(const Shape& shape, std::uint64_t item);
 
 /// The common part, or nothing where it is empty.
 std::optional<Box> intersect(const Box& a, const Box& b);
@@ -23,19 +23,25 @@ std::vector<Box> flat_to_boxes(const Shape& shape, std::uint64_t start, std::uin
 /// Whether the box is one contiguous run of the row-major tensor.
 bool is_contiguous(const Box& box, const Shape& shape);
 
+/// The position, in the flattened tensor, of the first element of a piece that is one run of it;
+/// nothing where the piece is several runs.
+std::optional<std::uint64_t> first_of_run(const Placement& piece);
+
 /// A part of a tensor and where each of its elements lies: element `i` (global index) is at
 /// `base + sum(i[d] * strides[d])`, in bytes from the start of a file or of a buffer. Arithmetic is
 /// modulo 2^64: `base` may lie before the start, the sum never does.
 struct Region {
   std::vector<Box> boxes;
   std::uint64_t base = 0;
-  std::vector<std::uint64_t> strides;
+  Shape strides;
 };
 
 /// The region of a dense row-major piece (box or flat range) that starts at byte `offset`.
 Region dense_region(const Shape& shape, bool flat, const Box& box, std::uint64_t offset,
                     std::uint64_t item);
 Region region_of(const Placement& piece, std::uint64_t item);
+/// Whether an extent lies in rows, with the strides of its (contiguous) tensor, instead of densely.
+bool lies_in_rows(const TensorEntry& tensor, const Extent& extent);
 /// The region of an extent in its file.
 Region region_of(const TensorEntry& tensor, const Extent& extent);
 

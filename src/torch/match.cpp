@@ -12,7 +12,7 @@ namespace {
 class Matcher {
  public:
   Matcher(const Manifest& manifest, const PlacementPolicy& policy)
-      : manifest_(manifest), policy_(policy), by_name_(index_by_name(manifest)) {
+      : manifest_(manifest), policy_(policy), by_name_(manifest.tensors) {
     match_.used.assign(manifest.tensors.size(), Match::kUnused);
     const auto document = find_document(manifest, "model");
     if (!document) return;
@@ -89,9 +89,9 @@ class Matcher {
     match_quantizer(item.tensor, source);
     add_target(name, model_tensor_name(source), memory_for_load(name, item.tensor), policy_);
     for (const std::string& fqn : item.names) {
-      const auto it = by_name_.find(model_tensor_name(fqn));
-      if (it == by_name_.end() || match_.used[it->second] == Match::kLoaded) continue;
-      match_.used[it->second] = Match::kTied;
+      const auto position = by_name_.find(model_tensor_name(fqn));
+      if (!position || match_.used[*position] == Match::kLoaded) continue;
+      match_.used[*position] = Match::kTied;
       match_.warnings.push_back(fmt::format(
           "the model ties '{}' to '{}', but the checkpoint holds both; the values of '{}' "
           "were taken for both",
@@ -116,13 +116,13 @@ class Matcher {
   void add_target(const std::string& name, const std::string& source, TensorMemory memory,
                   const PlacementPolicy& policy) {
     match_.targets.push_back({source, memory.dtype, place(policy, name, memory), memory.data()});
-    match_.used[by_name_.at(source)] = Match::kLoaded;
+    match_.used[by_name_.find(source).value()] = Match::kLoaded;
     match_.memories.push_back(std::move(memory));
   }
 
   const Manifest& manifest_;
   const PlacementPolicy& policy_;
-  std::unordered_map<std::string_view, std::size_t> by_name_;
+  TensorNames by_name_;
   Json aliases_ = Json::object();
   Json quantized_ = Json::object();
   Match match_;

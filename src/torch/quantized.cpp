@@ -10,6 +10,11 @@
 namespace cairn::detail {
 namespace {
 
+Shape sizes_of(const Json& record) {
+  const auto sizes = record.at("sizes").get<std::vector<std::uint64_t>>();
+  return {sizes.begin(), sizes.end()};
+}
+
 constexpr std::string_view kTensorAffine = "per_tensor_affine";
 constexpr std::string_view kChannelAffine = "per_channel_affine";
 /// Zero points are floating-point numbers too.
@@ -96,9 +101,9 @@ at::QuantizerPtr quantizer_from_record(const std::string& name, const at::Tensor
     fail(Errc::mismatch, "tensor '{}' is {} in the checkpoint but {} in memory", name, dtype,
          dtype_name(tensor.scalar_type()));
   }
-  if (is_packed(tensor) && record.at("sizes").get<Shape>() != shape_of(tensor)) {
+  if (is_packed(tensor) && sizes_of(record) != shape_of(tensor)) {
     fail(Errc::mismatch, "tensor '{}' has sizes {} in the checkpoint but {} in memory", name,
-         to_string(record.at("sizes").get<Shape>()), to_string(shape_of(tensor)));
+         to_string(sizes_of(record)), to_string(shape_of(tensor)));
   }
   const auto scheme = record.at("scheme").get<std::string>();
   if (scheme == kTensorAffine) {

@@ -1,7 +1,7 @@
 #include "transfer/direct.hpp"
 
 #include <algorithm>
-#include <numeric>
+#include <utility>
 
 #include "base/digest.hpp"
 #include "os/fault.hpp"
@@ -59,8 +59,8 @@ std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob&
       const TensorEntry& tensor = job.tensors[item.tensor];
       const Extent& extent = tensor.extents[item.extent];
       const std::span bytes(item.data, extent.box.elements() * item_bytes(tensor.dtype));
-      digests.push_back(extent.strides.empty() ? write_dense(runs, extent, bytes)
-                                               : write_rows(runs, tensor, extent, bytes));
+      digests.push_back(lies_in_rows(tensor, extent) ? write_rows(runs, tensor, extent, bytes)
+                                                     : write_dense(runs, extent, bytes));
     }
     runs.flush();
     fault_point("move.end");
@@ -74,17 +74,17 @@ void DirectEngine::read(const Comm& comm, const Manifest& manifest,
     fault_point("load.move");
     Reader reader(manifest);
     // In the order of the file, so that neighbouring tensors make large requests.
-    std::vector<std::size_t> order(items.size());
-    std::iota(order.begin(), order.end(), 0);
-    const auto offset_of = [&](std::size_t i) {
-      const TensorEntry& tensor = manifest.tensors[items[i].tensor];
-      return tensor.extents.empty() ? 0 : tensor.extents.front().offset;
-    };
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return offset_of(a) < offset_of(b); });
-    for (const std::size_t i : order) {
-      reader.read(manifest.tensors[items[i].tensor], items[i].piece, items[i].data);
+    std::vector<std::pair<std::uint64_t, const ReadItem*>> order;
+    order.reserve(items.size());
+    for (const ReadItem& item : items) {
+      const TensorEntry& tensor = manifest.tensors[item.tensor];
+      order.emplace_back(tensor.extents.empty() ? 0 : tensor.extents.front().offset, &item);
     }
+    if (!std::is_sorted(order.begin(), order.end())) std::sort(order.begin(), order.end());
+    for (const auto& [offset, item] : order) {
+      reader.add(manifest.tensors[item->tensor], *item->piece, item->data);
+    }
+    reader.flush();
   });
 }
 

@@ -35,7 +35,7 @@ struct WriteJob {
 /// A piece of a tensor that is wanted in this rank's memory.
 struct ReadItem {
   std::size_t tensor = 0;  ///< position in Manifest::tensors
-  Placement piece;
+  const Placement* piece = nullptr;
   std::byte* data = nullptr;
 };
 

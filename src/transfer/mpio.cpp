@@ -92,7 +92,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
     open_same(manifest.files.at(0));
     for (const ReadItem& item : items) {
       const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
-      append_boxes(item.tensor, region_of(item.piece, bytes).boxes, bytes, item.data, boxes);
+      append_boxes(item.tensor, region_of(*item.piece, bytes).boxes, bytes, item.data, boxes);
     }
     sort_by_tensor(boxes);
   });

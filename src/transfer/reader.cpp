@@ -16,22 +16,26 @@ namespace cairn::detail {
 struct Reader::Impl {
   explicit Impl(const Manifest& m) : manifest(m) {}
 
+  struct Source {
+    File file;
+    RunReader runs;
+    explicit Source(const FileEntry& entry) : file(open_same(entry)), runs(file) {}
+  };
+
   const Manifest& manifest;
-  std::map<std::uint32_t, File> files;
+  std::map<std::uint32_t, Source> sources;
   std::optional<DatasetReader> datasets;
 
-  const File& file(std::uint32_t index) {
-    auto it = files.find(index);
-    if (it == files.end()) {
-      it = files.emplace(index, open_same(manifest.files.at(index))).first;
-    }
-    return it->second;
+  RunReader& runs_of(std::uint32_t index) {
+    auto it = sources.find(index);
+    if (it == sources.end()) it = sources.try_emplace(index, manifest.files.at(index)).first;
+    return it->second.runs;
   }
 
   /// The parts of `piece` that lie in one region of the file; tells how many elements those are.
-  std::uint64_t read_region(std::uint32_t file_index, const Region& in_file,
-                            const Region& in_memory, std::uint64_t item, std::byte* out) {
-    RunReader runs(file(file_index));
+  std::uint64_t add_region(std::uint32_t file, const Region& in_file, const Region& in_memory,
+                           std::uint64_t item, std::byte* out) {
+    RunReader& runs = runs_of(file);
     std::uint64_t elements = 0;
     for (const Box& stored : in_file.boxes) {
       for (const Box& wanted : in_memory.boxes) {
@@ -44,22 +48,27 @@ struct Reader::Impl {
                      });
       }
     }
-    runs.flush();
     return elements;
   }
 
-  void read_extents(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+  void add_extents(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
     const std::uint64_t item = item_bytes(tensor.dtype);
+    const bool contiguous = tensor.layout == Layout::contiguous && !tensor.extents.empty();
+    if (const auto start = contiguous ? first_of_run(piece) : std::nullopt) {
+      runs_of(tensor.extents.front().file)
+          .add(tensor.offset + *start * item, out, piece.elements() * item);
+      return;
+    }
     const Region in_memory = region_of(piece, item);
     std::uint64_t elements = 0;
-    if (tensor.layout == Layout::contiguous && !tensor.extents.empty()) {
+    if (contiguous) {
       // One row-major run, however many extents tell who wrote which part of it.
       const Region whole =
           dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
-      elements = read_region(tensor.extents.front().file, whole, in_memory, item, out);
+      elements = add_region(tensor.extents.front().file, whole, in_memory, item, out);
     } else {
       for (const Extent& extent : tensor.extents) {
-        elements += read_region(extent.file, region_of(tensor, extent), in_memory, item, out);
+        elements += add_region(extent.file, region_of(tensor, extent), in_memory, item, out);
       }
     }
     if (elements != piece.elements()) {
@@ -99,13 +108,22 @@ File open_same(const FileEntry& entry) {
 Reader::Reader(const Manifest& manifest) : impl_(std::make_unique<Impl>(manifest)) {}
 Reader::~Reader() = default;
 
-void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+void Reader::add(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
   if (piece.elements() == 0) return;
   if (impl_->manifest.files.at(0).access == Access::hdf5) {
     impl_->read_datasets(tensor, piece, out);
   } else {
-    impl_->read_extents(tensor, piece, out);
+    impl_->add_extents(tensor, piece, out);
   }
+}
+
+void Reader::flush() {
+  for (auto& [index, source] : impl_->sources) source.runs.flush();
+}
+
+void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+  add(tensor, piece, out);
+  flush();
 }
 
 std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent) {

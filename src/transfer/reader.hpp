@@ -18,9 +18,13 @@ class Reader {
   Reader(const Reader&) = delete;
   Reader& operator=(const Reader&) = delete;
 
-  /// Fills `out` with `piece` (a box, or a flat range) of `tensor` in dense row-major order.
-  /// Errors: corrupt (the extents do not cover the piece, or the file ends early), io, mismatch
-  /// (see open_same).
+  /// Fills `out` with `piece` (a box, or a flat range) of `tensor` in dense row-major order, at the
+  /// latest in flush(): neighbours are read together, so pieces should come in the order of the
+  /// file. `out` must stay valid until then. Errors: corrupt (the extents do not cover the piece,
+  /// or the file ends early), io, mismatch (see open_same).
+  void add(const TensorEntry& tensor, const Placement& piece, std::byte* out);
+  void flush();
+  /// Both at once.
   void read(const TensorEntry& tensor, const Placement& piece, std::byte* out);
 
  private:

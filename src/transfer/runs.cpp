@@ -9,6 +9,8 @@ namespace {
 constexpr std::uint64_t kDirectBytes = 1 << 20;  // from here on a request of its own, no copy
 constexpr std::uint64_t kBufferBytes = 4 << 20;  // longest joined request
 constexpr std::uint64_t kGapBytes = 64 << 10;    // reading this much for nothing beats a request
+constexpr std::uint64_t kScatterBytes = 2
+                                        << 10;  // below it a copy is cheaper than a vector's entry
 
 }  // namespace
 
@@ -32,14 +34,32 @@ void RunReader::flush() {
   if (pending_.empty()) return;
   if (pending_.size() == 1) {
     file_.read_at(begin_, {pending_.front().to, pending_.front().bytes});
+  } else if ((end_ - begin_) / pending_.size() < kScatterBytes) {
+    read_through_buffer();
   } else {
-    buffer_.resize(end_ - begin_);
-    file_.read_at(begin_, buffer_);
-    for (const Run& run : pending_) {
-      std::memcpy(run.to, buffer_.data() + (run.offset - begin_), run.bytes);
-    }
+    read_scattered();
   }
   pending_.clear();
+}
+
+void RunReader::read_through_buffer() {
+  buffer_.resize(end_ - begin_);
+  file_.read_at(begin_, buffer_);
+  for (const Run& run : pending_) {
+    std::memcpy(run.to, buffer_.data() + (run.offset - begin_), run.bytes);
+  }
+}
+
+void RunReader::read_scattered() {
+  buffer_.resize(kGapBytes);
+  pieces_.clear();
+  std::uint64_t at = begin_;
+  for (const Run& run : pending_) {
+    if (run.offset != at) pieces_.push_back(std::span(buffer_).first(run.offset - at));
+    pieces_.push_back({run.to, run.bytes});
+    at = run.offset + run.bytes;
+  }
+  file_.read_scattered(begin_, pieces_);
 }
 
 void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes) {

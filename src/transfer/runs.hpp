@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -10,9 +11,9 @@
 
 namespace cairn::detail {
 
-/// Turns runs of one file into few large requests: neighbours are joined through a buffer, large
-/// runs go straight from or to their memory. Runs should come in ascending order; any order is
-/// correct.
+/// Turns runs of one file into few large requests: small neighbours are joined through a buffer,
+/// larger ones go straight from or to their memory. Runs should come in ascending order; any order
+/// is correct.
 
 class RunReader {
  public:
@@ -28,11 +29,15 @@ class RunReader {
     std::uint64_t bytes;
   };
 
+  void read_through_buffer();
+  void read_scattered();
+
   const File& file_;
   std::vector<Run> pending_;
   std::uint64_t begin_ = 0;
   std::uint64_t end_ = 0;
   std::vector<std::byte> buffer_;
+  std::vector<std::span<std::byte>> pieces_;
 };
 
 class RunWriter {

@@ -50,6 +50,15 @@ TEST(IsContiguous, KnowsRowMajorRuns) {
   EXPECT_TRUE(is_contiguous({{}, {}}, {}));
 }
 
+TEST(FirstOfRun, IsWhereARunStarts) {
+  const Shape shape{4, 6, 2};
+  EXPECT_EQ(first_of_run(Placement::replicated(shape)), 0U);
+  EXPECT_EQ(first_of_run(Placement::block(shape, {{1, 2, 0}, {1, 3, 2}})), 16U);
+  EXPECT_EQ(first_of_run(Placement::block(shape, {{0, 0, 0}, {4, 6, 1}})), std::nullopt);
+  EXPECT_EQ(first_of_run(Placement::flat(shape, 5, 7)), 5U);
+  EXPECT_EQ(first_of_run(Placement::replicated({})), 0U);
+}
+
 TEST(Slices, KeepOrderAndLimit) {
   const Box box{{1, 2, 3}, {4, 5, 6}};
   for (std::uint64_t most = 1; most <= 130; ++most) {

@@ -69,21 +69,21 @@ CommitRecord read_commit(const File& file, const Trailer& trailer) {
                                     trailer.commit_digest, "commit record"));
 }
 
-void check_metadata(const File& file, const CommitRecord& commit, const Trailer& trailer,
-                    const Manifest& manifest) {
-  ContainerLayout layout;
-  layout.tensors = manifest.tensors;
-  layout.hdf5_bytes = commit.hdf5_bytes;
-  layout.index = commit.index;
-  layout.documents = commit.documents;
-  layout.commit_offset = trailer.commit_offset;
-  if (layout.file_bytes() != trailer.file_bytes)
+void check_metadata_in(const File& file, const CommitRecord& commit, const Trailer& trailer,
+                       const Manifest& manifest) {
+  if (commit.hdf5_bytes + kTrailerBytes != trailer.file_bytes) {
     fail(Errc::corrupt, "its sizes contradict each other");
-  constexpr std::uint64_t kWindow = 4 << 20;
+  }
+  constexpr std::uint64_t kWindow = 1 << 20;
   Digester digester;
-  for (const Span& span : metadata_spans(data_spans(layout), layout.hdf5_bytes)) {
+  std::vector<std::byte> window;
+  const auto data =
+      data_spans(manifest.tensors, commit.index, commit.documents, trailer.commit_offset);
+  for (const Span& span : metadata_spans(data, commit.hdf5_bytes)) {
     for (std::uint64_t at = 0; at < span.bytes; at += kWindow) {
-      digester.update(read_span(file, {span.offset + at, std::min(kWindow, span.bytes - at)}));
+      window.resize(std::min(kWindow, span.bytes - at));
+      file.read_at(span.offset + at, window);
+      digester.update(window);
     }
   }
   if (digester.value() != commit.metadata_digest)
@@ -103,15 +103,14 @@ std::vector<TensorEntry> tensors_of(std::span<const std::byte> index) {
   return tensors;
 }
 
-void read_untouched(const File& file, const Trailer& trailer, Manifest& manifest) {
+void read_untouched(const File& file, const Trailer& trailer, ContainerTable& table) {
   const CommitRecord commit = read_commit(file, trailer);
-  manifest.commit = commit.info;
-  manifest.tensors = tensors_of(read_checked(file, commit.index, commit.index_digest, "index"));
+  table.head.commit = commit.info;
+  table.index = read_checked(file, commit.index, commit.index_digest, "index");
   for (const auto& [name, slot] : commit.documents) {
-    manifest.documents[name] =
+    table.head.documents[name] =
         text_of(read_checked(file, slot.span, slot.digest, fmt::format("document '{}'", name)));
   }
-  check_metadata(file, commit, trailer, manifest);
 }
 
 /// All bytes of a one-dimensional u8 or a scalar string dataset, which must be `expected`.
@@ -149,7 +148,7 @@ std::optional<std::uint64_t> superblock_end(const File& file) {
   return end;
 }
 
-void read_rewritten(const File& file, Manifest& manifest) {
+void read_rewritten(const File& file, ContainerTable& table) {
   // Before the library sees the file: what is merely cut or has a damaged trailer ends here.
   if (file.size() != superblock_end(file)) {
     fail(Errc::corrupt,
@@ -163,10 +162,10 @@ void read_rewritten(const File& file, Manifest& manifest) {
   }
   const CommitRecord commit =
       decode_commit(read_room(container.get(), std::string(names::kCommit), kCommitBytes));
-  const auto index = read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
-  if (digest_of(index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
+  table.index = read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
+  if (digest_of(table.index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
+  Manifest& manifest = table.head;
   manifest.commit = commit.info;
-  manifest.tensors = tensors_of(index);
   for (const auto& [name, slot] : commit.documents) {
     const auto text = read_room(container.get(), names::document(name), slot.span.bytes);
     if (digest_of(text) != slot.digest) fail(Errc::corrupt, "its document '{}' is damaged", name);
@@ -198,32 +197,59 @@ Head head_of(const File& file) {
   return head == kWithheld ? Head::withheld : Head::other;
 }
 
-void read_any(const File& file, Manifest& manifest) {
+void read_any(const File& file, ContainerTable& table) {
   const Head head = head_of(file);
   if (head == Head::withheld) {
     fail(Errc::corrupt, "it is a save that was never committed, or its first bytes are lost");
   }
-  if (const auto trailer = read_trailer(file)) return read_untouched(file, *trailer, manifest);
-  if (head == Head::signature) return read_rewritten(file, manifest);
+  if (const auto trailer = read_trailer(file)) return read_untouched(file, *trailer, table);
+  if (head == Head::signature) return read_rewritten(file, table);
   fail(Errc::unsupported, "it is not a cairn container: it does not start with the HDF5 signature");
 }
 
-}  // namespace
-
-Manifest read_container(const std::filesystem::path& path) {
-  const File file = File::open_read(path);
-  Manifest manifest;
-  manifest.format = "cairn";
-  manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
+/// Runs `f` and names the checkpoint in what it throws.
+template <class F>
+auto reading(const std::filesystem::path& path, F&& f) {
   try {
-    read_any(file, manifest);
-    warn_of_other_step(path, manifest);
+    return f();
   } catch (const Error& error) {
     if (error.code() == Errc::io || error.code() == Errc::not_found) throw;
     fail(error.code(), "cannot read checkpoint '{}': {}{}", path.string(), error.what(),
          error.code() == Errc::corrupt ? "; use an older checkpoint" : "");
   }
-  return manifest;
+}
+
+}  // namespace
+
+ContainerTable read_container(const std::filesystem::path& path) {
+  const File file = File::open_read(path);
+  ContainerTable table;
+  table.head.format = "cairn";
+  table.head.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
+  reading(path, [&] {
+    read_any(file, table);
+    warn_of_other_step(path, table.head);
+  });
+  return table;
+}
+
+Manifest manifest_of(ContainerTable table) {
+  const std::filesystem::path path = table.head.path();
+  return reading(path, [&] {
+    Manifest manifest = std::move(table.head);
+    manifest.tensors = tensors_of(table.index);
+    return manifest;
+  });
+}
+
+void check_metadata(const Manifest& manifest) {
+  if (manifest.files.at(0).access != Access::extents) return;
+  reading(manifest.path(), [&] {
+    const File file = File::open_read(manifest.path());
+    const auto trailer = read_trailer(file);
+    if (!trailer) fail(Errc::corrupt, "it has lost its trailer");
+    check_metadata_in(file, read_commit(file, *trailer), *trailer, manifest);
+  });
 }
 
 bool is_committed(const std::filesystem::path& path) {

@@ -2,17 +2,28 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "cairn/manifest.hpp"
 
 namespace cairn::detail {
 
-/// Reads a container's commit record, index and documents and checks the digests of everything but
-/// the tensors. A container that another program rewrote (h5repack, h5py) is noticed: its manifest
-/// then says Access::hdf5 and carries a warning. Local. Errors: not_found; usage (a directory);
-/// unsupported (not a cairn container, or a newer one); corrupt (damaged, truncated, or a save that
-/// never finished); io.
-Manifest read_container(const std::filesystem::path& path);
+/// What rank 0 reads of a container and gives to all ranks: the manifest without its tensors, and
+/// the table that they are in.
+struct ContainerTable {
+  Manifest head;
+  std::vector<std::byte> index;
+};
+
+/// Reads a container's commit record, index and documents and checks their digests. A container
+/// that another program rewrote (h5repack, h5py) is noticed: its manifest then says Access::hdf5
+/// and carries a warning. Local. Errors: not_found; usage (a directory); unsupported (not a cairn
+/// container, or a newer one); corrupt (damaged, truncated, or a save that never finished); io.
+ContainerTable read_container(const std::filesystem::path& path);
+/// Decodes the table. Local. Errors: corrupt, unsupported.
+Manifest manifest_of(ContainerTable table);
+/// Checks HDF5's own metadata, where nobody rewrote it. Local. Errors: corrupt, io, mismatch.
+void check_metadata(const Manifest& manifest);
 
 /// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local.
 /// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.

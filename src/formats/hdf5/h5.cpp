@@ -1,5 +1,7 @@
 #include "formats/hdf5/h5.hpp"
 
+#include <vector>
+
 namespace cairn::detail::h5 {
 namespace {
 

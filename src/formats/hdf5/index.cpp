@@ -1,7 +1,6 @@
 #include "formats/hdf5/index.hpp"
 
 #include <cstring>
-#include <unordered_set>
 
 #include "base/bytes.hpp"
 #include "plan/region.hpp"
@@ -81,8 +80,7 @@ struct Tables {
   }
   Shape take_numbers(std::uint64_t start, std::uint64_t count) {
     check_order(start, count, numbers_used, numbers.size());
-    const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(start);
-    return {first, first + static_cast<std::ptrdiff_t>(count)};
+    return {numbers.data() + start, numbers.data() + start + count};
   }
   std::span<const ExtentRecord> take_extents(std::uint64_t start, std::uint64_t count) {
     check_order(start, count, extents_used, extents.size());
@@ -140,6 +138,13 @@ Tables get_tables(std::span<const std::byte> bytes) {
   return tables;
 }
 
+bool lies_in(const Box& box, const Shape& shape) {
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    if (box.start[d] > shape[d] || box.count[d] > shape[d] - box.start[d]) return false;
+  }
+  return true;
+}
+
 Extent decode_extent(Tables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
   Extent extent;
   extent.offset = record.offset;
@@ -150,14 +155,9 @@ Extent decode_extent(Tables& tables, const ExtentRecord& record, const TensorEnt
   const std::size_t rank = extent.flat ? 1 : tensor.shape.size();
   extent.box.start = tables.take_numbers(record.box_start, rank);
   extent.box.count = tables.take_numbers(record.box_start + rank, rank);
-  // Throws when the part leaves the tensor.
-  if (extent.flat) {
-    Placement::flat(tensor.shape, extent.box.start[0], extent.box.count[0]);
-  } else {
-    Placement::block(tensor.shape, extent.box);
-    if (tensor.layout == Layout::contiguous && !is_contiguous(extent.box, tensor.shape)) {
-      extent.strides = row_major_strides(tensor.shape, item_bytes(tensor.dtype));
-    }
+  if (!lies_in(extent.box, extent.flat ? Shape{element_count(tensor.shape)} : tensor.shape)) {
+    fail(Errc::corrupt, "the index places {} outside of tensor '{}'", to_string(extent.box),
+         tensor.name);
   }
   extent.digest = record.digest;
   extent.writer = record.writer;
@@ -179,7 +179,9 @@ TensorEntry decode_tensor(Tables& tables, const TensorRecord& record) {
     tensor.chunk = tables.take_numbers(record.shape_start + record.rank, record.rank);
   }
   element_count(tensor.shape);  // throws when it overflows
-  for (const ExtentRecord& extent : tables.take_extents(record.extent_start, record.extent_count)) {
+  const auto extents = tables.take_extents(record.extent_start, record.extent_count);
+  tensor.extents.reserve(extents.size());
+  for (const ExtentRecord& extent : extents) {
     tensor.extents.push_back(decode_extent(tables, extent, tensor));
   }
   return tensor;
@@ -242,14 +244,13 @@ std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
   Tables tables = get_tables(bytes);
   std::vector<TensorEntry> tensors;
   tensors.reserve(tables.tensors.size());
-  std::unordered_set<std::string_view> seen;
   for (const TensorRecord& record : tables.tensors) {
     tensors.push_back(decode_tensor(tables, record));
-    if (!seen.insert(tensors.back().name).second) {  // reserved above: no name moves
-      fail(Errc::corrupt, "the index lists tensor '{}' twice", tensors.back().name);
-    }
   }
   tables.check_all_used();
+  if (const auto twice = TensorNames(tensors).duplicate()) {
+    fail(Errc::corrupt, "the index lists tensor '{}' twice", *twice);
+  }
   return tensors;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -60,7 +61,9 @@ std::uint64_t document_room(std::uint64_t bytes);
 /// Errors: corrupt when spans overlap or pass `end`.
 std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end);
 /// Tensors, index, documents and commit record of a container.
-std::vector<Span> data_spans(const ContainerLayout& layout);
+std::vector<Span> data_spans(std::span<const TensorEntry> tensors, const Span& index,
+                             const std::map<std::string, DocumentSlot>& documents,
+                             std::uint64_t commit_offset);
 
 /// Lets HDF5 build an empty container with datasets for all `tensors` and rooms of the given sizes
 /// for the documents, and takes its metadata. The work file `skeleton` exists only during the call.

@@ -121,8 +121,8 @@ class Builder {
     return offset;
   }
 
-  static void locate_in_rows(Extent& extent, const TensorEntry& tensor,
-                             const std::vector<std::uint64_t>& strides, std::uint64_t item) {
+  static void locate_in_rows(Extent& extent, const TensorEntry& tensor, const Shape& strides,
+                             std::uint64_t item) {
     extent.offset = tensor.offset;
     if (extent.flat) {
       extent.offset += extent.box.start[0] * item;
@@ -130,7 +130,6 @@ class Builder {
     }
     for (std::size_t d = 0; d < strides.size(); ++d)
       extent.offset += extent.box.start[d] * strides[d];
-    if (!is_contiguous(extent.box, tensor.shape)) extent.strides = strides;
   }
 
   static void locate_chunks(const Dataset& dataset, TensorEntry& tensor) {
@@ -157,7 +156,9 @@ class Builder {
 Template take_metadata(const File& file, const ContainerLayout& layout) {
   Template out;
   Digester digester;
-  for (const Span& span : metadata_spans(data_spans(layout), layout.hdf5_bytes)) {
+  for (const Span& span : metadata_spans(
+           data_spans(layout.tensors, layout.index, layout.documents, layout.commit_offset),
+           layout.hdf5_bytes)) {
     std::vector<std::byte> bytes(span.bytes);
     file.read_at(span.offset, bytes);
     digester.update(bytes);
@@ -234,21 +235,25 @@ std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end) {
   return gaps;
 }
 
-std::vector<Span> data_spans(const ContainerLayout& layout) {
+std::vector<Span> data_spans(std::span<const TensorEntry> tensors, const Span& index,
+                             const std::map<std::string, DocumentSlot>& documents,
+                             std::uint64_t commit_offset) {
   std::vector<Span> spans;
-  for (const TensorEntry& tensor : layout.tensors) {
-    if (tensor.bytes() == 0) continue;
+  spans.reserve(tensors.size() + documents.size() + 2);
+  for (const TensorEntry& tensor : tensors) {
+    const std::uint64_t bytes = tensor.bytes();
+    if (bytes == 0) continue;
     if (tensor.layout == Layout::contiguous) {
-      spans.push_back({tensor.offset, tensor.bytes()});
+      spans.push_back({tensor.offset, bytes});
       continue;
     }
     for (const Extent& extent : tensor.extents) {
       spans.push_back({extent.offset, extent.box.elements() * item_bytes(tensor.dtype)});
     }
   }
-  spans.push_back(layout.index);
-  for (const auto& [name, slot] : layout.documents) spans.push_back(slot.span);
-  spans.push_back({layout.commit_offset, kCommitBytes});
+  spans.push_back(index);
+  for (const auto& [name, slot] : documents) spans.push_back(slot.span);
+  spans.push_back({commit_offset, kCommitBytes});
   return spans;
 }
 
