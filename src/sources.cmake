@@ -28,8 +28,11 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/comm.cpp
   src/mpi/same.cpp
   src/plan/region.cpp
+  src/plan/replicas.cpp
   src/plan/save_plan.cpp
+  src/plan/share.cpp
   src/plan/slices.cpp
+  src/plan/tiling.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp

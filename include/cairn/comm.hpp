@@ -59,6 +59,13 @@ class CAIRN_EXPORT Comm {
   void broadcast(std::string& text) const;
   /// All ranks' bytes in rank order on rank 0; empty elsewhere. Collective.
   std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes) const;
+  /// Inverse of gather: part r of rank 0's `parts` for rank r; other ranks' are ignored.
+  /// Collective. Errors: internal when rank 0 has not one part for each rank.
+  std::vector<std::byte> scatter(const std::vector<std::vector<std::byte>>& parts) const;
+  /// Words for each rank (by rank) against the words from each rank. Collective. Errors: internal
+  /// when there is not one part for each rank; unsupported above 2^31 words in or out of a rank.
+  std::vector<std::vector<std::uint64_t>> exchange(
+      const std::vector<std::vector<std::uint64_t>>& parts) const;
   /// Element-wise over ranks, in place, on all ranks. Collective; equal lengths on all ranks.
   void all_reduce_max(std::span<std::uint64_t> values) const;
   void all_reduce_sum(std::span<std::uint64_t> values) const;

@@ -19,16 +19,15 @@ class ByteWriter {
  public:
   template <class T>
   requires std::is_trivially_copyable_v<T>
-  void put(const T& value) {
-    const auto* raw = reinterpret_cast<const std::byte*>(&value);
-    bytes_.insert(bytes_.end(), raw, raw + sizeof(T));
-  }
+  void put(const T& value) { put_raw(std::as_bytes(std::span(&value, 1))); }
   void put_text(std::string_view text) {
     put(static_cast<std::uint64_t>(text.size()));
     put_raw(std::as_bytes(std::span(text)));
   }
   void put_raw(std::span<const std::byte> raw) {
-    bytes_.insert(bytes_.end(), raw.begin(), raw.end());
+    const std::size_t at = bytes_.size();
+    bytes_.resize(at + raw.size());
+    if (!raw.empty()) std::memcpy(bytes_.data() + at, raw.data(), raw.size());
   }
   std::size_t size() const { return bytes_.size(); }
   std::vector<std::byte> take() { return std::move(bytes_); }

@@ -24,20 +24,11 @@ std::string utc_now() {
   return text;
 }
 
-/// Puts every rank's digests into the table. Ranks send them in the order of their extents in the
-/// file, which rank 0 can tell from the table alone.
-void fill_digests(std::vector<TensorEntry>& tensors,
+/// Puts every rank's digests into the table; ranks send them in the order of their extents.
+void fill_digests(const std::vector<std::vector<Extent*>>& written,
                   const std::vector<std::vector<std::byte>>& gathered) {
-  std::vector<std::vector<Extent*>> extents_of(gathered.size());
-  for (TensorEntry& tensor : tensors) {
-    for (Extent& extent : tensor.extents) {
-      extents_of[static_cast<std::size_t>(extent.writer)].push_back(&extent);
-    }
-  }
   for (std::size_t rank = 0; rank < gathered.size(); ++rank) {
-    auto& extents = extents_of[rank];
-    std::stable_sort(extents.begin(), extents.end(),
-                     [](const Extent* a, const Extent* b) { return a->offset < b->offset; });
+    const auto& extents = written[rank];
     if (gathered[rank].size() != extents.size() * sizeof(std::uint64_t)) {
       fail(Errc::internal, "rank {} sent {} bytes of digests for {} extents", rank,
            gathered[rank].size(), extents.size());
@@ -123,7 +114,7 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
   agree(comm, "save: commit", [&] {
     fault_point("commit");
     if (!comm.is_root()) return;
-    fill_digests(layout.container.tensors, gathered);
+    fill_digests(layout.written, gathered);
     write_all_but_data(comm, request, layout, documents);
   });
 }

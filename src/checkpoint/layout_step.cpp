@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <optional>
 #include <tuple>
+#include <unordered_map>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
@@ -9,6 +11,8 @@
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "plan/region.hpp"
+#include "plan/replicas.hpp"
 #include "plan/save_plan.hpp"
 
 namespace cairn::detail {
@@ -44,32 +48,122 @@ std::map<std::string, std::uint64_t> rooms_for(
   return rooms;
 }
 
-/// This rank's extents of the table, ascending by offset, and the piece that fills each.
-std::vector<std::pair<WriteItem, std::size_t>> items_of(int rank,
-                                                        const std::vector<TensorEntry>& tensors,
-                                                        const std::vector<TensorView>& pieces) {
-  using Key = std::tuple<std::string_view, Shape, Shape>;
-  std::map<Key, std::size_t> piece_of;
-  for (std::size_t p = 0; p < pieces.size(); ++p) {
-    const Box& box = pieces[p].placement.box;
-    piece_of.try_emplace(Key(pieces[p].name, box.start, box.count), p);
-  }
-  std::vector<std::pair<WriteItem, std::size_t>> items;
+/// The extents of the table by writer, each rank's in the order of the file.
+std::vector<std::vector<Extent*>> by_writer(std::vector<TensorEntry>& tensors, std::size_t ranks,
+                                            std::vector<std::vector<std::byte>>& messages) {
+  struct Written {
+    std::size_t tensor;
+    Extent* extent;
+  };
+  std::vector<std::vector<Written>> of_rank(ranks);
   for (std::size_t t = 0; t < tensors.size(); ++t) {
-    for (std::size_t e = 0; e < tensors[t].extents.size(); ++e) {
-      const Extent& extent = tensors[t].extents[e];
-      if (extent.writer != rank) continue;
-      const auto piece = piece_of.at(Key(tensors[t].name, extent.box.start, extent.box.count));
-      items.push_back({WriteItem{t, e, nullptr}, piece});
+    for (Extent& extent : tensors[t].extents) {
+      of_rank.at(static_cast<std::size_t>(extent.writer)).push_back({t, &extent});
     }
   }
-  std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
-    const auto offset = [&](const WriteItem& i) {
-      return tensors[i.tensor].extents[i.extent].offset;
-    };
-    return offset(a.first) < offset(b.first);
-  });
+  std::vector<std::vector<Extent*>> extents(ranks);
+  messages.resize(ranks);
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    std::stable_sort(
+        of_rank[rank].begin(), of_rank[rank].end(),
+        [](const Written& a, const Written& b) { return a.extent->offset < b.extent->offset; });
+    ByteWriter out;
+    for (const Written& written : of_rank[rank]) {
+      out.put(static_cast<std::uint64_t>(written.tensor));
+      put_extent(out, *written.extent);
+      extents[rank].push_back(written.extent);
+    }
+    messages[rank] = out.take();
+  }
+  return extents;
+}
+
+bool contains(const Placement& piece, const Extent& extent) {
+  if ((piece.kind == Placement::Kind::flat) != extent.flat) return false;
+  for (std::size_t d = 0; d < extent.box.start.size(); ++d) {
+    const std::uint64_t start = piece.box.start[d];
+    if (extent.box.start[d] < start ||
+        extent.box.start[d] + extent.box.count[d] > start + piece.box.count[d]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/// Where the first byte of an extent, which lies in the piece, is in the piece's dense bytes.
+std::uint64_t skip_to(const Extent& extent, const Placement& piece, std::uint64_t item) {
+  if (extent.flat) return (extent.box.start[0] - piece.box.start[0]) * item;
+  const Region in_memory = region_of(piece, item);
+  std::uint64_t at = in_memory.base;
+  for (std::size_t d = 0; d < extent.box.start.size(); ++d) {
+    at += extent.box.start[d] * in_memory.strides[d];
+  }
+  return at;
+}
+
+/// What rank 0 sent of this rank's extents, and the piece that fills each.
+std::vector<LayoutItem> items_of(std::span<const std::byte> message,
+                                 std::span<const TensorEntry> tensors,
+                                 std::span<const TensorView> pieces) {
+  std::unordered_multimap<std::string_view, std::size_t> pieces_of;
+  for (std::size_t p = 0; p < pieces.size(); ++p) pieces_of.emplace(pieces[p].name, p);
+  std::vector<LayoutItem> items;
+  for (ByteReader in(message, "the extents sent by rank 0"); in.left() != 0;) {
+    LayoutItem item;
+    item.tensor = in.get<std::uint64_t>();
+    item.extent = get_extent(in);
+    const TensorEntry& tensor = tensors[item.tensor];
+    const auto [first, last] = pieces_of.equal_range(tensor.name);
+    const auto found = std::find_if(first, last, [&](const auto& entry) {
+      return contains(pieces[entry.second].placement, item.extent);
+    });
+    if (found == last) {
+      fail(Errc::internal, "rank 0 wants {} of tensor '{}', which this rank does not hold",
+           to_string(item.extent.box), tensor.name);
+    }
+    item.piece = found->second;
+    item.skip = skip_to(item.extent, pieces[item.piece].placement, item_bytes(tensor.dtype));
+    items.push_back(std::move(item));
+  }
   return items;
+}
+
+/// What this rank has to tell rank 0 of its pieces. Collective.
+std::vector<std::byte> describe_pieces(const Comm& comm, std::span<const TensorView> pieces) {
+  constexpr std::string_view kStep = "save: layout";
+  std::optional<PieceKeys> keys;
+  agree(comm, kStep, [&] { keys.emplace(pieces, comm.size()); });
+  const Words questions = comm.exchange(keys->questions());
+  Words answers;
+  agree(comm, kStep, [&] { answers = answer_questions(questions); });
+  answers = comm.exchange(answers);
+  std::vector<std::byte> report;
+  agree(comm, kStep, [&] { report = encode_report(report_of(pieces, keys->holdings(answers))); });
+  return report;
+}
+
+std::vector<TensorEntry> plan_of(const std::vector<std::vector<std::byte>>& encoded) {
+  std::vector<RankReport> reports;
+  reports.reserve(encoded.size());
+  for (const auto& bytes : encoded) reports.push_back(decode_report(bytes));
+  return plan_save(reports);
+}
+
+/// What all ranks need of the table: everything but the extents.
+std::vector<std::byte> encode_table(const ContainerLayout& container) {
+  ByteWriter out;
+  out.put(container.hdf5_bytes);
+  out.put(static_cast<std::uint64_t>(container.tensors.size()));
+  for (const TensorEntry& tensor : container.tensors) put_tensor_head(out, tensor);
+  return out.take();
+}
+
+void decode_table(std::span<const std::byte> table, ContainerLayout& container) {
+  ByteReader in(table, "the layout sent by rank 0");
+  container.hdf5_bytes = in.get<std::uint64_t>();
+  for (auto n = in.get<std::uint64_t>(); n > 0; --n) {
+    container.tensors.push_back(get_tensor_head(in));
+  }
 }
 
 }  // namespace
@@ -86,43 +180,27 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   const std::vector<std::uint64_t> starts = comm.exclusive_sum(sizes);
   comm.all_reduce_sum(std::span<std::uint64_t>(sizes));
   std::vector<TensorView> pieces;
-  std::vector<std::byte> mine;
-  agree(comm, "save: layout", [&] {
-    pieces = all_pieces(request.state, place_blobs(request.state, starts, sizes));
-    ByteWriter out;
-    put_pieces(out, pieces);
-    mine = out.take();
-  });
-  const auto gathered = comm.gather(mine);
+  agree(comm, "save: layout",
+        [&] { pieces = all_pieces(request.state, place_blobs(request.state, starts, sizes)); });
+  const auto reports = comm.gather(describe_pieces(comm, pieces));
 
   std::vector<std::byte> table;
+  std::vector<std::vector<std::byte>> messages;
   agree(comm, "save: layout", [&] {
     if (!comm.is_root()) return;
-    std::vector<std::vector<TensorView>> by_rank;
-    for (const auto& bytes : gathered) {
-      ByteReader in(bytes, "a rank's list of tensors");
-      by_rank.push_back(get_pieces(in));
-    }
     check_commit_room(rooms_for(documents));
     make_directories(request.target.parent_path());
     std::tie(layout.container, layout.metadata) = build_skeleton(
-        names::skeleton_file(request.target), plan_save(by_rank), rooms_for(documents));
-    Manifest manifest;
-    manifest.tensors = layout.container.tensors;
-    ByteWriter out;
-    out.put(layout.container.hdf5_bytes);
-    out.put_raw(encode(manifest));
-    table = out.take();
+        names::skeleton_file(request.target), plan_of(reports), rooms_for(documents));
+    layout.structure = structure_hash(layout.container.tensors);
+    layout.written = by_writer(layout.container.tensors, reports.size(), messages);
+    table = encode_table(layout.container);
   });
   comm.broadcast(table);
+  const std::vector<std::byte> message = comm.scatter(messages);
   agree(comm, "save: layout", [&] {
-    if (!comm.is_root()) {
-      ByteReader in(table, "the layout sent by rank 0");
-      layout.container.hdf5_bytes = in.get<std::uint64_t>();
-      layout.container.tensors = decode_manifest(in.get_raw(in.left())).tensors;
-    }
-    layout.structure = structure_hash(layout.container.tensors);
-    layout.items = items_of(comm.rank(), layout.container.tensors, pieces);
+    if (!comm.is_root()) decode_table(table, layout.container);
+    layout.items = items_of(message, layout.container.tensors, pieces);
   });
   return layout;
 }

@@ -79,10 +79,10 @@ struct Saver::Impl {
     for (const TensorView& tensor : request.state.tensors) data.push_back(tensor.data);
     for (const auto& [name, bytes] : request.state.rank_blobs) data.push_back(bytes.data());
     std::uint64_t total = 0;
-    for (const auto& [item, piece] : layout->items) {
-      job.items.push_back({item.tensor, item.extent, data[piece]});
+    for (const LayoutItem& item : layout->items) {
+      job.items.push_back({item.tensor, &item.extent, data[item.piece] + item.skip});
       const TensorEntry& tensor = layout->container.tensors[item.tensor];
-      total += tensor.extents[item.extent].box.elements() * item_bytes(tensor.dtype);
+      total += item.extent.box.elements() * item_bytes(tensor.dtype);
     }
     if (options.progress) {
       job.progress = [this, total](std::uint64_t done) {

@@ -17,15 +17,24 @@ namespace cairn::detail {
 /// The steps of a save (docs/design.md, "Saving"), one file each. What one step makes, the next
 /// takes.
 
+/// An extent that this rank writes, and which of its bytes fill it.
+struct LayoutItem {
+  std::size_t tensor = 0;  ///< position in the table
+  Extent extent;
+  std::size_t piece = 0;   ///< among the rank's tensors; blobs follow them, in order of their names
+  std::uint64_t skip = 0;  ///< bytes of the piece before the extent's
+};
+
 /// What the layout step finds out once per structure and later saves reuse.
 struct SaveLayout {
   std::uint64_t key = 0;  ///< hash of what this rank contributes; another key needs another layout
+  std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
+  /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
+  ContainerLayout container;
+  // Rank 0 only.
   std::uint64_t structure = 0;
-  ContainerLayout container;  ///< tensors and hdf5_bytes; the rest only on rank 0
-  Template metadata;          ///< rank 0 only
-  /// This rank's extents in the order of the file, each with the position of its piece among the
-  /// rank's tensors (blobs follow the tensors, in the order of their names).
-  std::vector<std::pair<WriteItem, std::size_t>> items;
+  Template metadata;
+  std::vector<std::vector<Extent*>> written;  ///< the table's extents by writer, as in its items
 };
 
 /// The same on all ranks, or decided by rank 0.

@@ -1,12 +1,13 @@
 #include "manifest/codec.hpp"
 
 namespace cairn::detail {
-namespace {
 
 void put_shape(ByteWriter& out, const Shape& shape) {
   out.put(static_cast<std::uint32_t>(shape.size()));
   out.put_raw(std::as_bytes(std::span(shape.data(), shape.size())));
 }
+
+namespace {
 
 Shape get_shape(ByteReader& in) {
   const auto dims = in.get<std::uint32_t>();
@@ -30,7 +31,14 @@ Box get_box(ByteReader& in) {
   return box;
 }
 
-namespace {
+std::vector<std::uint64_t> get_numbers(ByteReader& in, std::uint64_t count) {
+  if (count > in.left() / sizeof(std::uint64_t))
+    fail(Errc::corrupt, "a list of numbers ends early");
+  const auto raw = in.get_raw(count * sizeof(std::uint64_t));
+  std::vector<std::uint64_t> numbers(count);
+  if (count != 0) std::memcpy(numbers.data(), raw.data(), raw.size());
+  return numbers;
+}
 
 void put_extent(ByteWriter& out, const Extent& extent) {
   out.put(extent.file);
@@ -55,7 +63,7 @@ Extent get_extent(ByteReader& in) {
   return extent;
 }
 
-void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
+void put_tensor_head(ByteWriter& out, const TensorEntry& tensor) {
   out.put_text(tensor.name);
   out.put(static_cast<std::uint8_t>(tensor.dtype));
   put_shape(out, tensor.shape);
@@ -63,11 +71,9 @@ void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   out.put(static_cast<std::uint8_t>(tensor.layout));
   out.put(tensor.offset);
   put_shape(out, tensor.chunk);
-  out.put(static_cast<std::uint64_t>(tensor.extents.size()));
-  for (const Extent& extent : tensor.extents) put_extent(out, extent);
 }
 
-TensorEntry get_tensor(ByteReader& in) {
+TensorEntry get_tensor_head(ByteReader& in) {
   TensorEntry tensor;
   tensor.name = in.get_text();
   tensor.dtype = dtype_from_code(in.get<std::uint8_t>());
@@ -76,6 +82,19 @@ TensorEntry get_tensor(ByteReader& in) {
   tensor.layout = static_cast<Layout>(in.get<std::uint8_t>());
   tensor.offset = in.get<std::uint64_t>();
   tensor.chunk = get_shape(in);
+  return tensor;
+}
+
+namespace {
+
+void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
+  put_tensor_head(out, tensor);
+  out.put(static_cast<std::uint64_t>(tensor.extents.size()));
+  for (const Extent& extent : tensor.extents) put_extent(out, extent);
+}
+
+TensorEntry get_tensor(ByteReader& in) {
+  TensorEntry tensor = get_tensor_head(in);
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
   return tensor;

@@ -10,9 +10,20 @@
 
 namespace cairn::detail {
 
+void put_shape(ByteWriter& out, const Shape& shape);
 void put_box(ByteWriter& out, const Box& box);
 /// Errors: corrupt.
 Box get_box(ByteReader& in);
+/// `count` 8-byte numbers. Errors: corrupt.
+std::vector<std::uint64_t> get_numbers(ByteReader& in, std::uint64_t count);
+
+void put_extent(ByteWriter& out, const Extent& extent);
+/// Errors: corrupt.
+Extent get_extent(ByteReader& in);
+/// A tensor without its extents.
+void put_tensor_head(ByteWriter& out, const TensorEntry& tensor);
+/// Errors: corrupt, unsupported.
+TensorEntry get_tensor_head(ByteReader& in);
 
 /// The form in which a Manifest travels between ranks of one job. Not a file format.
 std::vector<std::byte> encode(const Manifest& manifest);

@@ -61,6 +61,8 @@ constexpr std::string_view kSuffix = ".h5";
 // it.
 constexpr std::size_t kLongestComponent = 4096;
 
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
 std::filesystem::path hidden(const std::filesystem::path& target, std::string_view suffix) {
   return target.parent_path() / fmt::format(".{}{}", target.filename().string(), suffix);
 }
@@ -100,6 +102,33 @@ std::string rank_blob(std::string_view blob) {
 
 std::string document(std::string_view name) {
   return fmt::format("{}/{}", kMeta, escape_component(name));
+}
+
+bool natural_less(std::string_view a, std::string_view b) {
+  const auto digits_at = [](std::string_view text, std::size_t at) {
+    std::size_t end = at;
+    while (end < text.size() && is_digit(text[end])) ++end;
+    while (at + 1 < end && text[at] == '0') ++at;
+    return text.substr(at, end - at);
+  };
+  std::size_t i = 0;
+  std::size_t j = 0;
+  while (i < a.size() && j < b.size()) {
+    if (is_digit(a[i]) && is_digit(b[j])) {
+      const std::string_view x = digits_at(a, i);
+      const std::string_view y = digits_at(b, j);
+      if (x.size() != y.size()) return x.size() < y.size();
+      if (x != y) return x < y;
+      i = static_cast<std::size_t>(x.data() + x.size() - a.data());
+      j = static_cast<std::size_t>(y.data() + y.size() - b.data());
+      continue;
+    }
+    if (a[i] != b[j]) return static_cast<unsigned char>(a[i]) < static_cast<unsigned char>(b[j]);
+    ++i;
+    ++j;
+  }
+  if (a.size() - i != b.size() - j) return a.size() - i < b.size() - j;
+  return a < b;
 }
 
 void check_tensor_name(std::string_view name) {

@@ -32,6 +32,11 @@ std::string rank_blob(std::string_view blob);
 /// "meta/<document>"
 std::string document(std::string_view name);
 
+/// The order in which people list names: runs of digits by their value, everything else by bytes,
+/// so that "h.2" comes before "h.10". A total order: texts that only differ in leading zeros are
+/// ordered by bytes.
+bool natural_less(std::string_view a, std::string_view b);
+
 /// Errors: usage, when `name` cannot be a dataset's path: empty or dot components, control
 /// characters, over-long, or a first component that cairn keeps for itself.
 void check_tensor_name(std::string_view name);

@@ -13,6 +13,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
 
 #include "base/bytes.hpp"
 #include "base/throw.hpp"
@@ -24,7 +27,8 @@ using Clock = std::chrono::steady_clock;
 using detail::fail;
 
 constexpr int kNoticeTag = 7001;
-constexpr int kGatherTag = 7002;
+constexpr int kDataTag = 7002;
+constexpr std::string_view kExchange = "exchange between ranks";
 constexpr std::chrono::seconds kGrace{2};
 // MPI counts are int, and several implementations fail above 2 GiB.
 constexpr std::size_t kSliceBytes = std::size_t{1} << 30;
@@ -61,8 +65,12 @@ struct Comm::State {
   std::vector<std::vector<std::byte>> abandoned;  // buffers that a pending request may still touch
 
   void wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer);
-  void send_to_root(std::span<const std::byte> bytes);
-  std::vector<std::byte> receive(int peer, std::uint64_t bytes);
+  void send(int peer, std::span<const std::byte> bytes, std::string_view step);
+  std::vector<std::byte> receive(int peer, std::uint64_t bytes, std::string_view step);
+  void all_to_all_counts(std::span<std::uint64_t> out_in);
+  std::vector<std::uint64_t> all_to_all(const std::vector<std::vector<std::uint64_t>>& parts,
+                                        std::span<const std::uint64_t> out,
+                                        std::span<const std::uint64_t> in);
   bool receive_notices();
   void duplicate(MPI_Comm parent, std::chrono::milliseconds limit);
   [[noreturn]] void give_up(std::string_view step, std::vector<std::byte>* buffer);
@@ -82,31 +90,80 @@ struct Comm::State {
   }
 };
 
-void Comm::State::send_to_root(std::span<const std::byte> bytes) {
+void Comm::State::send(int peer, std::span<const std::byte> bytes, std::string_view step) {
   for (std::size_t at = 0; at < bytes.size(); at += kSliceBytes) {
     const auto slice = bytes.subspan(at, std::min(kSliceBytes, bytes.size() - at));
     std::vector<std::byte> buffer(slice.begin(), slice.end());
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, 0, kGatherTag,
+    check_mpi(MPI_Isend(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, peer, kDataTag,
                         comm, &request),
               "MPI_Isend");
-    wait(request, "gather to rank 0", &buffer);
+    wait(request, step, &buffer);
   }
 }
 
-std::vector<std::byte> Comm::State::receive(int peer, std::uint64_t bytes) {
+std::vector<std::byte> Comm::State::receive(int peer, std::uint64_t bytes, std::string_view step) {
   std::vector<std::byte> whole;
   whole.reserve(bytes);
   while (whole.size() < bytes) {
     std::vector<std::byte> buffer(std::min<std::uint64_t>(kSliceBytes, bytes - whole.size()));
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Irecv(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, peer, kGatherTag,
+    check_mpi(MPI_Irecv(buffer.data(), static_cast<int>(buffer.size()), MPI_BYTE, peer, kDataTag,
                         comm, &request),
               "MPI_Irecv");
-    wait(request, "gather to rank 0", &buffer);
+    wait(request, step, &buffer);
     whole.insert(whole.end(), buffer.begin(), buffer.end());
   }
   return whole;
+}
+
+/// Fills the second half with what the other ranks have for this one.
+void Comm::State::all_to_all_counts(std::span<std::uint64_t> out_in) {
+  const auto raw = std::as_bytes(out_in);
+  std::vector<std::byte> buffer(raw.begin(), raw.end());
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ialltoall(buffer.data(), 1, MPI_UINT64_T, buffer.data() + buffer.size() / 2, 1,
+                          MPI_UINT64_T, comm, &request),
+            "MPI_Ialltoall");
+  wait(request, kExchange, &buffer);
+  std::memcpy(out_in.data(), buffer.data(), buffer.size());
+}
+
+/// The words from all ranks in rank order; `out` and `in` count them by rank.
+std::vector<std::uint64_t> Comm::State::all_to_all(
+    const std::vector<std::vector<std::uint64_t>>& parts, std::span<const std::uint64_t> out,
+    std::span<const std::uint64_t> in) {
+  // One buffer for all that a pending request may touch: counts and places, then both directions.
+  const std::size_t ranks = parts.size();
+  const std::size_t words_out = std::reduce(out.begin(), out.end());
+  const std::size_t words_in = std::reduce(in.begin(), in.end());
+  const std::size_t head = 4 * ranks * sizeof(int);
+  std::vector<std::byte> buffer(head + (words_out + words_in) * sizeof(std::uint64_t));
+  auto* const counts = reinterpret_cast<int*>(buffer.data());
+  int place_out = 0;
+  int place_in = 0;
+  for (std::size_t r = 0; r < ranks; ++r) {
+    counts[r] = static_cast<int>(out[r]);
+    counts[ranks + r] = std::exchange(place_out, place_out + counts[r]);
+    counts[2 * ranks + r] = static_cast<int>(in[r]);
+    counts[3 * ranks + r] = std::exchange(place_in, place_in + counts[2 * ranks + r]);
+  }
+  std::byte* const sent = buffer.data() + head;
+  std::byte* const received = sent + words_out * sizeof(std::uint64_t);
+  std::byte* at = sent;
+  for (const auto& part : parts) {
+    if (part.empty()) continue;
+    std::memcpy(at, part.data(), part.size() * sizeof(std::uint64_t));
+    at += part.size() * sizeof(std::uint64_t);
+  }
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ialltoallv(sent, counts, counts + ranks, MPI_UINT64_T, received, counts + 2 * ranks,
+                           counts + 3 * ranks, MPI_UINT64_T, comm, &request),
+            "MPI_Ialltoallv");
+  wait(request, kExchange, &buffer);
+  std::vector<std::uint64_t> words(words_in);
+  if (words_in != 0) std::memcpy(words.data(), received, words_in * sizeof(std::uint64_t));
+  return words;
 }
 
 bool Comm::State::receive_notices() {
@@ -262,21 +319,66 @@ void Comm::broadcast(std::string& text) const {
 }
 
 std::vector<std::vector<std::byte>> Comm::gather(std::span<const std::byte> bytes) const {
+  constexpr std::string_view kGather = "gather to rank 0";
   // Sizes first, then the bytes point to point: rank 0 may receive more than MPI_Gatherv can count.
   std::vector<std::uint64_t> sizes(static_cast<std::size_t>(state_->size), 0);
   sizes[static_cast<std::size_t>(state_->rank)] = bytes.size();
   all_reduce_max(std::span<std::uint64_t>(sizes));
   if (!is_root()) {
-    state_->send_to_root(bytes);
+    state_->send(0, bytes, kGather);
     return {};
   }
   std::vector<std::vector<std::byte>> all(sizes.size());
   all[0].assign(bytes.begin(), bytes.end());
   for (int peer = 1; peer < state_->size; ++peer) {
     const auto at = static_cast<std::size_t>(peer);
-    all[at] = state_->receive(peer, sizes[at]);
+    all[at] = state_->receive(peer, sizes[at], kGather);
   }
   return all;
+}
+
+std::vector<std::byte> Comm::scatter(const std::vector<std::vector<std::byte>>& parts) const {
+  constexpr std::string_view kScatter = "scatter from rank 0";
+  const auto ranks = static_cast<std::size_t>(state_->size);
+  if (is_root() && parts.size() != ranks) {
+    fail(Errc::internal, "{} parts to scatter over {} ranks", parts.size(), ranks);
+  }
+  std::vector<std::uint64_t> sizes(ranks, 0);
+  for (std::size_t r = 0; is_root() && r < ranks; ++r) sizes[r] = parts[r].size();
+  all_reduce_max(std::span<std::uint64_t>(sizes));
+  if (!is_root()) return state_->receive(0, sizes[static_cast<std::size_t>(rank())], kScatter);
+  for (int peer = 1; peer < state_->size; ++peer) {
+    state_->send(peer, parts[static_cast<std::size_t>(peer)], kScatter);
+  }
+  return parts[0];
+}
+
+std::vector<std::vector<std::uint64_t>> Comm::exchange(
+    const std::vector<std::vector<std::uint64_t>>& parts) const {
+  const auto ranks = static_cast<std::size_t>(state_->size);
+  if (parts.size() != ranks) {
+    fail(Errc::internal, "{} parts to exchange between {} ranks", parts.size(), ranks);
+  }
+  std::vector<std::uint64_t> counts(2 * ranks);  // out, then in
+  std::transform(parts.begin(), parts.end(), counts.begin(),
+                 [](const auto& p) { return p.size(); });
+  state_->all_to_all_counts(counts);
+  const auto out = std::span(counts).first(ranks);
+  const auto in = std::span(counts).last(ranks);
+  std::uint64_t most[1] = {
+      std::max(std::reduce(out.begin(), out.end()), std::reduce(in.begin(), in.end()))};
+  all_reduce_max(std::span<std::uint64_t>(most));
+  if (most[0] > std::numeric_limits<int>::max()) {
+    fail(Errc::unsupported, "a rank would exchange {} words at once; use more ranks", most[0]);
+  }
+  const std::vector<std::uint64_t> words = state_->all_to_all(parts, out, in);
+  std::vector<std::vector<std::uint64_t>> received(ranks);
+  auto next = words.begin();
+  for (std::size_t r = 0; r < ranks; ++r) {
+    received[r].assign(next, next + static_cast<std::ptrdiff_t>(in[r]));
+    next += static_cast<std::ptrdiff_t>(in[r]);
+  }
+  return received;
 }
 
 void Comm::all_reduce_max(std::span<std::uint64_t> values) const {

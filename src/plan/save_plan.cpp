@@ -8,11 +8,14 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "base/bytes.hpp"
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "manifest/codec.hpp"
 #include "manifest/names.hpp"
 #include "plan/region.hpp"
+#include "plan/share.hpp"
+#include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -23,15 +26,37 @@ constexpr std::uint64_t kSmallestChunkBytes = 64 << 10;
 
 /// A tensor while its pieces come in.
 struct Gathering {
-  TensorEntry entry;
+  HeldTensor tensor;
   int first_rank = 0;
-  // Piece -> position in entry.extents, and who holds it.
-  std::map<std::tuple<bool, Shape, Shape>, std::size_t> extent_of;
-  std::vector<std::vector<int>> holders;
+  std::map<std::tuple<Shape, Shape>, std::size_t> extent_of;  // by box
+};
+
+/// The groups of ranks that hold the same pieces.
+class Groups {
+ public:
+  explicit Groups(std::span<const RankReport> reports) {
+    for (std::size_t rank = 0; rank < reports.size(); ++rank) {
+      for (const std::uint64_t group : reports[rank].groups) {
+        const auto [it, is_new] = position_.try_emplace(group, members_.size());
+        if (is_new) members_.emplace_back();
+        members_[it->second].push_back(static_cast<int>(rank));
+      }
+    }
+  }
+  std::size_t position(std::uint64_t group) const {
+    const auto it = position_.find(group);
+    if (it == position_.end()) fail(Errc::internal, "a piece is held by an unknown group of ranks");
+    return it->second;
+  }
+  const std::vector<std::vector<int>>& members() const { return members_; }
+
+ private:
+  std::unordered_map<std::uint64_t, std::size_t> position_;
+  std::vector<std::vector<int>> members_;
 };
 
 void check_agreement(const Gathering& known, const TensorView& piece, int rank) {
-  const TensorEntry& entry = known.entry;
+  const TensorEntry& entry = known.tensor.entry;
   if (entry.dtype != piece.dtype) {
     fail(Errc::mismatch,
          "tensor '{}' is {} on rank {} but {} on rank {}; every rank must give the "
@@ -56,24 +81,24 @@ void check_agreement(const Gathering& known, const TensorView& piece, int rank) 
   }
 }
 
-void add_piece(Gathering& gathering, const TensorView& piece, int rank) {
+void add_piece(Gathering& gathering, const TensorView& piece, std::size_t group) {
   const Placement& placement = piece.placement;
-  if (gathering.entry.placement == Placement::Kind::replicated &&
-      placement.kind == Placement::Kind::block) {
-    gathering.entry.placement = placement.kind;
+  TensorEntry& entry = gathering.tensor.entry;
+  if (entry.placement == Placement::Kind::replicated && placement.kind == Placement::Kind::block) {
+    entry.placement = placement.kind;
   }
   if (placement.elements() == 0) return;
-  const bool flat = placement.kind == Placement::Kind::flat;
-  const auto [it, is_new] = gathering.extent_of.try_emplace(
-      std::tuple(flat, placement.box.start, placement.box.count), gathering.entry.extents.size());
-  if (is_new) {
-    Extent extent;
-    extent.flat = flat;
-    extent.box = placement.box;
-    gathering.entry.extents.push_back(std::move(extent));
-    gathering.holders.emplace_back();
+  const bool is_new =
+      gathering.extent_of.try_emplace({placement.box.start, placement.box.count}, group).second;
+  if (!is_new) {
+    fail(Errc::internal, "tensor '{}' {} was described twice", piece.name,
+         to_string(placement.box));
   }
-  gathering.holders[it->second].push_back(rank);
+  Extent extent;
+  extent.flat = placement.kind == Placement::Kind::flat;
+  extent.box = placement.box;
+  entry.extents.push_back(std::move(extent));
+  gathering.tensor.group.push_back(group);
 }
 
 /// A dataset can't be a group at the same time: "model/a" beside "model/a/b".
@@ -92,127 +117,70 @@ void check_nesting(const std::vector<TensorEntry>& tensors) {
   }
 }
 
-/// Largest extents first, each to the holder with the fewest bytes so far.
-void assign_writers(std::vector<Gathering>& all, std::size_t ranks) {
-  struct Item {
-    std::uint64_t bytes;
-    std::size_t tensor;
-    std::size_t extent;
-  };
-  std::vector<std::uint64_t> load(ranks, 0);
-  std::vector<Item> shared;
-  for (std::size_t t = 0; t < all.size(); ++t) {
-    for (std::size_t e = 0; e < all[t].holders.size(); ++e) {
-      const std::uint64_t bytes =
-          all[t].entry.extents[e].box.elements() * item_bytes(all[t].entry.dtype);
-      if (all[t].holders[e].size() > 1) {
-        shared.push_back({bytes, t, e});
-        continue;
+/// Every tensor once with its distinct pieces, in natural order of the names.
+std::vector<HeldTensor> gather_tensors(std::span<const RankReport> reports, const Groups& groups) {
+  std::vector<Gathering> all;
+  std::unordered_map<std::string_view, std::size_t> by_name;
+  for (const RankReport& report : reports) {
+    for (std::size_t p = 0; p < report.pieces.size(); ++p) {
+      const TensorView& piece = report.pieces[p];
+      const std::size_t group = groups.position(report.piece_group.at(p));
+      const int rank = groups.members()[group].front();
+      const auto [it, is_new] = by_name.try_emplace(piece.name, all.size());
+      if (is_new) {
+        names::check_tensor_name(piece.name);
+        Gathering& gathering = all.emplace_back();
+        gathering.tensor.entry.name = piece.name;
+        gathering.tensor.entry.dtype = piece.dtype;
+        gathering.tensor.entry.shape = piece.placement.global_shape;
+        gathering.tensor.entry.placement = piece.placement.kind;
+        gathering.first_rank = rank;
       }
-      const int only = all[t].holders[e].front();
-      all[t].entry.extents[e].writer = only;
-      load[static_cast<std::size_t>(only)] += bytes;
+      check_agreement(all[it->second], piece, rank);
+      add_piece(all[it->second], piece, group);
     }
   }
-  std::stable_sort(shared.begin(), shared.end(),
-                   [](const Item& a, const Item& b) { return a.bytes > b.bytes; });
-  for (const Item& item : shared) {
-    const auto& holders = all[item.tensor].holders[item.extent];
-    const int lightest = *std::min_element(holders.begin(), holders.end(), [&](int a, int b) {
-      return load[static_cast<std::size_t>(a)] < load[static_cast<std::size_t>(b)];
-    });
-    all[item.tensor].entry.extents[item.extent].writer = lightest;
-    load[static_cast<std::size_t>(lightest)] += item.bytes;
-  }
-}
-
-/// Flat ranges tile a tensor when, sorted, each starts where the one before ends.
-void check_flat_tiling(const TensorEntry& tensor) {
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-  for (const Extent& extent : tensor.extents) {
-    ranges.emplace_back(extent.box.start[0], extent.box.count[0]);
-  }
-  std::sort(ranges.begin(), ranges.end());
-  std::uint64_t end = 0;
-  for (const auto& [start, count] : ranges) {
-    if (start != end) {
-      fail(Errc::mismatch, "tensor '{}': its flat ranges {} at element {}", tensor.name,
-           start < end ? "overlap" : "leave a gap", std::min(start, end));
-    }
-    end = start + count;
-  }
-  if (end != element_count(tensor.shape)) {
-    fail(Errc::mismatch, "tensor '{}': its flat ranges end at element {} of {}", tensor.name, end,
-         element_count(tensor.shape));
-  }
-}
-
-/// The corners of a box with the sign of the mixed difference of its indicator function.
-void add_corners(const Box& box, const std::vector<std::size_t>& dims, int sign,
-                 std::vector<std::pair<Shape, int>>& corners) {
-  for (std::size_t mask = 0; mask < (std::size_t{1} << dims.size()); ++mask) {
-    Shape corner;
-    int corner_sign = sign;
-    for (std::size_t i = 0; i < dims.size(); ++i) {
-      const bool far = (mask >> i & 1) != 0;
-      corner.push_back(box.start[dims[i]] + (far ? box.count[dims[i]] : 0));
-      if (far) corner_sign = -corner_sign;
-    }
-    corners.emplace_back(std::move(corner), corner_sign);
-  }
+  std::sort(all.begin(), all.end(), [](const Gathering& a, const Gathering& b) {
+    return names::natural_less(a.tensor.entry.name, b.tensor.entry.name);
+  });
+  std::vector<HeldTensor> tensors;
+  tensors.reserve(all.size());
+  for (Gathering& gathering : all) tensors.push_back(std::move(gathering.tensor));
+  return tensors;
 }
 
 }  // namespace
 
-void check_tiling(const TensorEntry& tensor) {
-  if (element_count(tensor.shape) == 0) return;
-  if (tensor.placement == Placement::Kind::flat) return check_flat_tiling(tensor);
-  if (tensor.extents.size() == 1 && tensor.extents.front().box == Box::whole(tensor.shape)) {
-    return;
+RankReport report_of(std::span<const TensorView> pieces, std::span<const Holding> holdings) {
+  RankReport report;
+  std::unordered_set<std::uint64_t> known;
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    const Holding& holding = holdings[p];
+    if (known.insert(holding.group).second) report.groups.push_back(holding.group);
+    if (!holding.describes) continue;
+    report.pieces.push_back(pieces[p]);
+    report.piece_group.push_back(holding.group);
   }
+  return report;
+}
 
-  // Boxes tile the tensor exactly when their indicator functions add up to the tensor's; the mixed
-  // difference of an indicator is its signed corners, and taking it loses nothing.
-  std::vector<std::size_t> dims;  // dimensions in which some box is not whole
-  for (std::size_t d = 0; d < tensor.shape.size(); ++d) {
-    const bool cut =
-        std::any_of(tensor.extents.begin(), tensor.extents.end(),
-                    [&](const Extent& e) { return e.box.count[d] != tensor.shape[d]; });
-    if (cut) dims.push_back(d);
-  }
-  constexpr std::size_t kMostCutDimensions = 8;
-  if (dims.size() > kMostCutDimensions) {
-    fail(Errc::unsupported, "tensor '{}' is cut along {} dimensions; at most {} are supported",
-         tensor.name, dims.size(), kMostCutDimensions);
-  }
-  std::vector<std::pair<Shape, int>> corners;
-  add_corners(Box::whole(tensor.shape), dims, -1, corners);
-  std::uint64_t covered = 0;
-  for (const Extent& extent : tensor.extents) {
-    add_corners(extent.box, dims, 1, corners);
-    covered += extent.box.elements();
-  }
-  std::sort(corners.begin(), corners.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  for (std::size_t i = 0; i < corners.size();) {
-    int sum = 0;
-    std::size_t end = i;
-    for (; end < corners.size() && corners[end].first == corners[i].first; ++end) {
-      sum += corners[end].second;
-    }
-    if (sum != 0) {
-      const std::uint64_t total = element_count(tensor.shape);
-      fail(Errc::mismatch,
-           "tensor '{}' of shape {}: the ranks' pieces {} (they hold {} of {} "
-           "elements; look near {})",
-           tensor.name, to_string(tensor.shape),
-           covered > total   ? "overlap"
-           : covered < total ? "leave gaps"
-                             : "overlap and leave gaps",
-           covered, total, to_string(corners[i].first));
-    }
-    i = end;
-  }
+std::vector<std::byte> encode_report(const RankReport& report) {
+  ByteWriter out;
+  out.put(static_cast<std::uint64_t>(report.groups.size()));
+  out.put_raw(std::as_bytes(std::span(report.groups)));
+  put_pieces(out, report.pieces);
+  out.put_raw(std::as_bytes(std::span(report.piece_group)));
+  return out.take();
+}
+
+RankReport decode_report(std::span<const std::byte> bytes) {
+  ByteReader in(bytes, "a rank's list of tensors");
+  RankReport report;
+  const auto groups = in.get<std::uint64_t>();
+  report.groups = get_numbers(in, groups);
+  report.pieces = get_pieces(in);
+  report.piece_group = get_numbers(in, report.pieces.size());
+  return report;
 }
 
 void choose_layout(TensorEntry& tensor) {
@@ -233,34 +201,17 @@ void choose_layout(TensorEntry& tensor) {
   tensor.chunk = chunk;
 }
 
-std::vector<TensorEntry> plan_save(std::span<const std::vector<TensorView>> pieces_by_rank) {
-  std::vector<Gathering> all;
-  std::unordered_map<std::string, std::size_t> by_name;
-  for (std::size_t r = 0; r < pieces_by_rank.size(); ++r) {
-    for (const TensorView& piece : pieces_by_rank[r]) {
-      const int rank = static_cast<int>(r);
-      const auto [it, is_new] = by_name.try_emplace(piece.name, all.size());
-      if (is_new) {
-        names::check_tensor_name(piece.name);
-        Gathering& gathering = all.emplace_back();
-        gathering.entry.name = piece.name;
-        gathering.entry.dtype = piece.dtype;
-        gathering.entry.shape = piece.placement.global_shape;
-        gathering.entry.placement = piece.placement.kind;
-        gathering.first_rank = rank;
-      }
-      check_agreement(all[it->second], piece, rank);
-      add_piece(all[it->second], piece, rank);
-    }
+std::vector<TensorEntry> plan_save(std::span<const RankReport> reports) {
+  const Groups groups(reports);
+  std::vector<HeldTensor> held = gather_tensors(reports, groups);
+  for (HeldTensor& tensor : held) {
+    check_tiling(tensor.entry);
+    choose_layout(tensor.entry);
   }
-  assign_writers(all, pieces_by_rank.size());
+  share_extents(held, groups.members(), reports.size());
   std::vector<TensorEntry> tensors;
-  tensors.reserve(all.size());
-  for (Gathering& gathering : all) {
-    check_tiling(gathering.entry);
-    choose_layout(gathering.entry);
-    tensors.push_back(std::move(gathering.entry));
-  }
+  tensors.reserve(held.size());
+  for (HeldTensor& tensor : held) tensors.push_back(std::move(tensor.entry));
   check_nesting(tensors);
   return tensors;
 }

@@ -57,7 +57,7 @@ std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob&
     });
     for (const WriteItem& item : job.items) {
       const TensorEntry& tensor = job.tensors[item.tensor];
-      const Extent& extent = tensor.extents[item.extent];
+      const Extent& extent = *item.extent;
       const std::span bytes(item.data, extent.box.elements() * item_bytes(tensor.dtype));
       digests.push_back(lies_in_rows(tensor, extent) ? write_rows(runs, tensor, extent, bytes)
                                                      : write_dense(runs, extent, bytes));

@@ -15,20 +15,19 @@
 
 namespace cairn::detail {
 
-/// A piece of a tensor in this rank's memory (dense row-major) that fills one extent of the
-/// container.
+/// Bytes in this rank's memory (dense row-major) that fill one extent of the container.
 struct WriteItem {
   std::size_t tensor = 0;  ///< position in WriteJob::tensors
-  std::size_t extent = 0;  ///< position in that tensor's extents
+  const Extent* extent = nullptr;
   const std::byte* data = nullptr;
 };
 
 struct WriteJob {
-  std::filesystem::path file;  ///< exists and has its final size
-  std::uint64_t nonce_at = 0;  ///< where in the file its nonce is
-  std::uint64_t nonce = 0;     ///< by which every rank knows the file that rank 0 made
-  std::span<const TensorEntry> tensors;
-  std::vector<WriteItem> items;  ///< this rank's, ascending by offset in the file
+  std::filesystem::path file;            ///< exists and has its final size
+  std::uint64_t nonce_at = 0;            ///< where in the file its nonce is
+  std::uint64_t nonce = 0;               ///< by which every rank knows the file that rank 0 made
+  std::span<const TensorEntry> tensors;  ///< of the container; their extents need not be filled
+  std::vector<WriteItem> items;          ///< this rank's, ascending by offset in the file
   std::function<void(std::uint64_t bytes_done)> progress;
 };
 

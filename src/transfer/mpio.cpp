@@ -54,7 +54,7 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
     file = &open_partial(job);
     for (const WriteItem& item : job.items) {
       const TensorEntry& tensor = job.tensors[item.tensor];
-      const Extent& extent = tensor.extents[item.extent];
+      const Extent& extent = *item.extent;
       const std::uint64_t bytes = extent.box.elements() * item_bytes(tensor.dtype);
       digests.push_back(digest_of({item.data, bytes}));
       total += bytes;
@@ -71,8 +71,9 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
     const Manifest manifest = manifest_of(job, *file);
     Reader reader(manifest);
     for (std::size_t i = 0; i < job.items.size(); ++i) {
-      const TensorEntry& tensor = job.tensors[job.items[i].tensor];
-      const Extent& extent = tensor.extents[job.items[i].extent];
+      const Extent& extent = *job.items[i].extent;
+      TensorEntry tensor = job.tensors[job.items[i].tensor];
+      tensor.extents = {extent};
       if (digest_in_file(reader, tensor, extent) != digests[i]) {
         fail(Errc::io,
              "MPI-IO reported success, but tensor '{}' {} is not in '{}' as written; use "

@@ -12,6 +12,7 @@
 #include "payload.hpp"
 #include "program.hpp"
 #include "rounds.hpp"
+#include "simulation.hpp"
 
 namespace cairn::bench {
 namespace {
@@ -69,6 +70,10 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
   return result;
 }
 
+Json cost_json(const Cost& cost) {
+  return {{"seconds", cost.seconds}, {"heap_bytes", cost.heap_bytes}};
+}
+
 void write_text(const fs::path& path, const std::string& text) {
   detail::File file = detail::File::create(path);
   file.write_at(0, std::as_bytes(std::span(text)), "bench.json");
@@ -87,6 +92,40 @@ void report(const Options& options, const Json& result) {
   std::fflush(stdout);
 }
 
+/// Planning at a hundredth, a tenth and all of the ranks.
+int run_simulation(const Comm& comm, const Options& options) {
+  agree(comm, "simulate", [&] {
+    if (!comm.is_root()) return;
+    Json results = Json::array();
+    fmt::print("{:>8} {:>9} {:>10} {:>10} {:>21} {:>21} {:>21}\n", "ranks", "tensors", "pieces",
+               "extents", "member", "keeper", "rank 0");
+    for (const int part : {100, 10, 1}) {
+      const int ranks = options.ranks / part / 8 * 8;
+      if (part != 1 && ranks < 16) continue;
+      const Simulation s =
+          simulate_plan(part == 1 ? options.ranks : ranks, options.tensors.value_or(100'000));
+      const auto text = [](const Cost& cost) {
+        return fmt::format("{:.3f} s, {:.1f} MiB", cost.seconds,
+                           static_cast<double>(cost.heap_bytes) / (1 << 20));
+      };
+      fmt::print("{:>8} {:>9} {:>10} {:>10} {:>21} {:>21} {:>21}\n", s.ranks, s.tensors, s.pieces,
+                 s.extents, text(s.member), text(s.keeper), text(s.root));
+      results.push_back({{"op", "plan"},
+                         {"ranks", s.ranks},
+                         {"tensors", s.tensors},
+                         {"pieces", s.pieces},
+                         {"distinct", s.distinct},
+                         {"extents", s.extents},
+                         {"member", cost_json(s.member)},
+                         {"keeper", cost_json(s.keeper)},
+                         {"root", cost_json(s.root)}});
+    }
+    if (!options.json.empty()) write_text(options.json, results.dump(2) + "\n");
+    std::fflush(stdout);
+  });
+  return tool::kFine;
+}
+
 /// A folder of our own under --dir: a save moves the `last` link of the folder it saves to.
 fs::path make_scratch(const Comm& comm, const Options& options) {
   std::string scratch;
@@ -103,8 +142,9 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   const fs::path container = checkpoint_path(scratch, 1);
   const fs::path raw = scratch / "raw";
   std::optional<Payload> payload;
-  agree(comm, "prepare",
-        [&] { payload.emplace(options.payload, options.quick, comm.rank(), comm.size()); });
+  agree(comm, "prepare", [&] {
+    payload.emplace(options.payload, options.quick, options.tensors, comm.rank(), comm.size());
+  });
   std::uint64_t bytes[1] = {payload->my_bytes()};
   comm.all_reduce_sum(bytes);
   const Times times = options.op == "save" ? run_saves(comm, options, *payload, container, raw)
@@ -120,6 +160,11 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
 }
 
 int run(const Comm& comm, const Options& options) {
+  if (options.op == "plan") return run_simulation(comm, options);
+  agree(comm, "read the options", [&] {
+    if (!options.payload.empty() && !options.dir.empty()) return;
+    detail::fail(Errc::usage, "{} needs --payload and --dir", options.op);
+  });
   const fs::path scratch = make_scratch(comm, options);
   const auto clean = [&] {
     std::error_code ignored;
@@ -142,16 +187,21 @@ int main(int argc, char** argv) {
   cairn::bench::Options options;
   CLI::App app{"Measures saves and loads against raw pwrite and pread of the same bytes.",
                "cairn-bench"};
-  app.add_option("OP", options.op, "save or load")
+  app.add_option("OP", options.op,
+                 "save or load; plan: simulate the planning of a save on many ranks")
       ->required()
-      ->check(CLI::IsMember({"save", "load"}));
+      ->check(CLI::IsMember({"save", "load", "plan"}));
   app.add_option("--payload", options.payload,
                  "large: 100 tensors of 16 MiB, 300 of 4 KiB; many: 20,000 of 4 KiB; mixed: a "
                  "GPT-2-like model with Adam state")
-      ->required()
       ->check(CLI::IsMember({"large", "many", "mixed"}));
-  app.add_option("--dir", options.dir, "Folder to write to; what is made there is removed")
-      ->required();
+  app.add_option("--tensors", options.tensors,
+                 "How many tensors: of the payload many (default 20,000), or of plan (100,000)")
+      ->check(CLI::Range(3, 100'000'000));
+  app.add_option("--ranks", options.ranks, "plan: ranks of the simulated job, a multiple of 8")
+      ->check(CLI::Range(16, 10'000'000))
+      ->capture_default_str();
+  app.add_option("--dir", options.dir, "Folder to write to; what is made there is removed");
   app.add_option("--engine", options.engine)
       ->check(CLI::IsMember({"direct", "mpio"}))
       ->capture_default_str();

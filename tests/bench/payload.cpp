@@ -24,8 +24,10 @@ float value_at(std::uint64_t tensor, std::uint64_t element) {
   return static_cast<float>(x >> 40) * 0x1p-24F - 0.5F;
 }
 
-void add_uniform(std::vector<Spec>& specs, const std::string& stem, int count, const Shape& shape) {
-  for (int i = 0; i < count; ++i) specs.push_back({fmt::format("model/{}.{:05}", stem, i), shape});
+void add_uniform(std::vector<Spec>& specs, const std::string& stem, std::uint64_t count,
+                 const Shape& shape) {
+  for (std::uint64_t i = 0; i < count; ++i)
+    specs.push_back({fmt::format("model/{}.{:05}", stem, i), shape});
 }
 
 /// The parameters of GPT-2 (small), under their usual names.
@@ -57,13 +59,17 @@ std::vector<Spec> gpt2_parameters(bool quick) {
   return specs;
 }
 
-std::vector<Spec> specs_of(std::string_view kind, bool quick) {
+std::vector<Spec> specs_of(std::string_view kind, bool quick,
+                           std::optional<std::uint64_t> tensors) {
+  if (tensors && kind != "many") {
+    detail::fail(Errc::usage, "only the payload many takes a number of tensors");
+  }
   std::vector<Spec> specs;
   if (kind == "large") {
     add_uniform(specs, "large", quick ? 5 : 100, {2048, 2048});
     add_uniform(specs, "small", quick ? 15 : 300, {1024});
   } else if (kind == "many") {
-    add_uniform(specs, "small", quick ? 1000 : 20000, {1024});
+    add_uniform(specs, "small", tensors.value_or(quick ? 1000 : 20000), {1024});
   } else if (kind == "mixed") {
     const std::vector<Spec> parameters = gpt2_parameters(quick);
     for (const Spec& parameter : parameters) {
@@ -90,8 +96,10 @@ std::uint64_t first_element(const Placement& placement) {
 
 }  // namespace
 
-Payload::Payload(std::string_view kind, bool quick, int rank, int ranks) : kind_(kind) {
-  for (const Spec& spec : specs_of(kind, quick)) add(spec.name, spec.shape, rank, ranks);
+Payload::Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors, int rank,
+                 int ranks)
+    : kind_(kind) {
+  for (const Spec& spec : specs_of(kind, quick, tensors)) add(spec.name, spec.shape, rank, ranks);
 }
 
 void Payload::add(const std::string& name, Shape shape, int rank, int ranks) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,8 @@ struct Options {
   std::string transfer = "collective";
   std::string keep;
   std::string json;
+  std::optional<std::uint64_t> tensors;
+  int ranks = 10'000;
   int repeat = 5;
   bool durable = false;
   bool quick = false;

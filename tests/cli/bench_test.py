@@ -42,9 +42,21 @@ class Bench(Case):
             done = run([BIN / "cairn", "diff", *kept], ranks=2)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
+    def test_planning_is_flat_in_the_number_of_ranks(self):
+        result = self.dir / "plan.json"
+        done = bench("plan", "--ranks", "3200", "--tensors", "3000", "--json", result, ranks=1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        small, *_, large = json.loads(result.read_text())
+        self.assertEqual((small["ranks"], large["ranks"], large["tensors"]), (32, 3200, 3000))
+        for part, slack in (("member", 1 << 20), ("keeper", 1 << 20), ("root", 4 << 20)):
+            # Memory is counted exactly, so this does not depend on the machine.
+            self.assertLess(large[part]["heap_bytes"], 1.5 * small[part]["heap_bytes"] + slack, part)
+
     def test_usage(self):
         for words in (("save",), ("fly", "--payload", "many", "--dir", self.dir),
                       ("save", "--payload", "huge", "--dir", self.dir),
+                      ("save", "--payload", "large", "--tensors", "9", "--dir", self.dir),
+                      ("plan", "--ranks", "20"),
                       ("save", "--payload", "many", "--dir", self.dir, "--repeat", "0"),
                       ("save", "--payload", "many", "--quick", "--dir", "/proc/none")):
             done = bench(*words)

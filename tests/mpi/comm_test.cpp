@@ -53,6 +53,22 @@ TEST(Comm, BroadcastAndGatherKeepEveryByte) {
   }
 }
 
+TEST(Comm, ScatterAndExchangeBringEveryPartToItsRank) {
+  const auto size = static_cast<std::size_t>(world().size());
+  const auto me = static_cast<std::size_t>(world().rank());
+  std::vector<std::vector<std::byte>> parts;
+  for (std::size_t r = 0; world().is_root() && r < size; ++r) {
+    parts.emplace_back(r * 1000, static_cast<std::byte>(r));
+  }
+  EXPECT_EQ(world().scatter(parts), std::vector<std::byte>(me * 1000, static_cast<std::byte>(me)));
+
+  std::vector<std::vector<std::uint64_t>> out(size);  // rank r gets r words that name the sender
+  for (std::size_t r = 0; r < size; ++r) out[r].assign(r, me);
+  const auto in = world().exchange(out);
+  ASSERT_EQ(in.size(), size);
+  for (std::size_t r = 0; r < size; ++r) EXPECT_EQ(in[r], std::vector<std::uint64_t>(me, r));
+}
+
 TEST(Comm, PrefixSumsAndEquality) {
   const std::uint64_t mine[] = {static_cast<std::uint64_t>(world().rank()) + 1};
   const auto before = world().exclusive_sum(mine);

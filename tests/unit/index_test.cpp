@@ -7,7 +7,7 @@
 #include <string>
 
 #include "cairn/error.hpp"
-#include "plan/save_plan.hpp"
+#include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {

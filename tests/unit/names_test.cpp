@@ -28,6 +28,15 @@ TEST(Names, StepsSortAndParse) {
   }
 }
 
+TEST(Names, NaturalOrderIsByNumbersAndTotal) {
+  const std::vector<std::string> sorted{"h", "h.1", "h.02", "h.2", "h.2.a", "h.2b", "h.10", "i"};
+  for (std::size_t i = 0; i < sorted.size(); ++i) {
+    for (std::size_t j = 0; j < sorted.size(); ++j) {
+      EXPECT_EQ(names::natural_less(sorted[i], sorted[j]), i < j) << sorted[i] << " " << sorted[j];
+    }
+  }
+}
+
 TEST(Names, BadTensorNamesAreRefused) {
   for (const char* name : {"", "model", "/model/a", "model//a", "model/", "model/./a", "index/a",
                            "meta/a", "commit/a", "model/a\nb"}) {

@@ -22,7 +22,7 @@
 #include "formats/hdf5/layout.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
-#include "plan/save_plan.hpp"
+#include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "base/digest.hpp"
 #include "formats/hdf5/h5.hpp"
@@ -132,19 +133,34 @@ class Builder {
       extent.offset += extent.box.start[d] * strides[d];
   }
 
+  /// Extents are chunks or, where several ranks share a chunk, runs of its dense bytes.
   static void locate_chunks(const Dataset& dataset, TensorEntry& tensor) {
+    const std::uint64_t item = item_bytes(tensor.dtype);
+    const Shape strides = row_major_strides(tensor.chunk, item);
+    const std::uint64_t chunk_bytes = element_count(tensor.chunk) * item;
+    std::vector<hsize_t> chunk_start(tensor.shape.size());
+    haddr_t chunk_offset = HADDR_UNDEF;
     for (Extent& extent : tensor.extents) {
-      const std::vector<hsize_t> at(extent.box.start.begin(), extent.box.start.end());
-      haddr_t offset = HADDR_UNDEF;
-      hsize_t bytes = 0;
-      unsigned filters = 0;
-      check(H5Dget_chunk_info_by_coord(dataset.get(), at.data(), &filters, &offset, &bytes),
-            "locate a chunk");
-      const std::uint64_t wanted = extent.box.elements() * item_bytes(tensor.dtype);
-      if (offset == HADDR_UNDEF || bytes != wanted) {
-        fail(Errc::internal, "HDF5 did not allocate the chunks of dataset '{}'", tensor.name);
+      std::uint64_t within = 0;
+      bool same_chunk = chunk_offset != HADDR_UNDEF;
+      for (std::size_t d = 0; d < chunk_start.size(); ++d) {
+        const std::uint64_t offset = extent.box.start[d] % tensor.chunk[d];
+        within += offset * strides[d];
+        const hsize_t start = extent.box.start[d] - offset;
+        same_chunk = same_chunk && chunk_start[d] == start;
+        chunk_start[d] = start;
       }
-      extent.offset = offset;
+      if (!same_chunk) {
+        hsize_t bytes = 0;
+        unsigned filters = 0;
+        check(H5Dget_chunk_info_by_coord(dataset.get(), chunk_start.data(), &filters, &chunk_offset,
+                                         &bytes),
+              "locate a chunk");
+        if (chunk_offset == HADDR_UNDEF || bytes != chunk_bytes) {
+          fail(Errc::internal, "HDF5 did not allocate the chunks of dataset '{}'", tensor.name);
+        }
+      }
+      extent.offset = chunk_offset + within;
     }
   }
 
@@ -152,6 +168,22 @@ class Builder {
   Plist links_;
   Plist contiguous_;
 };
+
+/// Large data in the order of the table; then small data, which HDF5 packs in the order in which it
+/// is created: that of each writer together, so that its writes join to large requests.
+std::vector<std::size_t> creation_order(const std::vector<TensorEntry>& tensors) {
+  const auto writer_of = [&](std::size_t t) {
+    const TensorEntry& tensor = tensors[t];
+    return tensor.extents.empty() || tensor.bytes() >= kAlignThreshold
+               ? -1
+               : tensor.extents.front().writer;
+  };
+  std::vector<std::size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return writer_of(a) < writer_of(b); });
+  return order;
+}
 
 Template take_metadata(const File& file, const ContainerLayout& layout) {
   Template out;
@@ -198,7 +230,7 @@ std::pair<ContainerLayout, Template> build_skeleton(
   const File bytes = open_nameless(skeleton);
 
   Builder builder(file.get());
-  for (TensorEntry& tensor : layout.tensors) builder.add_tensor(tensor);
+  for (const std::size_t t : creation_order(layout.tensors)) builder.add_tensor(layout.tensors[t]);
   for (const auto& [name, room] : rooms) {
     layout.documents[name].span = builder.add_room(names::document(name), room, /*text=*/true);
   }

@@ -1,0 +1,106 @@
+#include "plan/replicas.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/bytes.hpp"
+#include "base/digest.hpp"
+#include "base/throw.hpp"
+#include "manifest/codec.hpp"
+
+namespace cairn::detail {
+namespace {
+
+// The lowest bit of an answer says whether to describe the piece, the others name the group.
+constexpr std::uint64_t kDescribe = 1;
+
+struct Question {
+  std::uint64_t key = 0;
+  std::size_t rank = 0;
+  std::size_t position = 0;
+};
+
+std::uint64_t group_of(std::span<const Question> holders) {
+  ByteWriter out;
+  for (const Question& holder : holders) out.put(static_cast<std::uint64_t>(holder.rank));
+  return digest_of(out.take()) & ~kDescribe;
+}
+
+}  // namespace
+
+std::uint64_t piece_key(const TensorView& piece) {
+  ByteWriter out;
+  out.put_text(piece.name);
+  out.put(static_cast<std::uint8_t>(piece.dtype));
+  const bool flat = piece.placement.kind == Placement::Kind::flat;
+  out.put(static_cast<std::uint8_t>(flat));
+  put_shape(out, piece.placement.global_shape);
+  if (piece.placement.elements() != 0) put_box(out, piece.placement.box);
+  return digest_of(out.take());
+}
+
+PieceKeys::PieceKeys(std::span<const TensorView> pieces, int ranks)
+    : questions_(static_cast<std::size_t>(ranks)) {
+  std::unordered_map<std::uint64_t, std::size_t> piece_of;
+  places_.reserve(pieces.size());
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    const std::uint64_t key = piece_key(pieces[p]);
+    const auto [it, is_new] = piece_of.try_emplace(key, p);
+    if (!is_new) {
+      if (pieces[p].placement.elements() != 0) {
+        fail(Errc::usage, "tensor '{}' {} is given twice by one rank", pieces[p].name,
+             to_string(pieces[p].placement.box));
+      }
+      places_.push_back({places_[it->second].keeper, places_[it->second].position, false});
+      continue;
+    }
+    const std::size_t keeper = key % questions_.size();
+    places_.push_back({keeper, questions_[keeper].size(), true});
+    questions_[keeper].push_back(key);
+  }
+}
+
+std::vector<Holding> PieceKeys::holdings(const Words& answers) const {
+  for (std::size_t r = 0; r < questions_.size(); ++r) {
+    if (answers.at(r).size() != questions_[r].size()) {
+      fail(Errc::internal, "rank {} answered {} of {} questions", r, answers[r].size(),
+           questions_[r].size());
+    }
+  }
+  std::vector<Holding> holdings;
+  holdings.reserve(places_.size());
+  for (const Place& place : places_) {
+    const std::uint64_t answer = answers[place.keeper][place.position];
+    holdings.push_back({answer & ~kDescribe, place.first && (answer & kDescribe) != 0});
+  }
+  return holdings;
+}
+
+Words answer_questions(const Words& questions) {
+  std::vector<Question> all;
+  Words answers(questions.size());
+  for (std::size_t rank = 0; rank < questions.size(); ++rank) {
+    answers[rank].resize(questions[rank].size());
+    for (std::size_t i = 0; i < questions[rank].size(); ++i) {
+      all.push_back({questions[rank][i], rank, i});
+    }
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Question& a, const Question& b) { return a.key < b.key; });
+  for (auto first = all.begin(); first != all.end();) {
+    const auto last =
+        std::find_if(first, all.end(), [&](const Question& q) { return q.key != first->key; });
+    const std::uint64_t group = group_of({first, last});
+    for (auto holder = first; holder != last; ++holder) {
+      answers[holder->rank][holder->position] = group;
+    }
+    // Another holder for each piece, so that describing all replicated ones is shared.
+    const Question& describer = first[static_cast<std::ptrdiff_t>(
+        (first->key >> 32) % static_cast<std::uint64_t>(last - first))];
+    answers[describer.rank][describer.position] |= kDescribe;
+    first = last;
+  }
+  return answers;
+}
+
+}  // namespace cairn::detail
