@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
+#include <numeric>
 #include <string_view>
 
 #include "base/digest.hpp"
 #include "hash.hpp"
+#include "manifest/names.hpp"
 #include "output.hpp"
 #include "program.hpp"
 #include "scan.hpp"
@@ -138,14 +141,16 @@ std::string documents_text(const Manifest& manifest) {
 /// The tensors as a tree of the components of their names.
 std::string tree_text(const Manifest& manifest, const std::vector<std::string>& hashes) {
   const auto groups = groups_of(manifest);
-  std::map<std::vector<std::string>, std::size_t> by_components;
-  for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
-    by_components.emplace(components_of(manifest.tensors[t].name), t);
-  }
+  std::vector<std::size_t> order(manifest.tensors.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return detail::names::natural_less(manifest.tensors[a].name, manifest.tensors[b].name);
+  });
   Table table;
   std::vector<std::string> open;  // the groups around the last tensor
-  for (const auto& [parts, t] : by_components) {
+  for (const std::size_t t : order) {
     const TensorEntry& tensor = manifest.tensors[t];
+    const std::vector<std::string> parts = components_of(tensor.name);
     std::size_t common = 0;
     while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common])
       ++common;

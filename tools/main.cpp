@@ -40,7 +40,7 @@ CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json
 int main(int argc, char** argv) {
   CLI::App app{"Looks at sharded checkpoints.", "cairn"};
   app.set_version_flag("--version", std::string("cairn ") + CAIRN_VERSION_STRING);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // a word that is no verb is told as such, not as a missing verb
   app.footer(kFooter);
   bool json = false;
 
@@ -75,6 +75,9 @@ int main(int argc, char** argv) {
                        inspecting.json = comparing.json = verifying.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
                        if (diff_verb->parsed()) return diff(comm, comparing);
-                       return verify(comm, verifying);
+                       if (verify_verb->parsed()) return verify(comm, verifying);
+                       throw cairn::Error(
+                           cairn::Errc::usage,
+                           "name what to do: inspect, diff or verify; see 'cairn --help'", 0);
                      });
 }

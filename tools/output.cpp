@@ -45,15 +45,30 @@ std::string Table::text(const std::string& indent) const {
   return text;
 }
 
+bool write_out(const std::string& text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
+         std::fflush(stdout) == 0;
+}
+
 void print(const Comm& comm, const std::function<std::string()>& make) {
   agree(comm, "print", [&] {
-    if (!comm.is_root()) return;
-    const std::string text = make();
-    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() ||
-        std::fflush(stdout) != 0) {
-      detail::fail(Errc::io, "cannot write the result to standard output: it is closed or full");
+    if (comm.is_root() && !write_out(visible(make()))) {
+      detail::fail(Errc::io, "{}", kCannotPrint);
     }
   });
+}
+
+std::string visible(std::string_view text) {
+  std::string shown;
+  shown.reserve(text.size());
+  for (const char c : text) {
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7f) {
+      shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      shown += c;
+    }
+  }
+  return shown;
 }
 
 std::string to_text(const Json& json) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cairn/comm.hpp"
@@ -28,9 +29,16 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-/// Rank 0 makes the text and writes it to stdout. Collective. Errors: io (stdout is closed or
-/// full).
+inline constexpr std::string_view kCannotPrint =
+    "cannot write the result to standard output: it is closed or full";
+/// Whether all of the text reached stdout. Local.
+bool write_out(const std::string& text);
+/// Rank 0 makes the text and writes it to stdout, made visible(). Collective. Errors: io (stdout is
+/// closed or full).
 void print(const Comm& comm, const std::function<std::string()>& make);
+/// The text with \\x1b and the like for control characters other than line ends: what a file says
+/// must not steer a terminal. Local.
+std::string visible(std::string_view text);
 /// Text that is no UTF-8 is made so.
 std::string to_text(const Json& json);
 

@@ -11,6 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "output.hpp"
+
 namespace cairn::tool {
 namespace {
 
@@ -31,7 +33,8 @@ bool under_launcher() {
 }
 
 std::string format_error(const CLI::App& app, ErrorForm form, const Failure& failure) {
-  if (form == ErrorForm::text) return fmt::format("{}: error: {}\n", app.get_name(), failure.text);
+  if (form == ErrorForm::text)
+    return visible(fmt::format("{}: error: {}\n", app.get_name(), failure.text));
   const nlohmann::ordered_json json = {{"error",
                                         {{"code", to_string(failure.code)},
                                          {"message", failure.text},
@@ -40,11 +43,19 @@ std::string format_error(const CLI::App& app, ErrorForm form, const Failure& fai
   return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-void tell(const Outcome& outcome) {
-  std::fwrite(outcome.out.data(), 1, outcome.out.size(), stdout);
-  std::fflush(stdout);
-  std::fwrite(outcome.error.data(), 1, outcome.error.size(), stderr);
+void say(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
+}
+
+/// Gives the exit code: help that nobody could read is no success.
+int tell(const Outcome& outcome) {
+  if (!write_out(outcome.out)) {
+    say(outcome.exit_code == kFine ? std::string(kCannotPrint) + "\n" : outcome.out);
+    return kFailed;
+  }
+  say(outcome.error);
+  return outcome.exit_code;
 }
 
 Outcome failed(const CLI::App& app, ErrorForm form, const Failure& failure) {
@@ -85,9 +96,9 @@ int run_under_mpi(const CLI::App& app, ErrorForm form,
                   const std::function<int(const Comm&)>& body) {
   Comm comm(MPI_COMM_WORLD, kDeadline);
   const Outcome outcome = run_body(app, form, comm, body);
-  if (comm.is_root()) tell(outcome);
+  const int exit_code = comm.is_root() ? tell(outcome) : outcome.exit_code;
   comm.close();
-  return outcome.exit_code;
+  return exit_code;
 }
 
 }  // namespace
@@ -103,16 +114,14 @@ int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
     parsed = parse_outcome(app, form, error);
   }
   if (!proceed && !under_launcher()) {
-    tell(parsed);
-    return parsed.exit_code;
+    return tell(parsed);
   }
   MPI_Init(&argc, &argv);
   int exit_code = parsed.exit_code;
   try {
     exit_code = run_under_mpi(app, form, [&](const Comm& comm) {
       if (proceed) return body(comm);
-      if (comm.is_root()) tell(parsed);
-      return parsed.exit_code;
+      return comm.is_root() ? tell(parsed) : parsed.exit_code;
     });
   } catch (const std::exception& error) {
     tell(failed(app, form, {Errc::internal, 0, error.what()}));

@@ -145,7 +145,7 @@ void check_tensor_name(std::string_view name) {
     if (component.empty() || component == ".") refuse("has an empty component");
     if (component.size() > kLongestComponent) refuse("has a component over 4096 bytes");
     if (!std::all_of(component.begin(), component.end(),
-                     [](char c) { return static_cast<unsigned char>(c) >= 0x20; })) {
+                     [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; })) {
       refuse("has a control character");
     }
     if (at == 0 && (component == kIndex || component == kCommit || component == kMeta)) {

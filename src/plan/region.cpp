@@ -126,6 +126,14 @@ bool lies_in_rows(const TensorEntry& tensor, const Extent& extent) {
          !is_contiguous(extent.box, tensor.shape);
 }
 
+std::uint64_t offset_in_rows(const TensorEntry& tensor, const Extent& extent) {
+  std::uint64_t element = 0;
+  for (std::size_t d = 0; d < extent.box.start.size(); ++d) {
+    element = (extent.flat ? 0 : element * tensor.shape[d]) + extent.box.start[d];
+  }
+  return tensor.offset + element * item_bytes(tensor.dtype);
+}
+
 Region region_of(const TensorEntry& tensor, const Extent& extent) {
   const std::uint64_t item = item_bytes(tensor.dtype);
   if (!lies_in_rows(tensor, extent)) {

@@ -42,6 +42,8 @@ Region dense_region(const Shape& shape, bool flat, const Box& box, std::uint64_t
 Region region_of(const Placement& piece, std::uint64_t item);
 /// Whether an extent lies in rows, with the strides of its (contiguous) tensor, instead of densely.
 bool lies_in_rows(const TensorEntry& tensor, const Extent& extent);
+/// Where the first byte of an extent of a contiguous tensor is in the file.
+std::uint64_t offset_in_rows(const TensorEntry& tensor, const Extent& extent);
 /// The region of an extent in its file.
 Region region_of(const TensorEntry& tensor, const Extent& extent);
 

@@ -5,10 +5,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "base/throw.hpp"
 #include "os/file.hpp"
+#include "output.hpp"
 #include "payload.hpp"
 #include "program.hpp"
 #include "rounds.hpp"
@@ -18,7 +18,7 @@ namespace cairn::bench {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
+using tool::Json;
 
 struct Summary {
   double median = 0;
@@ -80,48 +80,63 @@ void write_text(const fs::path& path, const std::string& text) {
   file.close();
 }
 
-void report(const Options& options, const Json& result) {
-  if (!options.json.empty()) write_text(options.json, Json::array({result}).dump(2) + "\n");
+std::string text_of(const Options& options, const Json& result) {
   const double median = result["median_s"];
   const double bytes = result["bytes"];
-  fmt::print("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s; {} {:.4f} s; ratio {:.2f}\n",
-             options.op, options.payload, options.quick ? " (quick)" : "", options.engine,
-             options.durable ? " durable" : "", result["ranks"].get<int>(), median,
-             bytes / median / 1e9, result["limit"]["name"].get<std::string>(),
-             result["limit"]["median_s"].get<double>(), result["ratio"].get<double>());
-  std::fflush(stdout);
+  return fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s; {} {:.4f} s; ratio {:.2f}\n",
+                     options.op, options.payload, options.quick ? " (quick)" : "", options.engine,
+                     options.durable ? " durable" : "", result["ranks"].get<int>(), median,
+                     bytes / median / 1e9, result["limit"]["name"].get<std::string>(),
+                     result["limit"]["median_s"].get<double>(), result["ratio"].get<double>());
 }
 
 /// Planning at a hundredth, a tenth and all of the ranks.
-int run_simulation(const Comm& comm, const Options& options) {
-  agree(comm, "simulate", [&] {
-    if (!comm.is_root()) return;
-    Json results = Json::array();
-    fmt::print("{:>8} {:>9} {:>10} {:>10} {:>21} {:>21} {:>21}\n", "ranks", "tensors", "pieces",
-               "extents", "member", "keeper", "rank 0");
-    for (const int part : {100, 10, 1}) {
-      const int ranks = options.ranks / part / 8 * 8;
-      if (part != 1 && ranks < 16) continue;
-      const Simulation s =
-          simulate_plan(part == 1 ? options.ranks : ranks, options.tensors.value_or(100'000));
-      const auto text = [](const Cost& cost) {
-        return fmt::format("{:.3f} s, {:.1f} MiB", cost.seconds,
-                           static_cast<double>(cost.heap_bytes) / (1 << 20));
-      };
-      fmt::print("{:>8} {:>9} {:>10} {:>10} {:>21} {:>21} {:>21}\n", s.ranks, s.tensors, s.pieces,
-                 s.extents, text(s.member), text(s.keeper), text(s.root));
-      results.push_back({{"op", "plan"},
-                         {"ranks", s.ranks},
-                         {"tensors", s.tensors},
-                         {"pieces", s.pieces},
-                         {"distinct", s.distinct},
-                         {"extents", s.extents},
-                         {"member", cost_json(s.member)},
-                         {"keeper", cost_json(s.keeper)},
-                         {"root", cost_json(s.root)}});
+std::vector<Simulation> simulate(const Options& options) {
+  constexpr std::uint64_t kTensors = 100'000;
+  std::vector<Simulation> all;
+  for (const int part : {100, 10, 1}) {
+    const int ranks = part == 1 ? options.ranks : options.ranks / part / 8 * 8;
+    if (part == 1 || ranks >= 16) {
+      all.push_back(simulate_plan(ranks, options.tensors.value_or(kTensors)));
     }
-    if (!options.json.empty()) write_text(options.json, results.dump(2) + "\n");
-    std::fflush(stdout);
+  }
+  return all;
+}
+
+std::string text_of(const std::vector<Simulation>& simulations) {
+  tool::Table table;
+  table.add({"ranks", "tensors", "pieces", "extents", "member", "keeper", "rank 0"});
+  const auto text = [](const Cost& cost) {
+    return fmt::format("{:.3f} s, {}", cost.seconds, tool::human_bytes(cost.heap_bytes));
+  };
+  for (const Simulation& s : simulations) {
+    table.add({std::to_string(s.ranks), std::to_string(s.tensors), std::to_string(s.pieces),
+               std::to_string(s.extents), text(s.member), text(s.keeper), text(s.root)});
+  }
+  return table.text();
+}
+
+Json json_of(const std::vector<Simulation>& simulations) {
+  Json results = Json::array();
+  for (const Simulation& s : simulations) {
+    results.push_back({{"op", "plan"},
+                       {"ranks", s.ranks},
+                       {"tensors", s.tensors},
+                       {"pieces", s.pieces},
+                       {"distinct", s.distinct},
+                       {"extents", s.extents},
+                       {"member", cost_json(s.member)},
+                       {"keeper", cost_json(s.keeper)},
+                       {"root", cost_json(s.root)}});
+  }
+  return results;
+}
+
+int run_simulation(const Comm& comm, const Options& options) {
+  tool::print(comm, [&] {
+    const std::vector<Simulation> simulations = simulate(options);
+    if (!options.json.empty()) write_text(options.json, tool::to_text(json_of(simulations)));
+    return text_of(simulations);
   });
   return tool::kFine;
 }
@@ -149,13 +164,14 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   comm.all_reduce_sum(bytes);
   const Times times = options.op == "save" ? run_saves(comm, options, *payload, container, raw)
                                            : run_loads(comm, options, *payload, container, raw);
-  agree(comm, "report", [&] {
-    if (!comm.is_root()) return;
+  tool::print(comm, [&] {
     if (!options.keep.empty()) {
       // Not moved: the wanted place may lie on another file system.
       fs::copy_file(container, options.keep, fs::copy_options::overwrite_existing);
     }
-    report(options, result_of(comm, options, *payload, bytes[0], times));
+    const Json result = result_of(comm, options, *payload, bytes[0], times);
+    if (!options.json.empty()) write_text(options.json, tool::to_text(Json::array({result})));
+    return text_of(options, result);
   });
 }
 

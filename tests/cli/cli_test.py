@@ -353,6 +353,8 @@ class BadInput(CliTest):
 
         self.at_once(check, cases)
         self.assertEqual(self.json("diff", self.one, code=FAILED)["error"]["code"], "usage")
+        self.assertIn("frobnicate", self.cairn("frobnicate", code=FAILED).stderr)
+        self.assertIn("inspect, diff or verify", self.cairn(code=FAILED).stderr)
 
     def test_help_and_version(self):
         self.assertRegex(self.cairn("--version").stdout, r"^cairn \d+\.\d+\.\d+\n$")
@@ -362,10 +364,15 @@ class BadInput(CliTest):
             self.assertIn("--json", self.cairn(verb, "--help").stdout)
 
     def test_output_that_cannot_be_written_is_an_error(self):
-        with open("/dev/full", "w") as full:
-            done = run(["sh", "-c", f"'{BIN / 'cairn'}' inspect '{self.one}' > {full.name}"])
-        self.assertEqual(done.returncode, FAILED)
-        self.assertIn("standard output", done.stderr)
+        bench = f"cairn-bench' save --payload many --quick --repeat 1 --dir '{self.dir}"
+        for words, told in ((f"cairn' inspect '{self.one}", "standard output"),
+                            (f"cairn' inspect --json '{self.one}", "standard output"),
+                            ("cairn' inspect --json '/nonexistent", "not_found"),
+                            ("cairn' diff '--help", "standard output"), (bench, "standard output")):
+            with self.subTest(words=words):
+                done = run(["sh", "-c", f"'{BIN}/{words}' > /dev/full"])
+                self.assertEqual(done.returncode, FAILED)
+                self.assertIn(told, done.stderr)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,20 @@ TEST(Index, BoxesAndFlatRangesDoNotMix) {
   expect_corrupt(encode_index(tensors), "mixes");
 }
 
+TEST(Index, APartOfAContiguousTensorLiesWhereItsBoxSays) {
+  auto tensors = some_tensors();
+  tensors[0].extents[1].offset += 2;
+  expect_corrupt(encode_index(tensors), "where it can't be");
+}
+
+TEST(Index, NamesDoNotSteerTerminals) {
+  for (const char* name : {"model/\x1b[31m", "model/a\nb", "model/\x7f"}) {
+    auto tensors = some_tensors();
+    tensors[2].name = name;
+    expect_corrupt(encode_index(tensors), "control characters");
+  }
+}
+
 // Otherwise a small index could stand for a table of any size.
 TEST(Index, NoTwoRecordsShareTheirParts) {
   constexpr std::size_t kHeader = 48;

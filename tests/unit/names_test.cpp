@@ -39,7 +39,7 @@ TEST(Names, NaturalOrderIsByNumbersAndTotal) {
 
 TEST(Names, BadTensorNamesAreRefused) {
   for (const char* name : {"", "model", "/model/a", "model//a", "model/", "model/./a", "index/a",
-                           "meta/a", "commit/a", "model/a\nb"}) {
+                           "meta/a", "commit/a", "model/a\nb", "model/a\x7f"}) {
     EXPECT_THROW(names::check_tensor_name(name), Error) << name;
   }
 }

@@ -50,8 +50,18 @@ std::uint64_t parse_hex(const Json& json) {
   return std::stoull(json.get<std::string>(), nullptr, 16);
 }
 
+/// A whole number from 0 to `most`; the JSON library alone would round and wrap.
+std::uint64_t parse_count(const Json& json, std::string_view key,
+                          std::uint64_t most = std::numeric_limits<std::uint64_t>::max()) {
+  const Json& value = json.at(key);
+  if (!value.is_number_unsigned() || value.get<std::uint64_t>() > most) {
+    fail(Errc::corrupt, "the commit record gives {} for '{}'", value.dump(), key);
+  }
+  return value.get<std::uint64_t>();
+}
+
 Span parse_span(const Json& json) {
-  return {json.at("offset").get<std::uint64_t>(), json.at("bytes").get<std::uint64_t>()};
+  return {parse_count(json, "offset"), parse_count(json, "bytes")};
 }
 
 CommitRecord parse(const Json& json) {
@@ -59,15 +69,17 @@ CommitRecord parse(const Json& json) {
     fail(Errc::unsupported, "the commit record is of format '{}', not cairn",
          json.at("format").get<std::string>());
   }
-  check_version(json.at("format_version").get<std::uint64_t>());
+  const std::uint64_t version = parse_count(json, "format_version");
+  check_version(version);
   CommitRecord record;
-  record.info.format_version = json.at("format_version").get<unsigned>();
+  record.info.format_version = static_cast<unsigned>(version);
   record.info.library_version = json.at("library_version").get<std::string>();
-  record.info.step = json.at("step").get<std::uint64_t>();
+  record.info.step = parse_count(json, "step");
   record.info.structure = json.at("structure").get<std::string>();
-  record.info.writers = json.at("writers").get<int>();
+  record.info.writers =
+      static_cast<int>(parse_count(json, "writers", std::numeric_limits<int>::max()));
   record.info.committed_at = json.at("committed_at").get<std::string>();
-  record.hdf5_bytes = json.at("hdf5").at("bytes").get<std::uint64_t>();
+  record.hdf5_bytes = parse_count(json.at("hdf5"), "bytes");
   record.metadata_digest = parse_hex(json.at("hdf5").at("xxh3_64"));
   record.index = parse_span(json.at("index"));
   record.index_digest = parse_hex(json.at("index").at("xxh3_64"));

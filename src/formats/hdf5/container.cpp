@@ -91,9 +91,14 @@ void check_metadata_in(const File& file, const CommitRecord& commit, const Trail
 }
 
 /// The table of an index; its tensors' extents must tile them, or some bytes would go unchecked.
-std::vector<TensorEntry> tensors_of(std::span<const std::byte> index) {
+std::vector<TensorEntry> tensors_of(std::span<const std::byte> index, int writers) {
   std::vector<TensorEntry> tensors = decode_index(index);
   for (const TensorEntry& tensor : tensors) {
+    for (const Extent& extent : tensor.extents) {
+      if (extent.writer >= 0 && extent.writer < writers) continue;
+      fail(Errc::corrupt, "its index names rank {} of {} writers for tensor '{}'", extent.writer,
+           writers, tensor.name);
+    }
     try {
       check_tiling(tensor);
     } catch (const Error& error) {
@@ -237,7 +242,7 @@ Manifest manifest_of(ContainerTable table) {
   const std::filesystem::path path = table.head.path();
   return reading(path, [&] {
     Manifest manifest = std::move(table.head);
-    manifest.tensors = tensors_of(table.index);
+    manifest.tensors = tensors_of(table.index, manifest.commit.writers);
     return manifest;
   });
 }

@@ -1,5 +1,6 @@
 #include "formats/hdf5/index.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/bytes.hpp"
@@ -135,6 +136,11 @@ Tables get_tables(std::span<const std::byte> bytes) {
   tables.numbers = get_records<std::uint64_t>(in, header.numbers);
   const auto names = in.get_raw(header.name_bytes);
   tables.names = {reinterpret_cast<const char*>(names.data()), names.size()};
+  // They reach terminals and other files: what a save refuses, a reader does not let in.
+  if (std::any_of(tables.names.begin(), tables.names.end(),
+                  [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
+    fail(Errc::corrupt, "the index holds names with control characters");
+  }
   return tables;
 }
 
@@ -158,6 +164,11 @@ Extent decode_extent(Tables& tables, const ExtentRecord& record, const TensorEnt
   if (!lies_in(extent.box, extent.flat ? Shape{element_count(tensor.shape)} : tensor.shape)) {
     fail(Errc::corrupt, "the index places {} outside of tensor '{}'", to_string(extent.box),
          tensor.name);
+  }
+  if (tensor.layout == Layout::contiguous && extent.box.elements() != 0 &&
+      extent.offset != offset_in_rows(tensor, extent)) {
+    fail(Errc::corrupt, "the index places {} of tensor '{}' at byte {}, where it can't be",
+         to_string(extent.box), tensor.name, extent.offset);
   }
   extent.digest = record.digest;
   extent.writer = record.writer;

@@ -94,9 +94,7 @@ class Builder {
     if (tensor.bytes() == 0) return;
     if (chunked) return locate_chunks(dataset, tensor);
     tensor.offset = offset_of(dataset, tensor.name);
-    const std::uint64_t item = item_bytes(tensor.dtype);
-    const auto strides = row_major_strides(tensor.shape, item);
-    for (Extent& extent : tensor.extents) locate_in_rows(extent, tensor, strides, item);
+    for (Extent& extent : tensor.extents) extent.offset = offset_in_rows(tensor, extent);
   }
 
   /// A dataset of `bytes` bytes of text or of plain bytes.
@@ -120,17 +118,6 @@ class Builder {
     const haddr_t offset = H5Dget_offset(dataset.get());
     if (offset == HADDR_UNDEF) fail(Errc::internal, "HDF5 did not allocate dataset '{}'", name);
     return offset;
-  }
-
-  static void locate_in_rows(Extent& extent, const TensorEntry& tensor, const Shape& strides,
-                             std::uint64_t item) {
-    extent.offset = tensor.offset;
-    if (extent.flat) {
-      extent.offset += extent.box.start[0] * item;
-      return;
-    }
-    for (std::size_t d = 0; d < strides.size(); ++d)
-      extent.offset += extent.box.start[d] * strides[d];
   }
 
   /// Extents are chunks or, where several ranks share a chunk, runs of its dense bytes.
