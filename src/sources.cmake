@@ -1,5 +1,6 @@
 # The sources of the library, layer by layer (docs/design.md). No globs: a file not named is not built.
 set(CAIRN_PUBLIC_HEADERS
+  include/cairn/async.hpp
   include/cairn/checkpoint.hpp
   include/cairn/comm.hpp
   include/cairn/config.hpp
@@ -15,6 +16,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
+  src/base/copy.cpp
   src/base/digest.cpp
   src/base/error.cpp
   src/manifest/codec.cpp
@@ -26,6 +28,10 @@ target_sources(cairn_core_obj PRIVATE
   src/os/file.cpp
   src/mpi/agree.cpp
   src/mpi/comm.cpp
+  src/mpi/comm_exchange.cpp
+  src/mpi/comm_wait.cpp
+  src/mpi/funnel.cpp
+  src/mpi/lifetime.cpp
   src/mpi/same.cpp
   src/plan/region.cpp
   src/plan/replicas.cpp
@@ -44,7 +50,11 @@ target_sources(cairn_core_obj PRIVATE
   src/transfer/mpio.cpp
   src/transfer/reader.cpp
   src/transfer/runs.cpp
+  src/transfer/staged_writer.cpp
+  src/transfer/staging.cpp
   src/checkpoint/agree_step.cpp
+  src/checkpoint/async.cpp
+  src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp

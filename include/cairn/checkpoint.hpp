@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cairn/async.hpp"
 #include "cairn/comm.hpp"
 #include "cairn/engine.hpp"
 #include "cairn/export.hpp"
@@ -37,7 +38,9 @@ struct SaveOptions {
   bool durable = true;
   /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
   /// throws on any rank, the save fails on all ranks before it is published.
+  /// Not called by saves in the background.
   std::function<void(const SaveProgress&)> progress;
+  AsyncOptions async;
 };
 
 /// What one rank contributes to a checkpoint. Only read; must stay alive and unchanged during the
@@ -59,6 +62,8 @@ class CAIRN_EXPORT Saver {
  public:
   /// Local. `comm` must outlive the Saver.
   Saver(const Comm& comm, SaveOptions options);
+  /// Saves in the background are completed if MPI gives MPI_THREAD_MULTIPLE; otherwise they are
+  /// given up and rank 0's stderr says so: call wait() before. MPI_Finalize completes them, too.
   ~Saver();
   Saver(Saver&&) noexcept;
   Saver& operator=(Saver&&) noexcept;
@@ -71,6 +76,26 @@ class CAIRN_EXPORT Saver {
   /// not known to be durable. Errors: usage, mismatch (ranks disagree, pieces do not tile), io,
   /// timeout.
   void save(const std::filesystem::path& target, const StateView& state);
+
+  /// The same in the background: returns as soon as `state` is copied, so that it may change. Each
+  /// rank copies only what it writes. The first save of a structure also makes its layout before it
+  /// returns; prepare() does that earlier. The engine must be direct. Where MPI gives
+  /// MPI_THREAD_MULTIPLE, a thread of cairn's takes the save to its end; otherwise poll() and
+  /// wait() do the communication. Collective. Errors: those of save() that can be known by then,
+  /// and those of earlier saves (AsyncOptions::on_failure).
+  AsyncSave save_async(const std::filesystem::path& target, const StateView& state);
+  /// Makes the layout, and takes the memory, for saves of `state` to come. `target` names a file in
+  /// the directory of those saves. Collective. Errors: those of save().
+  void prepare(const std::filesystem::path& target, const StateView& state);
+  /// Takes saves in the background a step further, where they need that, and tells of their
+  /// failures. Costs one small reduction while any save is on its way, otherwise nothing.
+  /// Collective. Errors: those of save().
+  void poll();
+  /// Returns when every save in the background has ended. Collective. Errors: those of save().
+  void wait();
+  /// Waits, and frees what saves in the background took: thread, memory, communicators. Collective;
+  /// optional. Errors: those of save().
+  void close();
 
  private:
   struct Impl;

@@ -18,6 +18,13 @@
 
 namespace cairn {
 
+class Comm;
+
+namespace detail {
+class Funnel;
+Comm make_funnelled(const Comm& comm, Funnel& funnel);
+}  // namespace detail
+
 /// A failure as it travels between ranks.
 struct Failure {
   Errc code = Errc::internal;
@@ -51,6 +58,7 @@ class CAIRN_EXPORT Comm {
   /// Local.
   int size() const noexcept;
   bool is_root() const noexcept { return rank() == 0; }
+  std::chrono::milliseconds deadline() const noexcept;
   /// The duplicate itself, for parallel HDF5. Lifetime: until close(). Local.
   MPI_Comm raw() const noexcept;
 
@@ -80,6 +88,8 @@ class CAIRN_EXPORT Comm {
   std::optional<Failure> first_failure(std::optional<Failure> mine, std::string_view step) const;
 
  private:
+  friend Comm detail::make_funnelled(const Comm& comm, detail::Funnel& funnel);
+
   struct State;
   std::unique_ptr<State> state_;
 };

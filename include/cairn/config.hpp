@@ -21,6 +21,8 @@ struct SaveConfig {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   bool durable = true;
+  /// Set: periodic saves are made with save_checkpoint_async.
+  std::optional<AsyncOptions> async;
 };
 
 /// Settings of a CheckpointManager. Unknown keys are errors that name file, line and the nearest

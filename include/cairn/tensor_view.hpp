@@ -22,6 +22,10 @@ struct TensorView {
 
   /// Bytes of the piece. Local.
   std::uint64_t bytes() const { return placement.elements() * item_bytes(dtype); }
+  /// Whether both are the same piece, wherever their bytes are. Local.
+  bool is_same_piece(const TensorView& other) const {
+    return name == other.name && dtype == other.dtype && placement == other.placement;
+  }
 };
 
 /// One rank's piece of a tensor in memory: what is loaded into.

@@ -99,6 +99,23 @@ class CAIRN_EXPORT CheckpointManager {
                                         const torch::optim::Optimizer& optimizer,
                                         SchedulerRef scheduler, const CheckpointInfo& info = {});
 
+  /// The same in the background (Saver::save_async): returns when the state is copied, so that the
+  /// next optimizer step may change it. How it works is `save.async`. Collective. Errors: those of
+  /// save_checkpoint, and those of earlier saves.
+  AsyncSave save_checkpoint_async(const torch::nn::Module& model, const CheckpointInfo& info = {});
+  AsyncSave save_checkpoint_async(const torch::nn::Module& model,
+                                  const torch::optim::Optimizer& optimizer,
+                                  const CheckpointInfo& info = {});
+  AsyncSave save_checkpoint_async(const torch::nn::Module& model,
+                                  const torch::optim::Optimizer& optimizer, SchedulerRef scheduler,
+                                  const CheckpointInfo& info = {});
+  /// Call it once a step: takes saves in the background further where MPI allows one thread only,
+  /// and tells of their failures. Collective. Errors: those of save_checkpoint.
+  void poll();
+  /// Returns when every save in the background has ended. Collective. Errors: those of
+  /// save_checkpoint.
+  void wait();
+
   /// Restores what is given from the configured source. Collective. Any number of ranks and any
   /// placement may load what any other saved. On Error nothing that was given has changed, with one
   /// exception: an io Error of the step "load: move", when a disk fails after every digest was
@@ -116,7 +133,8 @@ class CAIRN_EXPORT CheckpointManager {
   const Config& config() const;
   /// Replaces the source of later loads; every rank gives the same. Local.
   void set_source(const LocalSource& source);
-  /// Frees the communicator. Collective; optional.
+  /// Waits for saves in the background and frees the communicators. Collective; optional without
+  /// such saves. Errors: those of save_checkpoint.
   void close();
 
  private:

@@ -19,6 +19,7 @@ struct Flags {
   std::string config;
   std::string die_at;
   std::uint64_t save_every = 0;
+  bool async = false;
 };
 
 [[noreturn]] void usage(const std::string& text) {
@@ -56,6 +57,7 @@ void add_flags(CLI::App& app, Flags& flags, Options& options) {
   app.add_option("--parallel", flags.parallel, "ddp, tp or zero")->capture_default_str();
   app.add_option("--dir", flags.dir, "Run directory of the checkpoints")->capture_default_str();
   app.add_option("--engine", flags.engine, "direct or mpio")->capture_default_str();
+  app.add_flag("--async", flags.async, "Save in the background");
   app.add_option("--config", flags.config, "YAML file with cairn's settings; flags override it");
   app.add_option(
          "--resume", options.resume,
@@ -128,6 +130,7 @@ void lay_over_file(const CLI::App& app, const Flags& flags, Options& options) {
   const auto wins = [&](const char* flag) { return !has_file || app.count(flag) != 0; };
   if (wins("--dir") || checkpoint.save.dir.empty()) checkpoint.save.dir = flags.dir;
   if (wins("--engine")) checkpoint.save.engine = cairn::engine_from_string(flags.engine);
+  if (flags.async && !checkpoint.save.async) checkpoint.save.async.emplace();
   if (wins("--save-every")) checkpoint.save.every_n_steps = flags.save_every;
 }
 

@@ -257,9 +257,16 @@ void Trainer::update() {
 void Trainer::save(std::uint64_t step, double loss) {
   saving_.step = step;
   const std::uint64_t bytes_seen = step * options_.batch * options_.context;
-  manager_->save_checkpoint(
-      *model_, *optimizer_, *scheduler_,
-      {.epoch = bytes_seen / text_.size(), .global_step = step, .metrics = {{"loss", loss}}});
+  const cairn::CheckpointInfo info{
+      .epoch = bytes_seen / text_.size(), .global_step = step, .metrics = {{"loss", loss}}};
+  if (!options_.checkpoint.save.async) {
+    manager_->save_checkpoint(*model_, *optimizer_, *scheduler_, info);
+    return;
+  }
+  manager_->save_checkpoint_async(*model_, *optimizer_, *scheduler_, info);
+  // Its bytes are on their way now.
+  const auto& die_at = options_.die_at;
+  if (die_at && die_at->step == step && die_at->rank == comm_.rank()) std::raise(SIGKILL);
 }
 
 std::string Trainer::params_digest() const {
@@ -310,11 +317,13 @@ void Trainer::run() {
   }
   while (step_ < options_.steps) {
     loss_ = train_step(++step_);
+    manager_->poll();
     if (options_.log_every != 0 && step_ % options_.log_every == 0) {
       print("step={} loss={:.6f}", step_, loss_);
     }
     if (options_.saves_at(step_)) save(step_, loss_);
   }
+  manager_->wait();
   const std::string params = params_digest();
   print("done step={} loss={:.6f} params_digest={}", step_, loss_, params);
   manager_->close();

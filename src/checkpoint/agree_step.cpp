@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -11,18 +12,20 @@
 #include "checkpoint/steps.hpp"
 #include "mpi/same.hpp"
 #include "os/fault.hpp"
-#include "plan/save_plan.hpp"
 
 namespace cairn::detail {
 namespace {
 
-void check_piece(const TensorView& piece) {
+void check_kind(const TensorView& piece) {
   try {
     check_placement(piece.placement);
     item_bytes(piece.dtype);
   } catch (const Error& error) {
     fail(Errc::usage, "tensor '{}': {}", piece.name, error.what());
   }
+}
+
+void check_data(const TensorView& piece) {
   if (piece.data == nullptr && piece.placement.elements() != 0) {
     fail(Errc::usage, "tensor '{}' has no data", piece.name);
   }
@@ -33,6 +36,8 @@ std::uint64_t options_hash(const SaveOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
   digester.update(static_cast<std::uint64_t>(options.durable));
+  digester.update(static_cast<std::uint64_t>(options.async.when_busy));
+  digester.update(static_cast<std::uint64_t>(options.async.on_failure));
   return digester.value();
 }
 
@@ -84,17 +89,18 @@ std::uint64_t random_nonce() {
   return std::uint64_t{device()} << 32 | device() | 1;
 }
 
-}  // namespace
-
-std::uint64_t layout_key(const StateView& state) {
-  Digester digester;
-  digester.update(pieces_hash(state.tensors));
-  for (const auto& [name, bytes] : state.rank_blobs) {
-    digester.update(name);
-    digester.update(static_cast<std::uint64_t>(bytes.size()));
-  }
-  return digester.value();
+/// Whether this rank contributes the same pieces and blobs as to the last layout.
+bool contributes_as_before(const StateView& state, const SaveLayout& layout) {
+  return std::equal(state.tensors.begin(), state.tensors.end(), layout.pieces.begin(),
+                    layout.pieces.end(),
+                    [](const TensorView& a, const TensorView& b) { return a.is_same_piece(b); }) &&
+         std::equal(state.rank_blobs.begin(), state.rank_blobs.end(), layout.blob_bytes.begin(),
+                    layout.blob_bytes.end(), [](const auto& blob, const auto& known) {
+                      return blob.first == known.first && blob.second.size() == known.second;
+                    });
 }
+
+}  // namespace
 
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout) {
   SaveStart start;
@@ -103,13 +109,16 @@ SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const S
   agree(comm, "save: agree", [&] {
     fault_point("agree");
     check_target(comm, request.target);
-    for (const TensorView& piece : request.state.tensors) check_piece(piece);
+    bool fits = layout != nullptr && contributes_as_before(request.state, *layout);
+    for (const TensorView& piece : request.state.tensors) {
+      if (!fits) check_kind(piece);  // otherwise it passed before
+      check_data(piece);
+    }
     start.documents = with_own_documents(comm, request.state, request.options);
     arguments = {{"path", digest_of(request.target.string())},
                  {"step", request.state.step},
                  {"options", options_hash(request.options)},
                  {"names of rank blobs", blob_names_hash(request.state)}};
-    bool fits = layout != nullptr && layout->key == layout_key(request.state);
     if (comm.is_root()) {
       // Only rank 0 has documents that count; its vote stands for all.
       fits = fits && documents_fit(layout->container, start.documents);

@@ -174,8 +174,12 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   std::vector<std::uint64_t> sizes;
   agree(comm, "save: layout", [&] {
     fault_point("layout");
-    layout.key = layout_key(request.state);
-    for (const auto& [name, bytes] : request.state.rank_blobs) sizes.push_back(bytes.size());
+    layout.pieces = request.state.tensors;
+    for (TensorView& piece : layout.pieces) piece.data = nullptr;
+    for (const auto& [name, bytes] : request.state.rank_blobs) {
+      layout.blob_bytes[name] = bytes.size();
+      sizes.push_back(bytes.size());
+    }
   });
   const std::vector<std::uint64_t> starts = comm.exclusive_sum(sizes);
   comm.all_reduce_sum(std::span<std::uint64_t>(sizes));

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "base/throw.hpp"
-#include "checkpoint/steps.hpp"
+#include "checkpoint/saver.hpp"
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
@@ -41,88 +41,110 @@ std::string_view to_string(SaveStep step) {
   return "unknown";
 }
 
-struct Saver::Impl {
-  const Comm& comm;
-  SaveOptions options;
-  std::unique_ptr<Engine> engine;
-  std::optional<SaveLayout> layout;
-  std::exception_ptr observer_failure;  // of the progress callback, until all ranks agree on it
+namespace detail {
 
-  Impl(const Comm& c, SaveOptions o)
-      : comm(c), options(std::move(o)), engine(make_engine(options.engine, options.transfer)) {
-    if (options.progress) options.progress = guarded(std::move(options.progress));
-  }
+WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const SaveStart& start) {
+  WriteJob job;
+  job.file = request.partial;
+  job.nonce_at = layout.container.hdf5_bytes;
+  job.nonce = start.nonce;
+  job.tensors = layout.container.tensors;
+  return job;
+}
 
-  /// A callback that throws on one rank between two collectives must not leave the others waiting.
-  std::function<void(const SaveProgress&)> guarded(
-      std::function<void(const SaveProgress&)> progress) {
-    return [this, progress = std::move(progress)](const SaveProgress& now) {
-      try {
-        progress(now);
-      } catch (...) {
-        if (!observer_failure) observer_failure = std::current_exception();
-      }
-    };
-  }
-
-  void enter(SaveStep step) const {
-    if (options.progress) options.progress({step, 0, 0});
-  }
-
-  WriteJob job_for(const SaveRequest& request, std::uint64_t nonce) const {
-    WriteJob job;
-    job.file = request.partial;
-    job.nonce_at = layout->container.hdf5_bytes;
-    job.nonce = nonce;
-    job.tensors = layout->container.tensors;
-    std::vector<const std::byte*> data;
-    for (const TensorView& tensor : request.state.tensors) data.push_back(tensor.data);
-    for (const auto& [name, bytes] : request.state.rank_blobs) data.push_back(bytes.data());
-    std::uint64_t total = 0;
-    for (const LayoutItem& item : layout->items) {
-      job.items.push_back({item.tensor, &item.extent, data[item.piece] + item.skip});
-      const TensorEntry& tensor = layout->container.tensors[item.tensor];
-      total += item.extent.box.elements() * item_bytes(tensor.dtype);
-    }
-    if (options.progress) {
-      job.progress = [this, total](std::uint64_t done) {
-        options.progress({SaveStep::move, done, total});
-      };
-    }
-    return job;
-  }
-
-  void run(const SaveRequest& request) {
-    observer_failure = nullptr;  // of a save that failed otherwise
-    enter(SaveStep::agree);
-    const SaveStart start = agree_on_request(comm, request, layout ? &*layout : nullptr);
-    if (!start.layout_fits) {
-      enter(SaveStep::layout);
-      layout.reset();
-      layout = make_layout(comm, request, start.documents);
-    }
+void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
+               const SaveStart& start, Writer& writer, WriteJob job,
+               const std::function<void(SaveStep)>& enter) {
+  try {
     enter(SaveStep::preflight);
-    WriteJob job;
     agree(comm, "save: preflight", [&] {
       fault_point("preflight");
-      if (comm.is_root()) {
-        make_partial_file(request, *layout, start.nonce, engine->needs_signature());
-      }
-      job = job_for(request, start.nonce);
+      if (!comm.is_root()) return;
+      make_partial_file(request, layout, start.nonce, writer.needs_signature());
     });
     enter(SaveStep::move);
-    const auto digests = engine->write(comm, job);
+    const auto digests = writer.write(comm, job);
     enter(SaveStep::durable);
-    engine->settle(comm, options.durable);
+    writer.settle(comm, request.options.durable);
     enter(SaveStep::commit);
-    commit(comm, request, *layout, start.documents, digests);
+    commit(comm, request, layout, start.documents, digests);
     enter(SaveStep::publish);
-    agree(comm, "save: progress callback", [&] {
-      if (auto failure = std::exchange(observer_failure, nullptr)) std::rethrow_exception(failure);
-    });
     publish(comm, request);
+  } catch (...) {
+    writer.abandon();
+    if (comm.is_root()) remove_quietly(request.partial);
+    throw;
   }
-};
+}
+
+}  // namespace detail
+
+Saver::Impl::Impl(const Comm& c, SaveOptions o)
+    : comm(c), options(std::move(o)), engine(make_engine(options.engine, options.transfer)) {
+  if (options.progress) options.progress = guarded(std::move(options.progress));
+}
+
+std::function<void(const SaveProgress&)> Saver::Impl::guarded(
+    std::function<void(const SaveProgress&)> progress) {
+  return [this, progress = std::move(progress)](const SaveProgress& now) {
+    try {
+      progress(now);
+    } catch (...) {
+      if (!observer_failure) observer_failure = std::current_exception();
+    }
+  };
+}
+
+void Saver::Impl::enter(SaveStep step) {
+  if (options.progress) options.progress({step, 0, 0});
+  if (step != SaveStep::publish) return;
+  agree(comm, "save: progress callback", [&] {
+    if (auto failure = std::exchange(observer_failure, nullptr)) std::rethrow_exception(failure);
+  });
+}
+
+SaveStart Saver::Impl::begin(const SaveRequest& request) {
+  SaveStart start = agree_on_request(comm, request, layout.get());
+  if (!start.layout_fits) {
+    enter(SaveStep::layout);
+    layout.reset();  // one that is still written from is kept by its save
+    layout = std::make_shared<SaveLayout>(make_layout(comm, request, start.documents));
+  }
+  return start;
+}
+
+std::vector<WriteItem> Saver::Impl::items_of(const StateView& state) const {
+  std::vector<const std::byte*> data;
+  for (const TensorView& tensor : state.tensors) data.push_back(tensor.data);
+  for (const auto& [name, bytes] : state.rank_blobs) data.push_back(bytes.data());
+  std::vector<WriteItem> items;
+  items.reserve(layout->items.size());
+  for (const LayoutItem& item : layout->items) {
+    items.push_back({item.tensor, &item.extent, data[item.piece] + item.skip});
+  }
+  return items;
+}
+
+void Saver::Impl::save(const SaveRequest& request) {
+  observer_failure = nullptr;  // of a save that failed otherwise
+  enter(SaveStep::agree);
+  const SaveStart start = begin(request);
+  WriteJob job;
+  agree(comm, "save: preflight", [&] {
+    job = job_of(request, *layout, start);
+    job.items = items_of(request.state);
+    if (!options.progress) return;
+    std::uint64_t total = 0;
+    for (const WriteItem& item : job.items) {
+      total += item.extent->box.elements() * item_bytes(job.tensors[item.tensor].dtype);
+    }
+    job.progress = [this, total](std::uint64_t done) {
+      options.progress({SaveStep::move, done, total});
+    };
+  });
+  carry_out(comm, request, *layout, start, *engine, std::move(job),
+            [this](SaveStep step) { enter(step); });
+}
 
 Saver::Saver(const Comm& comm, SaveOptions options)
     : impl_(std::make_unique<Impl>(comm, std::move(options))) {}
@@ -131,14 +153,8 @@ Saver::Saver(Saver&&) noexcept = default;
 Saver& Saver::operator=(Saver&&) noexcept = default;
 
 void Saver::save(const std::filesystem::path& target, const StateView& state) {
-  const SaveRequest request{target, names::partial_file(target), state, impl_->options};
-  try {
-    impl_->run(request);
-  } catch (...) {
-    impl_->engine->abandon();
-    if (impl_->comm.is_root()) remove_quietly(request.partial);
-    throw;
-  }
+  impl_->wait_for_at_most(0);
+  impl_->save({target, names::partial_file(target), state, impl_->options});
 }
 
 }  // namespace cairn

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -27,7 +28,9 @@ struct LayoutItem {
 
 /// What the layout step finds out once per structure and later saves reuse.
 struct SaveLayout {
-  std::uint64_t key = 0;  ///< hash of what this rank contributes; another key needs another layout
+  /// What this rank contributes, without its bytes; anything else needs another layout.
+  std::vector<TensorView> pieces;
+  std::map<std::string, std::uint64_t> blob_bytes;
   std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
   /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
   ContainerLayout container;
@@ -55,8 +58,6 @@ struct SaveStart {
 /// Step 1. `layout` is the last one, or null. Collective.
 /// Errors: usage; mismatch when ranks disagree on path, step, options or blob names.
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout);
-/// Hash of what this rank contributes: pieces, blob names and sizes.
-std::uint64_t layout_key(const StateView& state);
 
 /// Step 2. Collective. Errors: usage, mismatch, io.
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
@@ -74,6 +75,15 @@ void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
             const std::vector<std::uint64_t>& digests);
+
+/// Steps 3 to 7 with their cleanup: on Error the writer has let go of the partial file, and rank 0
+/// has removed it. `enter` is called at each step. Collective. Errors: io, corrupt, mismatch,
+/// timeout.
+void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
+               const SaveStart& start, Writer& writer, WriteJob job,
+               const std::function<void(SaveStep)>& enter);
+/// What the writer needs, but for the bytes: tensors, nonce, file. Local.
+WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const SaveStart& start);
 
 /// Step 7. Rank 0 renames the file, syncs the directory and moves the `last` link. Collective.
 void publish(const Comm& comm, const SaveRequest& request);

@@ -1,11 +1,13 @@
 #include "cairn/config.hpp"
 
+#include <fmt/ranges.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <initializer_list>
 #include <numeric>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/throw.hpp"
@@ -64,6 +66,11 @@ class Block {
     return Block(node, path(key), origin_);
   }
 
+  bool holds_mapping(std::string_view key) const {
+    const auto node = node_[std::string(key)];
+    return node && node.IsMap();
+  }
+
   template <class T>
   std::optional<T> value(std::string_view key, std::string_view kind) const {
     const auto node = node_[std::string(key)];
@@ -106,6 +113,17 @@ class Block {
   const std::string& origin_;
 };
 
+/// The value of a word. Errors: usage, with the words that there are.
+template <class T>
+T one_of(std::string_view text, std::initializer_list<std::pair<std::string_view, T>> words) {
+  std::vector<std::string> known;
+  for (const auto& [word, value] : words) {
+    if (word == text) return value;
+    known.push_back(fmt::format("'{}'", word));
+  }
+  fail(Errc::usage, "must be {}", fmt::join(known, " or "));
+}
+
 LocalSource parse_source(const Block& block) {
   const auto type = block.value<std::string>("type", "a word").value_or("local");
   if (type != "local") block.not_yet("type");
@@ -115,18 +133,38 @@ LocalSource parse_source(const Block& block) {
   return {*path};
 }
 
+AsyncOptions parse_async(const Block& block) {
+  block.allow({"budget_bytes", "when_busy", "on_failure"});
+  AsyncOptions async;
+  async.budget_bytes =
+      block.value<std::uint64_t>("budget_bytes", "a number of bytes").value_or(async.budget_bytes);
+  block.choose("when_busy", [&](const std::string& text) {
+    async.when_busy = one_of<WhenBusy>(
+        text, {{"wait", WhenBusy::wait}, {"skip", WhenBusy::skip}, {"queue", WhenBusy::queue}});
+  });
+  block.choose("on_failure", [&](const std::string& text) {
+    async.on_failure = one_of<OnFailure>(
+        text,
+        {{"fatal", OnFailure::fatal}, {"warn", OnFailure::warn}, {"retry", OnFailure::retry}});
+  });
+  return async;
+}
+
 void parse_save(const Block& block, SaveConfig& save) {
-  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable"});
+  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable", "async"});
+  if (block.holds_mapping("async")) {
+    save.async = parse_async(*block.block("async"));
+  } else if (block.value<bool>("async", "true, false or a mapping").value_or(false)) {
+    save.async = AsyncOptions{};
+  }
   if (const auto dir = block.value<std::string>("dir", "a path")) save.dir = *dir;
   save.every_n_steps =
       block.value<std::uint64_t>("every_n_steps", "a number of steps").value_or(save.every_n_steps);
   save.durable = block.value<bool>("durable", "true or false").value_or(save.durable);
   block.choose("engine", [&](const std::string& text) { save.engine = engine_from_string(text); });
   block.choose("transfer", [&](const std::string& text) {
-    if (text != "collective" && text != "independent") {
-      fail(Errc::usage, "must be 'collective' or 'independent'");
-    }
-    save.transfer = text == "collective" ? Transfer::collective : Transfer::independent;
+    save.transfer = one_of<Transfer>(
+        text, {{"collective", Transfer::collective}, {"independent", Transfer::independent}});
   });
 }
 

@@ -231,10 +231,4 @@ std::uint64_t structure_hash(const std::vector<TensorEntry>& tensors) {
   return digester.value();
 }
 
-std::uint64_t pieces_hash(std::span<const TensorView> pieces) {
-  ByteWriter out;
-  put_pieces(out, pieces);
-  return digest_of(out.take());
-}
-
 }  // namespace cairn::detail

@@ -38,7 +38,4 @@ void choose_layout(TensorEntry& tensor);
 /// Hash of names, dtypes and global shapes: equal for the same tensors on any number of ranks.
 std::uint64_t structure_hash(const std::vector<TensorEntry>& tensors);
 
-/// Hash of one rank's pieces: names, dtypes, placements. Never of addresses or values.
-std::uint64_t pieces_hash(std::span<const TensorView> pieces);
-
 }  // namespace cairn::detail

@@ -17,6 +17,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.transfer = config.save.transfer;
   save.durable = config.save.durable;
   save.progress = options.progress;
+  save.async = config.save.async.value_or(AsyncOptions{});
   return save;
 }
 
@@ -34,7 +35,9 @@ struct CheckpointManager::Impl {
         options(std::move(o)),
         saver(comm, save_options(config, options)) {}
 
-  std::filesystem::path save(const TrainerView& trainer, const CheckpointInfo& info) {
+  /// Gathers the state and hands it to `save`, one of the saver's members. Collective.
+  template <class Save>
+  std::filesystem::path save(const TrainerView& trainer, const CheckpointInfo& info, Save&& save) {
     Collected collected;
     std::filesystem::path path;
     agree_torch(comm, "save: collect state", [&] {
@@ -45,8 +48,20 @@ struct CheckpointManager::Impl {
       path = checkpoint_path(config.save.dir, info.global_step);
     });
     collected.state.documents.merge(merge_documents(comm, collected.documents));
-    saver.save(path, collected.state);
+    save(path, collected.state);
     return path;
+  }
+
+  std::filesystem::path save_now(const TrainerView& trainer, const CheckpointInfo& info) {
+    return save(trainer, info,
+                [&](const auto& path, const StateView& state) { saver.save(path, state); });
+  }
+
+  AsyncSave save_async(const TrainerView& trainer, const CheckpointInfo& info) {
+    std::optional<AsyncSave> begun;
+    save(trainer, info,
+         [&](const auto& path, const StateView& state) { begun = saver.save_async(path, state); });
+    return *begun;
   }
 
   CheckpointContext load(const TrainerState& trainer) {
@@ -75,21 +90,42 @@ CheckpointManager& CheckpointManager::operator=(CheckpointManager&&) noexcept = 
 
 std::filesystem::path CheckpointManager::save_checkpoint(const torch::nn::Module& model,
                                                          const CheckpointInfo& info) {
-  return impl_->save({model}, info);
+  return impl_->save_now({model}, info);
 }
 
 std::filesystem::path CheckpointManager::save_checkpoint(const torch::nn::Module& model,
                                                          const torch::optim::Optimizer& optimizer,
                                                          const CheckpointInfo& info) {
-  return impl_->save({model, &optimizer}, info);
+  return impl_->save_now({model, &optimizer}, info);
 }
 
 std::filesystem::path CheckpointManager::save_checkpoint(const torch::nn::Module& model,
                                                          const torch::optim::Optimizer& optimizer,
                                                          SchedulerRef scheduler,
                                                          const CheckpointInfo& info) {
-  return impl_->save({model, &optimizer, &scheduler}, info);
+  return impl_->save_now({model, &optimizer, &scheduler}, info);
 }
+
+AsyncSave CheckpointManager::save_checkpoint_async(const torch::nn::Module& model,
+                                                   const CheckpointInfo& info) {
+  return impl_->save_async({model}, info);
+}
+
+AsyncSave CheckpointManager::save_checkpoint_async(const torch::nn::Module& model,
+                                                   const torch::optim::Optimizer& optimizer,
+                                                   const CheckpointInfo& info) {
+  return impl_->save_async({model, &optimizer}, info);
+}
+
+AsyncSave CheckpointManager::save_checkpoint_async(const torch::nn::Module& model,
+                                                   const torch::optim::Optimizer& optimizer,
+                                                   SchedulerRef scheduler,
+                                                   const CheckpointInfo& info) {
+  return impl_->save_async({model, &optimizer, &scheduler}, info);
+}
+
+void CheckpointManager::poll() { impl_->saver.poll(); }
+void CheckpointManager::wait() { impl_->saver.wait(); }
 
 CheckpointContext CheckpointManager::load_checkpoint(torch::nn::Module& model) {
   return impl_->load({model});
@@ -121,6 +157,9 @@ std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() cons
 const Comm& CheckpointManager::comm() const { return impl_->comm; }
 const Config& CheckpointManager::config() const { return impl_->config; }
 void CheckpointManager::set_source(const LocalSource& source) { impl_->config.source = source; }
-void CheckpointManager::close() { impl_->comm.close(); }
+void CheckpointManager::close() {
+  impl_->saver.close();
+  impl_->comm.close();
+}
 
 }  // namespace cairn

@@ -28,7 +28,7 @@ std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer) {
   return std::make_unique<DirectEngine>();
 }
 
-const File& Engine::open_partial(const WriteJob& job) {
+const File& Writer::open_partial(const WriteJob& job) {
   written_.emplace(File::open_write(job.file));
   std::uint64_t found = 0;
   std::array<std::byte, sizeof(found)> bytes{};
@@ -44,7 +44,7 @@ const File& Engine::open_partial(const WriteJob& job) {
   return *written_;
 }
 
-void Engine::settle(const Comm& comm, bool durable) {
+void Writer::settle(const Comm& comm, bool durable) {
   agree(comm, "save: make durable", [&] {
     fault_point("durable");
     if (!written_) return;

@@ -19,7 +19,7 @@ namespace cairn::detail {
 struct WriteItem {
   std::size_t tensor = 0;  ///< position in WriteJob::tensors
   const Extent* extent = nullptr;
-  const std::byte* data = nullptr;
+  const std::byte* data = nullptr;  ///< null where the bytes come from a StagedSave
 };
 
 struct WriteJob {
@@ -38,10 +38,10 @@ struct ReadItem {
   std::byte* data = nullptr;
 };
 
-/// How bytes move between memory and a container. Both engines make and read the same containers.
-class Engine {
+/// Brings the bytes of a save into its file.
+class Writer {
  public:
-  virtual ~Engine() = default;
+  virtual ~Writer() = default;
   /// Whether the file must be a valid HDF5 file while the bytes are written.
   virtual bool needs_signature() const = 0;
   /// Writes this rank's items and returns their digests in the order of the items; the file stays
@@ -52,10 +52,7 @@ class Engine {
   /// system only tells now are reported here. Collective. Errors: io, timeout.
   void settle(const Comm& comm, bool durable);
   /// Gives up a write that will not be settled, so that its file takes no more space. Local.
-  void abandon() noexcept { written_.reset(); }
-  /// Fills this rank's items. Collective. Errors: corrupt, io, timeout.
-  virtual void read(const Comm& comm, const Manifest& manifest,
-                    std::span<const ReadItem> items) = 0;
+  virtual void abandon() noexcept { written_.reset(); }
 
  protected:
   /// Opens the file of `job` for write() and settle(). Local. Errors: not_found, io, mismatch.
@@ -64,6 +61,14 @@ class Engine {
  private:
   // The descriptor that wrote also syncs: a new one may miss failures from before it was opened.
   std::optional<File> written_;
+};
+
+/// How bytes move between memory and a container. Both engines make and read the same containers.
+class Engine : public Writer {
+ public:
+  /// Fills this rank's items. Collective. Errors: corrupt, io, timeout.
+  virtual void read(const Comm& comm, const Manifest& manifest,
+                    std::span<const ReadItem> items) = 0;
 };
 
 std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer);

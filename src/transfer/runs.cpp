@@ -64,21 +64,29 @@ void RunReader::read_scattered() {
 
 void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes) {
   if (bytes == 0) return;
-  const bool joins = offset == begin_ + buffer_.size() && buffer_.size() + bytes <= kBufferBytes;
-  if (bytes >= kDirectBytes || !joins) flush();
-  if (bytes >= kDirectBytes) {
-    file_.write_at(offset, {from, bytes}, point_);
-    wrote_(bytes);
+  const bool joins = !pending_.empty() && offset == begin_ + pending_.size() &&
+                     pending_.size() + bytes <= kBufferBytes;
+  if (joins && from == pending_.data() + pending_.size() && buffer_.empty()) {
+    pending_ = {pending_.data(), pending_.size() + bytes};
     return;
   }
-  if (buffer_.empty()) begin_ = offset;
-  buffer_.insert(buffer_.end(), from, from + bytes);
+  if (joins && bytes < kDirectBytes) {
+    if (buffer_.empty()) buffer_.assign(pending_.begin(), pending_.end());
+    buffer_.insert(buffer_.end(), from, from + bytes);
+    pending_ = buffer_;
+    return;
+  }
+  flush();
+  begin_ = offset;
+  pending_ = {from, bytes};
+  if (bytes >= kDirectBytes) flush();
 }
 
 void RunWriter::flush() {
-  if (buffer_.empty()) return;
-  file_.write_at(begin_, buffer_, point_);
-  wrote_(buffer_.size());
+  if (pending_.empty()) return;
+  file_.write_at(begin_, pending_, point_);
+  wrote_(pending_.size());
+  pending_ = {};
   buffer_.clear();
 }
 

@@ -45,7 +45,8 @@ class RunWriter {
   /// `wrote(bytes)` is called after each request.
   RunWriter(const File& file, std::string_view point, std::function<void(std::uint64_t)> wrote)
       : file_(file), point_(point), wrote_(std::move(wrote)) {}
-  /// Small runs are copied; large ones are written before the call returns.
+  /// Runs that are neighbours in memory, too, are written from there, others through a buffer.
+  /// `from` must stay valid until flush().
   void add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes);
   void flush();
 
@@ -54,6 +55,7 @@ class RunWriter {
   std::string_view point_;
   std::function<void(std::uint64_t)> wrote_;
   std::uint64_t begin_ = 0;
+  std::span<const std::byte> pending_;  // in the caller's memory, or all of buffer_
   std::vector<std::byte> buffer_;
 };
 

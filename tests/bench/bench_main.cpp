@@ -36,6 +36,7 @@ Summary summary_of(std::vector<double> seconds) {
 
 std::string limit_name(const Options& options) {
   if (options.op == "load") return "pread";
+  if (options.async) return "memcpy";
   return options.durable ? "pwrite + fsync" : "pwrite";
 }
 
@@ -64,6 +65,8 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"ratio", limit.median / ours.median}};
   if (options.op == "save") {
     result["first_save_s"] = times.first_save_s;
+    result["async"] = options.async;
+    if (options.async) result["behind_s"] = summary_of(times.behind).median;
   } else {
     result["verify"] = options.verify;
   }
@@ -85,8 +88,11 @@ std::string text_of(const Options& options, const Json& result) {
   const double bytes = result["bytes"];
   return fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s; {} {:.4f} s; ratio {:.2f}\n",
                      options.op, options.payload, options.quick ? " (quick)" : "", options.engine,
-                     options.durable ? " durable" : "", result["ranks"].get<int>(), median,
-                     bytes / median / 1e9, result["limit"]["name"].get<std::string>(),
+                     options.async     ? " async"
+                     : options.durable ? " durable"
+                                       : "",
+                     result["ranks"].get<int>(), median, bytes / median / 1e9,
+                     result["limit"]["name"].get<std::string>(),
                      result["limit"]["median_s"].get<double>(), result["ratio"].get<double>());
 }
 
@@ -162,8 +168,9 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   });
   std::uint64_t bytes[1] = {payload->my_bytes()};
   comm.all_reduce_sum(bytes);
-  const Times times = options.op == "save" ? run_saves(comm, options, *payload, container, raw)
-                                           : run_loads(comm, options, *payload, container, raw);
+  const Times times = options.op == "load" ? run_loads(comm, options, *payload, container, raw)
+                      : options.async      ? run_async_saves(comm, options, *payload, container)
+                                           : run_saves(comm, options, *payload, container, raw);
   tool::print(comm, [&] {
     if (!options.keep.empty()) {
       // Not moved: the wanted place may lie on another file system.
@@ -225,6 +232,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"collective", "independent"}))
       ->capture_default_str();
   app.add_flag("--durable", options.durable, "fsync, ours and the limit's");
+  app.add_flag("--async", options.async,
+               "save: in the background; times the call, against a copy of the same bytes");
   app.add_flag("--verify", options.verify, "Check digests in each load (the limit does not)");
   app.add_option("--repeat", options.repeat, "Counted rounds")
       ->check(CLI::Range(1, 1000))

@@ -2,39 +2,42 @@
 
 #include <malloc.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
 namespace cairn::bench {
 namespace {
 
-std::atomic<std::uint64_t> in_use{0};
-std::atomic<std::uint64_t> peak{0};
-std::atomic<std::uint64_t> start{0};
+bool counting = false;
+std::int64_t in_use = 0;  // beyond the start of the call; memory from before it may be freed
+std::int64_t peak = 0;
 
 void* counted(void* memory) {
   if (memory == nullptr) throw std::bad_alloc();
-  const std::uint64_t now = in_use += malloc_usable_size(memory);
-  std::uint64_t known = peak;
-  while (now > known && !peak.compare_exchange_weak(known, now)) {
+  if (counting) {
+    in_use += static_cast<std::int64_t>(malloc_usable_size(memory));
+    peak = std::max(peak, in_use);
   }
   return memory;
 }
 
 void release(void* memory) noexcept {
-  if (memory != nullptr) in_use -= malloc_usable_size(memory);
+  if (counting && memory != nullptr)
+    in_use -= static_cast<std::int64_t>(malloc_usable_size(memory));
   std::free(memory);
 }
 
 }  // namespace
 
-void reset_heap_peak() {
-  start = in_use.load();
-  peak = in_use.load();
+std::uint64_t heap_peak_of(const std::function<void()>& work) {
+  in_use = 0;
+  peak = 0;
+  counting = true;
+  work();
+  counting = false;
+  return static_cast<std::uint64_t>(peak);
 }
-
-std::uint64_t heap_peak() { return peak - start; }
 
 }  // namespace cairn::bench
 

@@ -1,14 +1,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 namespace cairn::bench {
 
-/// Counts what this process takes from the heap through operator new (which cairn-bench replaces).
-
-/// Forgets earlier peaks: the peak is now what is in use. Local.
-void reset_heap_peak();
-/// Bytes at the peak beyond what was in use at the last reset. Local.
-std::uint64_t heap_peak();
+/// Bytes that `work` takes from the heap through operator new (which cairn-bench replaces) at its
+/// peak, beyond what was in use before. Counts only during the call: counting costs time. Local.
+std::uint64_t heap_peak_of(const std::function<void()>& work);
 
 }  // namespace cairn::bench

@@ -5,6 +5,7 @@
 #include "rounds.hpp"
 
 #include <chrono>
+#include <cstring>
 
 #include "base/throw.hpp"
 #include "os/file.hpp"
@@ -40,14 +41,14 @@ std::uint64_t raw_offset(const Comm& comm, const Payload& payload) {
 }
 
 /// The least that any save must do: every buffer in one pwrite, neighbours behind each other.
-void write_raw(const Comm& comm, const Payload& payload, const fs::path& path, std::uint64_t offset,
-               bool durable) {
+void write_raw(const Comm& comm, std::span<const MutableTensorView> pieces, const fs::path& path,
+               std::uint64_t offset, bool durable) {
   agree(comm, "limit: create", [&] {
     if (comm.is_root()) File::create(path).close();
   });
   agree(comm, "limit: write", [&] {
     File file = File::open_write(path);
-    for (const MutableTensorView& piece : payload.targets()) {
+    for (const MutableTensorView& piece : pieces) {
       file.write_at(offset, {piece.data, piece.bytes()}, "bench.write");
       offset += piece.bytes();
     }
@@ -56,15 +57,23 @@ void write_raw(const Comm& comm, const Payload& payload, const fs::path& path, s
   });
 }
 
-void read_raw(const Comm& comm, const Payload& payload, const fs::path& path,
+void read_raw(const Comm& comm, std::span<const MutableTensorView> pieces, const fs::path& path,
               std::uint64_t offset) {
   agree(comm, "limit: read", [&] {
     const File file = File::open_read(path);
-    for (const MutableTensorView& piece : payload.targets()) {
+    for (const MutableTensorView& piece : pieces) {
       file.read_at(offset, {piece.data, piece.bytes()});
       offset += piece.bytes();
     }
   });
+}
+
+/// The least that a snapshot must do.
+void copy_raw(std::span<const MutableTensorView> pieces, std::span<std::byte> to) {
+  for (const MutableTensorView& piece : pieces) {
+    std::memcpy(to.data(), piece.data, piece.bytes());
+    to = to.subspan(piece.bytes());
+  }
 }
 
 SaveOptions save_options(const Options& options) {
@@ -82,13 +91,14 @@ Times run_saves(const Comm& comm, const Options& options, const Payload& payload
   Times times;
   Saver saver(comm, save_options(options));
   const StateView state = payload.state();
+  const std::vector<MutableTensorView> pieces = payload.targets();
   const std::uint64_t offset = raw_offset(comm, payload);
   for (int round = 0; round <= options.repeat; ++round) {
     remove_on_root(comm, container);
     const double ours = timed(comm, [&] { saver.save(container, state); });
     remove_on_root(comm, raw);
     const double limit =
-        timed(comm, [&] { write_raw(comm, payload, raw, offset, options.durable); });
+        timed(comm, [&] { write_raw(comm, pieces, raw, offset, options.durable); });
     if (round == 0) {
       times.first_save_s = ours;
       continue;
@@ -99,14 +109,39 @@ Times run_saves(const Comm& comm, const Options& options, const Payload& payload
   return times;
 }
 
+Times run_async_saves(const Comm& comm, const Options& options, const Payload& payload,
+                      const fs::path& container) {
+  Times times;
+  Saver saver(comm, save_options(options));
+  const StateView state = payload.state();
+  const std::vector<MutableTensorView> pieces = payload.targets();
+  saver.prepare(container, state);
+  std::vector<std::byte> copy(payload.my_bytes(), std::byte{1});
+  for (int round = 0; round <= options.repeat; ++round) {
+    remove_on_root(comm, container);
+    const double ours = timed(comm, [&] { saver.save_async(container, state); });
+    const double behind = timed(comm, [&] { saver.wait(); });
+    const double limit = timed(comm, [&] { copy_raw(pieces, copy); });
+    if (round == 0) {
+      times.first_save_s = ours;
+      continue;
+    }
+    times.ours.push_back(ours);
+    times.limit.push_back(limit);
+    times.behind.push_back(behind);
+  }
+  saver.close();
+  return times;
+}
+
 Times run_loads(const Comm& comm, const Options& options, Payload& payload,
                 const fs::path& container, const fs::path& raw) {
   Times times;
   const SaveOptions save = save_options(options);
   Saver(comm, save).save(container, payload.state());
   const std::uint64_t offset = raw_offset(comm, payload);
-  write_raw(comm, payload, raw, offset, options.durable);
   const std::vector<MutableTensorView> targets = payload.targets();
+  write_raw(comm, targets, raw, offset, options.durable);
   const LoadOptions load{save.engine, save.transfer, options.verify};
   payload.clear();
   for (int round = 0; round <= options.repeat; ++round) {
@@ -121,7 +156,7 @@ Times run_loads(const Comm& comm, const Options& options, Payload& payload,
                      container.string());
       });
     }
-    const double limit = timed(comm, [&] { read_raw(comm, payload, raw, offset); });
+    const double limit = timed(comm, [&] { read_raw(comm, targets, raw, offset); });
     if (round == 0) continue;
     times.ours.push_back(ours);
     times.limit.push_back(limit);

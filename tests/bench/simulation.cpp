@@ -24,13 +24,10 @@ using namespace detail;
 constexpr int kModelRanks = 8;
 constexpr int kMember = 11;  // the rank that is looked at; any would do
 
-template <class F>
-Cost cost_of(F&& work) {
-  reset_heap_peak();
+Cost cost_of(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
-  std::forward<F>(work)();
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-          heap_peak()};
+  const std::uint64_t peak = heap_peak_of(work);
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), peak};
 }
 
 /// The model, piece by piece. A set of holders is named by two numbers, -1 for "all": the rank's

@@ -16,6 +16,7 @@ def bench(*words, ranks=2):
 class Bench(Case):
     def test_result_and_cleanliness(self):
         for op, engine, more in (("save", "direct", ["--durable"]), ("save", "mpio", []),
+                                 ("save", "direct", ["--async"]),
                                  ("load", "mpio", ["--transfer", "independent"]),
                                  ("load", "direct", ["--verify"])):
             with self.subTest(op=op, engine=engine):

@@ -7,7 +7,7 @@ import unittest
 from harness import Case, run, SAMPLE
 
 RANKS = 3
-ENGINES = ("direct", "mpio", "mpio-independent")
+ENGINES = ("direct", "mpio", "mpio-independent", "async", "async-threads")
 
 
 def errors_of(result):
@@ -105,6 +105,17 @@ class SystemFaults(Case):
                 self.assertEqual(len(set(errors_of(result))), 1, result.stdout)
                 self.assertEqual(len(errors_of(result)), RANKS, result.stdout)
                 self.assertIn(str(blocker), result.stdout)
+
+    def test_finalizing_mpi_completes_a_save_in_the_background(self):
+        path = self.dir / "step-00000001.h5"
+        done = self.sample_save(path, 1, 1, engine="async-finalize", ranks=RANKS)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+        fault = {"CAIRN_FAULT": "commit:1:error"}
+        failed = self.sample_save(self.dir / "step-00000002.h5", 2, 2, engine="async-finalize",
+                                  ranks=RANKS, env=fault)
+        self.assertIn("injected fault", failed.stderr)
+        self.assert_first_survives()
 
     def test_bad_files_are_refused_alike(self):
         path = self.dir / "step-00000001.h5"

@@ -48,6 +48,27 @@ class TrainLm(Case):
         self.assertNotIn("done step=", job.stdout)
         self.assertIn("signal 9", job.stderr)
 
+    def test_saving_in_the_background_changes_nothing(self):
+        common = ["--steps", 8, "--save-every", 2]
+        for parallel in PARALLEL:
+            with self.subTest(parallel=parallel):
+                plain, behind, broken = (self.dir / f"{parallel}-{name}" for name in
+                                         ("plain", "behind", "broken"))
+                expected = self.done_line(self.train(2, *common, "--parallel", parallel,
+                                                     "--dir", plain))
+                common_async = [*common, "--parallel", parallel, "--async"]
+                self.assertEqual(self.done_line(self.train(2, *common_async, "--dir", behind)),
+                                 expected)
+                for step in (2, 8):
+                    name = f"step-{step:08}.h5"
+                    done = run([BIN / "cairn", "diff", plain / name, behind / name], ranks=2)
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assert_dies(2, *common_async, "--dir", broken, "--die-at", "6:1")
+                output = self.train(3 if parallel == "ddp" else 2, *common_async, "--dir", broken)
+                self.assertIn(self.resumed(output)[0], (4, 6))  # step 6 may have been complete
+                if parallel != "ddp":
+                    self.assertEqual(self.done_line(output), expected)
+
     def test_interrupted_and_resumed_equals_uninterrupted(self):
         for parallel in PARALLEL:
             for engine in ENGINES:

@@ -1,4 +1,6 @@
+#include <cstdio>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "support/mpi_test.hpp"
@@ -28,8 +30,15 @@ std::filesystem::path scratch() {
 }  // namespace cairn::test
 
 int main(int argc, char** argv) {
+  const char* threads = std::getenv("CAIRN_TEST_THREADS");
+  const bool multiple = threads != nullptr && std::string_view(threads) == "multiple";
+  const int wanted = multiple ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED;
   int provided = 0;
-  MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+  MPI_Init_thread(&argc, &argv, wanted, &provided);
+  if (provided < wanted) {
+    std::fprintf(stderr, "MPI gives thread level %d instead of %d\n", provided, wanted);
+    return 2;
+  }
   testing::InitGoogleTest(&argc, argv);
   // A throw on one rank must end the job at once instead of leaving the others to wait.
   testing::GTEST_FLAG(catch_exceptions) = false;

@@ -1,10 +1,15 @@
-// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent
+// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent|async|async-threads|
+//              async-finalize
 // cairn-sample load FILE|DIR VERSION CUT direct|mpio|mpio-independent
-// Saves the sample state, or loads it (a directory: the newest committed checkpoint) and compares
-// every byte. Prints one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE:
-// TEXT". Exit codes: 0 fine, 1 differs, 2 error.
+// "async" saves in the background, with polls by the program, "async-threads" with a thread that
+// calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
+// state, or loads it (a directory: the newest committed checkpoint) and compares every byte. Prints
+// one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE: TEXT". Exit codes: 0
+// fine, 1 differs, 2 error.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,16 +23,33 @@ using Words = std::vector<std::string>;
 template <class Options>
 Options options_for(const std::string& engine) {
   Options options;
+  if (engine.starts_with("async")) return options;
   options.engine = engine_from_string(engine.substr(0, engine.find('-')));
   if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
   return options;
 }
 
+/// Saves in the background and spoils the state as soon as that is allowed.
+void save_async(const Comm& comm, const Words& words, std::vector<Piece>& pieces) {
+  auto saver = std::make_unique<Saver>(comm, SaveOptions{});
+  saver->save_async(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+  for (Piece& piece : pieces) std::fill(piece.bytes.begin(), piece.bytes.end(), std::byte{0x55});
+  if (words.at(5) == "async-finalize") {
+    static_cast<void>(saver.release());  // it has to live until MPI_Finalize
+  } else {
+    saver->wait();
+  }
+}
+
 int save(const Comm& comm, const Words& words) {
-  const auto pieces = sample_pieces(cut_from_string(words.at(4)), comm.size(), comm.rank(),
-                                    std::stoull(words.at(3)));
-  Saver saver(comm, options_for<SaveOptions>(words.at(5)));
-  saver.save(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+  auto pieces = sample_pieces(cut_from_string(words.at(4)), comm.size(), comm.rank(),
+                              std::stoull(words.at(3)));
+  if (words.at(5).starts_with("async")) {
+    save_async(comm, words, pieces);
+  } else {
+    Saver saver(comm, options_for<SaveOptions>(words.at(5)));
+    saver.save(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+  }
   if (comm.is_root()) std::puts("saved");
   return 0;
 }
@@ -86,7 +108,10 @@ int run(const Words& words) {
 }  // namespace cairn::test
 
 int main(int argc, char** argv) {
-  MPI_Init(&argc, &argv);
+  const std::string last = argv[argc - 1];
+  int provided = 0;
+  MPI_Init_thread(&argc, &argv, last == "async-threads" ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED,
+                  &provided);
   const int result = cairn::test::run({argv + 1, argv + argc});
   MPI_Finalize();
   return result;

@@ -16,6 +16,21 @@ std::string error_of(const std::string& yaml) {
   return "no error";
 }
 
+TEST(Config, SavesInTheBackgroundAreAWordOrAMapping) {
+  EXPECT_FALSE(Config::from_string("save: {async: false}").save.async.has_value());
+  EXPECT_EQ(Config::from_string("save: {async: true}").save.async->when_busy, WhenBusy::wait);
+  const auto async = Config::from_string(
+                         "save: {async: {budget_bytes: 33554432, when_busy: queue, on_failure: "
+                         "retry}}")
+                         .save.async;
+  EXPECT_EQ(async->budget_bytes, 33554432U);
+  EXPECT_EQ(async->when_busy, WhenBusy::queue);
+  EXPECT_EQ(async->on_failure, OnFailure::retry);
+  EXPECT_NE(error_of("save:\n  async: {when_busy: never}").find("'wait' or 'skip' or 'queue'"),
+            std::string::npos);
+  EXPECT_NE(error_of("save: {async: maybe}").find("true, false or a mapping"), std::string::npos);
+}
+
 TEST(Config, ReadsSaveAndLocalSource) {
   const Config config = Config::from_string(
       "checkpoint:\n  source: {type: local, path: runs/a}\n"
@@ -27,6 +42,7 @@ TEST(Config, ReadsSaveAndLocalSource) {
   EXPECT_EQ(config.save.engine, EngineKind::mpio);
   EXPECT_EQ(config.save.transfer, Transfer::independent);
   EXPECT_FALSE(config.save.durable);
+  EXPECT_FALSE(config.save.async.has_value());
   EXPECT_FALSE(Config::from_string("").source.has_value());
 }
 

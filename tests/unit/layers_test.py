@@ -23,7 +23,7 @@ ALLOWED = {
 PUBLIC = {  # the layer of each public header
     "export": "base", "version": "base", "error": "base", "dtype": "manifest", "placement": "manifest",
     "shape": "manifest",
-    "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "checkpoint": "checkpoint",
+    "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "config": "pipeline", "context": "pipeline", "torch": "torch",
     "engine": "transfer",
 }
