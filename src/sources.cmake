@@ -17,6 +17,7 @@ set(CAIRN_PUBLIC_HEADERS
 
 target_sources(cairn_core_obj PRIVATE
   src/base/copy.cpp
+  src/base/crc64.cpp
   src/base/digest.cpp
   src/base/error.cpp
   src/manifest/codec.cpp
@@ -33,11 +34,15 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/funnel.cpp
   src/mpi/lifetime.cpp
   src/mpi/same.cpp
+  src/plan/part_digest.cpp
+  src/plan/part_scan.cpp
   src/plan/region.cpp
+  src/plan/replica_check.cpp
   src/plan/replicas.cpp
   src/plan/save_plan.cpp
   src/plan/share.cpp
   src/plan/slices.cpp
+  src/plan/statistics.cpp
   src/plan/tiling.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
@@ -61,6 +66,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/open.cpp
   src/checkpoint/preflight_step.cpp
   src/checkpoint/publish_step.cpp
+  src/checkpoint/replica_step.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
   src/sources/local.cpp

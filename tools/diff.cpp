@@ -33,7 +33,7 @@ std::vector<Finding> compare_share(const Comm& comm, const Manifest& a, const Ma
   for (std::uint64_t p = 0; p < pairs.size(); ++p) {
     const TensorEntry& x = *pairs[p].a;
     const TensorEntry& y = *pairs[p].b;
-    if (x.shape != y.shape) continue;
+    if (x.shape != y.shape || pairs[p].same_digest) continue;
     Difference found;
     const TensorEntry& wider = item_bytes(x.dtype) < item_bytes(y.dtype) ? y : x;
     for_each_window(wider, kWindowBytes, [&](std::uint64_t start, std::uint64_t count) {
@@ -74,10 +74,21 @@ void compare_values(const Comm& comm, const Manifest& a, const Manifest& b, Diff
 int diff(const Comm& comm, const DiffOptions& options) {
   const Manifest a = open_checkpoint(comm, detail::resolve_local(comm, options.a));
   const Manifest b = open_checkpoint(comm, detail::resolve_local(comm, options.b));
-  require_undamaged(comm, a);
-  require_undamaged(comm, b);
   DiffReport report;
-  agree(comm, "diff", [&] { report = compare_tables(a, b); });
+  std::vector<std::uint64_t> read_a;  // tensors whose values are looked at
+  std::vector<std::uint64_t> read_b;
+  agree(comm, "diff", [&] {
+    report = compare_tables(a, b);
+    read_a.resize(a.tensors.size());
+    read_b.resize(b.tensors.size());
+    for (const Pair& pair : report.pairs) {
+      if (pair.same_digest || pair.a->shape != pair.b->shape) continue;
+      read_a[static_cast<std::size_t>(pair.a - a.tensors.data())] = 1;
+      read_b[static_cast<std::size_t>(pair.b - b.tensors.data())] = 1;
+    }
+  });
+  require_undamaged(comm, a, read_a);
+  require_undamaged(comm, b, read_b);
   compare_values(comm, a, b, report);
   print(comm, [&] { return options.json ? json_text_of(report, a, b) : text_of(report, a, b); });
   // Only rank 0 knows all values.

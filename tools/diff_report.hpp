@@ -14,6 +14,7 @@ namespace cairn::tool {
 struct Pair {
   const TensorEntry* a = nullptr;
   const TensorEntry* b = nullptr;
+  bool same_digest = false;          ///< equal by digest: the values need no look
   std::optional<Difference> values;  ///< nothing where the shapes differ
 
   bool differs() const {
@@ -31,8 +32,8 @@ struct DiffReport {
       origin_documents;  ///< the same of those that tell how a file was written
 };
 
-/// Names, shapes, dtypes and documents, without values. The manifests must outlive the report.
-/// Local.
+/// Names, shapes, dtypes, digests and documents, without values. The manifests must outlive the
+/// report. Local.
 DiffReport compare_tables(const Manifest& a, const Manifest& b);
 /// Whether the checkpoints hold the same state.
 bool is_equal(const DiffReport& report);

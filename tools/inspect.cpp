@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <numeric>
 #include <string_view>
@@ -58,6 +59,30 @@ Json json_of(const TensorEntry& tensor, const Extent& extent) {
   return json;
 }
 
+Json json_of(const Statistics& statistics) {
+  Json json = {{"nan", statistics.nan},
+               {"inf", statistics.inf},
+               {"min", nullptr},
+               {"max", nullptr},
+               {"l2", number(std::sqrt(statistics.sum_squares))}};
+  if (statistics.min <= statistics.max) {
+    json["min"] = statistics.min;
+    json["max"] = statistics.max;
+  }
+  return json;
+}
+
+std::string text_of(const Statistics& statistics) {
+  std::string text = "no finite element";
+  if (statistics.min <= statistics.max) {
+    text = fmt::format("{:.4g} to {:.4g}, l2 {:.4g}", statistics.min, statistics.max,
+                       std::sqrt(statistics.sum_squares));
+  }
+  if (statistics.nan != 0) text += fmt::format(", {} NaN", statistics.nan);
+  if (statistics.inf != 0) text += fmt::format(", {} Inf", statistics.inf);
+  return text;
+}
+
 Json json_of(const TensorEntry& tensor) {
   Json extents = Json::array();
   for (const Extent& extent : tensor.extents) extents.push_back(json_of(tensor, extent));
@@ -67,8 +92,11 @@ Json json_of(const TensorEntry& tensor) {
                {"shape", tensor.shape},
                {"bytes", tensor.bytes()},
                {"placement", to_string(tensor.placement)},
-               {"layout", layout_name(tensor.layout)}};
+               {"layout", layout_name(tensor.layout)},
+               {"crc64", nullptr}};
+  if (const auto digest = tensor.content_digest()) json["crc64"] = detail::to_hex(*digest);
   if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
+  if (tensor.statistics) json["statistics"] = json_of(*tensor.statistics);
   json["extents"] = std::move(extents);
   return json;
 }
@@ -167,6 +195,7 @@ std::string tree_text(const Manifest& manifest, const std::vector<std::string>& 
                fmt::format("{} {}", to_string(tensor.dtype), to_string(tensor.shape)),
                human_bytes(tensor.bytes()), std::string(to_string(tensor.placement)),
                std::string(layout_name(tensor.layout)), counted(tensor.extents.size(), "extent"),
+               tensor.statistics ? text_of(*tensor.statistics) : "",
                hashes.empty() ? "" : hashes[t]});
   }
   return counted(manifest.tensors.size(), "tensor") + "\n" + table.text("  ");

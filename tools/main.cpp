@@ -23,7 +23,8 @@ constexpr const char* kDiffFooter =
     "max abs is the largest |a - b| (exact for integers, in double for all others, nan when a NaN\n"
     "meets anything else), max rel the largest |a - b| / max(|a|, |b|).\n"
     "The state of single ranks, under 'ranks/', counts like any other tensor.\n"
-    "The digests of both files are checked first: damaged data is an error, not a difference.\n"
+    "Tensors whose digests are recorded as equal are not read. What is read is checked against\n"
+    "its digests first: damaged data is an error, not a difference.\n"
     "The documents 'topology' and 'provenance' tell how a file was written: where only they "
     "differ,\n"
     "and where only the step differs, the files are equal.";

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 
 #include "base/throw.hpp"
@@ -69,6 +70,11 @@ std::string visible(std::string_view text) {
     }
   }
   return shown;
+}
+
+Json number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "NaN" : "Infinity";
 }
 
 std::string to_text(const Json& json) {

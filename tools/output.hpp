@@ -39,6 +39,9 @@ void print(const Comm& comm, const std::function<std::string()>& make);
 /// The text with \\x1b and the like for control characters other than line ends: what a file says
 /// must not steer a terminal. Local.
 std::string visible(std::string_view text);
+/// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a
+/// container.
+Json number(double value);
 /// Text that is no UTF-8 is made so.
 std::string to_text(const Json& json);
 

@@ -2,12 +2,18 @@
 
 #include <fmt/format.h>
 
+#include "checkpoint/verify.hpp"
 #include "output.hpp"
 
 namespace cairn::tool {
 
 void require_undamaged(const Comm& comm, const Manifest& manifest) {
-  const VerifyReport report = verify_tensors(comm, manifest);
+  require_undamaged(comm, manifest, std::vector<std::uint64_t>(manifest.tensors.size(), 1));
+}
+
+void require_undamaged(const Comm& comm, const Manifest& manifest,
+                       const std::vector<std::uint64_t>& wanted) {
+  const VerifyReport report = detail::verify_wanted(comm, manifest, wanted);
   if (report.defects.empty()) return;
   const std::size_t more = report.defects.size() - 1;
   throw Error(Errc::corrupt,

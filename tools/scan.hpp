@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "cairn/checkpoint.hpp"
 
 namespace cairn::tool {
 
-/// Checks the digests of all tensors. Collective.
-/// Errors: corrupt, naming file, tensor and the rank that wrote the damaged part.
+/// Checks the digests of all tensors, or of those that are not 0 in `wanted` (by position, the same
+/// on all ranks). Collective. Errors: corrupt, naming file, tensor and the rank that wrote the
+/// damaged part.
 void require_undamaged(const Comm& comm, const Manifest& manifest);
+void require_undamaged(const Comm& comm, const Manifest& manifest,
+                       const std::vector<std::uint64_t>& wanted);
 
 /// Calls `body(start, count)` for flat element ranges of at most `window_bytes` that cover the
 /// tensor.

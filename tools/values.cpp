@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/throw.hpp"
+#include "manifest/small_floats.hpp"
 
 namespace cairn::tool {
 namespace {
@@ -21,28 +22,7 @@ T raw(const std::byte* at) {
   return value;
 }
 
-/// A binary float of 1 sign bit, `exponent_bits` and `mantissa_bits`, biased and with subnormals as
-/// in IEEE 754. Without infinities (f8_e4m3fn) only the all-ones pattern is a NaN.
-double small_float(unsigned bits, unsigned exponent_bits, unsigned mantissa_bits, bool infinities) {
-  const unsigned top = (1U << exponent_bits) - 1;
-  const unsigned fraction = bits & ((1U << mantissa_bits) - 1);
-  const unsigned exponent = (bits >> mantissa_bits) & top;
-  const double sign = ((bits >> (exponent_bits + mantissa_bits)) & 1U) != 0 ? -1 : 1;
-  if (exponent == top && infinities) {
-    return fraction == 0 ? sign * std::numeric_limits<double>::infinity()
-                         : std::numeric_limits<double>::quiet_NaN();
-  }
-  if (exponent == top && fraction == (1U << mantissa_bits) - 1) {
-    return std::numeric_limits<double>::quiet_NaN();
-  }
-  const int bias = (1 << (exponent_bits - 1)) - 1;
-  const unsigned significand = exponent == 0 ? fraction : fraction | (1U << mantissa_bits);
-  const int scale =
-      static_cast<int>(std::max(exponent, 1U)) - bias - static_cast<int>(mantissa_bits);
-  return sign * std::ldexp(static_cast<double>(significand), scale);
-}
-
-double f16(const std::byte* at) { return small_float(raw<std::uint16_t>(at), 5, 10, true); }
+double f16(const std::byte* at) { return detail::f16_value(raw<std::uint16_t>(at)); }
 
 /// Calls `body` with the function that loads an element: as std::int64_t or std::uint64_t
 /// (integers), double, or Complex.
@@ -61,13 +41,15 @@ auto with_load(DType dtype, F&& body) {
       return body([](const std::byte* at) { return f16(at); });
     case DType::bf16:
       return body(
-          [](const std::byte* at) { return small_float(raw<std::uint16_t>(at), 8, 7, true); });
+          [](const std::byte* at) -> double { return detail::bf16_value(raw<std::uint16_t>(at)); });
     case DType::f8_e4m3fn:
-      return body(
-          [](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 4, 3, false); });
+      return body([](const std::byte* at) -> double {
+        return detail::f8_e4m3fn_value(raw<std::uint8_t>(at));
+      });
     case DType::f8_e5m2:
-      return body(
-          [](const std::byte* at) { return small_float(raw<std::uint8_t>(at), 5, 2, true); });
+      return body([](const std::byte* at) -> double {
+        return detail::f8_e5m2_value(raw<std::uint8_t>(at));
+      });
     case DType::c128:
       return body(
           [](const std::byte* at) { return Complex(raw<double>(at), raw<double>(at + 8)); });

@@ -31,11 +31,22 @@ struct SaveProgress {
   std::uint64_t bytes_total = 0;
 };
 
+/// Whether a save first compares what ranks hold that should hold the same.
+enum class ReplicaCheck : std::uint8_t {
+  off,
+  sample,  ///< 4 KiB of every MiB, other ones in each step
+  full,    ///< every byte
+};
+
 struct SaveOptions {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   /// fsync data, metadata and directory before the checkpoint is published.
   bool durable = true;
+  /// Record the Statistics of every tensor, taken while its bytes are written.
+  bool statistics = false;
+  /// Replicas that differ are an Error that names the tensor and the ranks.
+  ReplicaCheck replica_check = ReplicaCheck::off;
   /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
   /// throws on any rank, the save fails on all ranks before it is published.
   /// Not called by saves in the background.

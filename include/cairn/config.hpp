@@ -21,6 +21,8 @@ struct SaveConfig {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   bool durable = true;
+  bool statistics = false;
+  ReplicaCheck replica_check = ReplicaCheck::off;
   /// Set: periodic saves are made with save_checkpoint_async.
   std::optional<AsyncOptions> async;
 };

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <optional>
 #include <span>
@@ -23,7 +24,8 @@ struct Extent {
   /// The part of the tensor: a box, or (flat) a 1-D element range of the flattened tensor.
   bool flat = false;
   Box box;
-  /// XXH3-64 of the part's bytes in dense row-major order, where the format records one.
+  /// The part's share of its tensor's CRC-64 (docs/format.md, "Digests"), where the format records
+  /// one.
   std::optional<std::uint64_t> digest;
   /// The rank that wrote the part, or -1 where the format does not say.
   std::int32_t writer = -1;
@@ -34,8 +36,18 @@ enum class Layout : std::uint8_t {
   chunked = 1,     ///< a grid of chunks, each chunk one extent
 };
 
+/// What the elements of a tensor are like. Real and imaginary parts count as two; integers as f64.
+struct Statistics {
+  std::uint64_t nan = 0;  ///< elements
+  std::uint64_t inf = 0;
+  // Of the finite elements; min is inf and max -inf where there are none.
+  double min = std::numeric_limits<double>::infinity();
+  double max = -std::numeric_limits<double>::infinity();
+  double sum_squares = 0;  ///< its root is the L2 norm; depends on the sharding in its last digits
+};
+
 /// One tensor of a checkpoint.
-struct TensorEntry {
+struct CAIRN_EXPORT TensorEntry {
   std::string name;
   DType dtype = DType::f32;
   Shape shape;
@@ -44,7 +56,11 @@ struct TensorEntry {
   std::uint64_t offset = 0;  ///< contiguous layout: where the data starts in its file
   Shape chunk;               ///< chunked layout: the chunk's shape
   std::vector<Extent> extents;
+  std::optional<Statistics> statistics;  ///< where they were wanted (SaveOptions::statistics)
 
+  /// CRC-64/XZ of the tensor's row-major little-endian bytes, whatever ranks and placements it was
+  /// saved with; nothing where the format records no digests. Local.
+  std::optional<std::uint64_t> content_digest() const;
   /// Bytes of the whole tensor. Local.
   std::uint64_t bytes() const { return element_count(shape) * item_bytes(dtype); }
 };

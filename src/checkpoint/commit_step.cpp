@@ -3,6 +3,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "base/bytes.hpp"
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
@@ -24,19 +25,26 @@ std::string utc_now() {
   return text;
 }
 
-/// Puts every rank's digests into the table; ranks send them in the order of their extents.
-void fill_digests(const std::vector<std::vector<Extent*>>& written,
-                  const std::vector<std::vector<std::byte>>& gathered) {
+std::vector<std::byte> encode_reports(const std::vector<PartReport>& reports, bool statistics) {
+  ByteWriter out;
+  for (const PartReport& report : reports) {
+    out.put(report.digest);
+    if (statistics) out.put(report.statistics);
+  }
+  return out.take();
+}
+
+/// Puts every rank's reports into the table; ranks send them in the order of their extents.
+void fill_in(SaveLayout& layout, const std::vector<std::vector<std::byte>>& gathered,
+             bool statistics) {
+  for (TensorEntry& tensor : layout.container.tensors) {
+    if (tensor.statistics) tensor.statistics = Statistics{};
+  }
   for (std::size_t rank = 0; rank < gathered.size(); ++rank) {
-    const auto& extents = written[rank];
-    if (gathered[rank].size() != extents.size() * sizeof(std::uint64_t)) {
-      fail(Errc::internal, "rank {} sent {} bytes of digests for {} extents", rank,
-           gathered[rank].size(), extents.size());
-    }
-    for (std::size_t i = 0; i < extents.size(); ++i) {
-      std::uint64_t digest = 0;
-      std::memcpy(&digest, gathered[rank].data() + i * sizeof(digest), sizeof(digest));
-      extents[i]->digest = digest;
+    ByteReader in(gathered[rank], "what a rank reported of its extents");
+    for (const WrittenExtent& written : layout.written[rank]) {
+      written.extent->digest = in.get<std::uint64_t>();
+      if (statistics) merge(*written.tensor->statistics, in.get<Statistics>());
     }
   }
 }
@@ -109,12 +117,15 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
 
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
-            const std::vector<std::uint64_t>& digests) {
-  const auto gathered = comm.gather(std::as_bytes(std::span(digests)));
+            const std::vector<PartReport>& reports) {
+  const bool statistics = request.options.statistics;
+  std::vector<std::byte> mine;
+  agree(comm, "save: commit", [&] { mine = encode_reports(reports, statistics); });
+  const auto gathered = comm.gather(mine);
   agree(comm, "save: commit", [&] {
     fault_point("commit");
     if (!comm.is_root()) return;
-    fill_digests(layout.written, gathered);
+    fill_in(layout, gathered, statistics);
     write_all_but_data(comm, request, layout, documents);
   });
 }

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <optional>
 #include <tuple>
 #include <unordered_map>
 
@@ -49,33 +48,29 @@ std::map<std::string, std::uint64_t> rooms_for(
 }
 
 /// The extents of the table by writer, each rank's in the order of the file.
-std::vector<std::vector<Extent*>> by_writer(std::vector<TensorEntry>& tensors, std::size_t ranks,
-                                            std::vector<std::vector<std::byte>>& messages) {
-  struct Written {
-    std::size_t tensor;
-    Extent* extent;
-  };
-  std::vector<std::vector<Written>> of_rank(ranks);
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    for (Extent& extent : tensors[t].extents) {
-      of_rank.at(static_cast<std::size_t>(extent.writer)).push_back({t, &extent});
+std::vector<std::vector<WrittenExtent>> by_writer(std::vector<TensorEntry>& tensors,
+                                                  std::size_t ranks,
+                                                  std::vector<std::vector<std::byte>>& messages) {
+  std::vector<std::vector<WrittenExtent>> of_rank(ranks);
+  for (TensorEntry& tensor : tensors) {
+    for (Extent& extent : tensor.extents) {
+      of_rank.at(static_cast<std::size_t>(extent.writer)).push_back({&tensor, &extent});
     }
   }
-  std::vector<std::vector<Extent*>> extents(ranks);
   messages.resize(ranks);
   for (std::size_t rank = 0; rank < ranks; ++rank) {
-    std::stable_sort(
-        of_rank[rank].begin(), of_rank[rank].end(),
-        [](const Written& a, const Written& b) { return a.extent->offset < b.extent->offset; });
+    std::stable_sort(of_rank[rank].begin(), of_rank[rank].end(),
+                     [](const WrittenExtent& a, const WrittenExtent& b) {
+                       return a.extent->offset < b.extent->offset;
+                     });
     ByteWriter out;
-    for (const Written& written : of_rank[rank]) {
-      out.put(static_cast<std::uint64_t>(written.tensor));
+    for (const WrittenExtent& written : of_rank[rank]) {
+      out.put(static_cast<std::uint64_t>(written.tensor - tensors.data()));
       put_extent(out, *written.extent);
-      extents[rank].push_back(written.extent);
     }
     messages[rank] = out.take();
   }
-  return extents;
+  return of_rank;
 }
 
 bool contains(const Placement& piece, const Extent& extent) {
@@ -129,24 +124,33 @@ std::vector<LayoutItem> items_of(std::span<const std::byte> message,
 }
 
 /// What this rank has to tell rank 0 of its pieces. Collective.
-std::vector<std::byte> describe_pieces(const Comm& comm, std::span<const TensorView> pieces) {
+std::vector<std::byte> describe_pieces(const Comm& comm, std::span<const TensorView> pieces,
+                                       SaveLayout& layout) {
   constexpr std::string_view kStep = "save: layout";
-  std::optional<PieceKeys> keys;
-  agree(comm, kStep, [&] { keys.emplace(pieces, comm.size()); });
-  const Words questions = comm.exchange(keys->questions());
+  agree(comm, kStep, [&] { layout.keys = PieceKeys(pieces, comm.size()); });
+  layout.kept = comm.exchange(layout.keys.questions());
   Words answers;
-  agree(comm, kStep, [&] { answers = answer_questions(questions); });
+  agree(comm, kStep, [&] { answers = answer_questions(layout.kept); });
   answers = comm.exchange(answers);
   std::vector<std::byte> report;
-  agree(comm, kStep, [&] { report = encode_report(report_of(pieces, keys->holdings(answers))); });
+  agree(comm, kStep, [&] {
+    const std::vector<Holding> holdings = layout.keys.holdings(answers);
+    for (const Holding& holding : holdings) layout.replicated.push_back(holding.replicated);
+    report = encode_report(report_of(pieces, holdings));
+  });
   return report;
 }
 
-std::vector<TensorEntry> plan_of(const std::vector<std::vector<std::byte>>& encoded) {
+std::vector<TensorEntry> plan_of(const std::vector<std::vector<std::byte>>& encoded,
+                                 const SaveOptions& options) {
   std::vector<RankReport> reports;
   reports.reserve(encoded.size());
   for (const auto& bytes : encoded) reports.push_back(decode_report(bytes));
-  return plan_save(reports);
+  std::vector<TensorEntry> tensors = plan_save(reports);
+  if (options.statistics) {
+    for (TensorEntry& tensor : tensors) tensor.statistics.emplace();  // the index needs the room
+  }
+  return tensors;
 }
 
 /// What all ranks need of the table: everything but the extents.
@@ -186,7 +190,7 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   std::vector<TensorView> pieces;
   agree(comm, "save: layout",
         [&] { pieces = all_pieces(request.state, place_blobs(request.state, starts, sizes)); });
-  const auto reports = comm.gather(describe_pieces(comm, pieces));
+  const auto reports = comm.gather(describe_pieces(comm, pieces, layout));
 
   std::vector<std::byte> table;
   std::vector<std::vector<std::byte>> messages;
@@ -194,8 +198,9 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
     if (!comm.is_root()) return;
     check_commit_room(rooms_for(documents));
     make_directories(request.target.parent_path());
-    std::tie(layout.container, layout.metadata) = build_skeleton(
-        names::skeleton_file(request.target), plan_of(reports), rooms_for(documents));
+    std::tie(layout.container, layout.metadata) =
+        build_skeleton(names::skeleton_file(request.target), plan_of(reports, request.options),
+                       rooms_for(documents));
     layout.structure = structure_hash(layout.container.tensors);
     layout.written = by_writer(layout.container.tensors, reports.size(), messages);
     table = encode_table(layout.container);

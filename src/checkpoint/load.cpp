@@ -12,6 +12,7 @@
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
 #include "mpi/same.hpp"
+#include "plan/part_digest.hpp"
 #include "transfer/engine.hpp"
 #include "transfer/reader.hpp"
 
@@ -120,7 +121,7 @@ std::optional<std::vector<std::byte>> load_rank_blob(const Comm& comm, const Man
       if (extent.writer != comm.rank()) continue;
       blob.resize(extent.box.elements());
       reader.read(*tensor, Placement::block(tensor->shape, extent.box), blob.data());
-      if (digest_of(blob) != extent.digest) {
+      if (part_digest(*tensor, extent, blob) != extent.digest) {
         fail(Errc::corrupt, "'{}': blob '{}' of this rank is damaged; use an older checkpoint",
              manifest.path().string(), name);
       }

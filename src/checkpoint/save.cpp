@@ -49,6 +49,7 @@ WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const Save
   job.nonce_at = layout.container.hdf5_bytes;
   job.nonce = start.nonce;
   job.tensors = layout.container.tensors;
+  job.statistics = request.options.statistics;
   return job;
 }
 
@@ -63,11 +64,11 @@ void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
       make_partial_file(request, layout, start.nonce, writer.needs_signature());
     });
     enter(SaveStep::move);
-    const auto digests = writer.write(comm, job);
+    const auto reports = writer.write(comm, job);
     enter(SaveStep::durable);
     writer.settle(comm, request.options.durable);
     enter(SaveStep::commit);
-    commit(comm, request, layout, start.documents, digests);
+    commit(comm, request, layout, start.documents, reports);
     enter(SaveStep::publish);
     publish(comm, request);
   } catch (...) {
@@ -110,6 +111,7 @@ SaveStart Saver::Impl::begin(const SaveRequest& request) {
     layout.reset();  // one that is still written from is kept by its save
     layout = std::make_shared<SaveLayout>(make_layout(comm, request, start.documents));
   }
+  check_replicas(comm, request, *layout);
   return start;
 }
 

@@ -11,6 +11,7 @@
 #include "cairn/checkpoint.hpp"
 #include "cairn/comm.hpp"
 #include "formats/hdf5/layout.hpp"
+#include "plan/replicas.hpp"
 #include "transfer/engine.hpp"
 
 namespace cairn::detail {
@@ -26,18 +27,27 @@ struct LayoutItem {
   std::uint64_t skip = 0;  ///< bytes of the piece before the extent's
 };
 
+/// An extent of the table. Lifetime: that of the table, which must not move.
+struct WrittenExtent {
+  TensorEntry* tensor = nullptr;
+  Extent* extent = nullptr;
+};
+
 /// What the layout step finds out once per structure and later saves reuse.
 struct SaveLayout {
   /// What this rank contributes, without its bytes; anything else needs another layout.
   std::vector<TensorView> pieces;
   std::map<std::string, std::uint64_t> blob_bytes;
   std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
+  PieceKeys keys;                 ///< of this rank's pieces, blobs included
+  std::vector<bool> replicated;   ///< by piece, blobs included
+  Words kept;                     ///< the keys that this rank keeps, by the rank that asked
   /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
   ContainerLayout container;
   // Rank 0 only.
   std::uint64_t structure = 0;
   Template metadata;
-  std::vector<std::vector<Extent*>> written;  ///< the table's extents by writer, as in its items
+  std::vector<std::vector<WrittenExtent>> written;  ///< by writer, as in its items
 };
 
 /// The same on all ranks, or decided by rank 0.
@@ -63,6 +73,10 @@ SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const S
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
                        const std::map<std::string, std::string>& documents);
 
+/// Between steps 2 and 3, where SaveOptions::replica_check wants it. Collective. Errors: mismatch,
+/// naming tensor and ranks.
+void check_replicas(const Comm& comm, const SaveRequest& request, const SaveLayout& layout);
+
 /// Step 3, on rank 0: makes directory and partial file, reserves the space, and writes the nonce
 /// where the trailer will be. `stamp`: makes it a valid HDF5 file already. Local. Errors: io.
 void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std::uint64_t nonce,
@@ -70,11 +84,11 @@ void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std
 
 // Steps 4 and 5 are the engine's: Engine::write and Engine::settle.
 
-/// Step 6. Gives rank 0 all digests, and lets it write metadata, index, documents, commit record
+/// Step 6. Gives rank 0 all reports, and lets it write metadata, index, documents, commit record
 /// and, last of all, the signature. Collective. Errors: io, timeout.
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
             const std::map<std::string, std::string>& documents,
-            const std::vector<std::uint64_t>& digests);
+            const std::vector<PartReport>& reports);
 
 /// Steps 3 to 7 with their cleanup: on Error the writer has let go of the partial file, and rank 0
 /// has removed it. `enter` is called at each step. Collective. Errors: io, corrupt, mismatch,

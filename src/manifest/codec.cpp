@@ -91,12 +91,15 @@ void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   put_tensor_head(out, tensor);
   out.put(static_cast<std::uint64_t>(tensor.extents.size()));
   for (const Extent& extent : tensor.extents) put_extent(out, extent);
+  out.put(static_cast<std::uint8_t>(tensor.statistics.has_value()));
+  if (tensor.statistics) out.put(*tensor.statistics);
 }
 
 TensorEntry get_tensor(ByteReader& in) {
   TensorEntry tensor = get_tensor_head(in);
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
+  if (in.get<std::uint8_t>() != 0) tensor.statistics = in.get<Statistics>();
   return tensor;
 }
 

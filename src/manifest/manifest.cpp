@@ -9,6 +9,16 @@
 
 namespace cairn {
 
+std::optional<std::uint64_t> TensorEntry::content_digest() const {
+  if (bytes() == 0) return 0;
+  std::uint64_t together = 0;
+  for (const Extent& extent : extents) {
+    if (!extent.digest) return std::nullopt;
+    together ^= *extent.digest;
+  }
+  return ~together;
+}
+
 const TensorEntry* Manifest::find(std::string_view name) const {
   const auto it = std::find_if(tensors.begin(), tensors.end(),
                                [&](const TensorEntry& tensor) { return tensor.name == name; });

@@ -151,7 +151,8 @@ AsyncOptions parse_async(const Block& block) {
 }
 
 void parse_save(const Block& block, SaveConfig& save) {
-  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable", "async"});
+  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable", "statistics",
+               "replica_check", "async"});
   if (block.holds_mapping("async")) {
     save.async = parse_async(*block.block("async"));
   } else if (block.value<bool>("async", "true, false or a mapping").value_or(false)) {
@@ -161,6 +162,12 @@ void parse_save(const Block& block, SaveConfig& save) {
   save.every_n_steps =
       block.value<std::uint64_t>("every_n_steps", "a number of steps").value_or(save.every_n_steps);
   save.durable = block.value<bool>("durable", "true or false").value_or(save.durable);
+  save.statistics = block.value<bool>("statistics", "true or false").value_or(save.statistics);
+  block.choose("replica_check", [&](const std::string& text) {
+    save.replica_check = one_of<ReplicaCheck>(text, {{"off", ReplicaCheck::off},
+                                                     {"sample", ReplicaCheck::sample},
+                                                     {"full", ReplicaCheck::full}});
+  });
   block.choose("engine", [&](const std::string& text) { save.engine = engine_from_string(text); });
   block.choose("transfer", [&](const std::string& text) {
     save.transfer = one_of<Transfer>(

@@ -11,8 +11,11 @@
 namespace cairn::detail {
 namespace {
 
-// The lowest bit of an answer says whether to describe the piece, the others name the group.
+// The lowest bits of an answer say whether to describe the piece, and whether there are replicas;
+// the others name the group.
 constexpr std::uint64_t kDescribe = 1;
+constexpr std::uint64_t kReplicated = 2;
+constexpr std::uint64_t kGroup = ~(kDescribe | kReplicated);
 
 struct Question {
   std::uint64_t key = 0;
@@ -23,7 +26,7 @@ struct Question {
 std::uint64_t group_of(std::span<const Question> holders) {
   ByteWriter out;
   for (const Question& holder : holders) out.put(static_cast<std::uint64_t>(holder.rank));
-  return digest_of(out.take()) & ~kDescribe;
+  return digest_of(out.take()) & kGroup;
 }
 
 }  // namespace
@@ -61,19 +64,37 @@ PieceKeys::PieceKeys(std::span<const TensorView> pieces, int ranks)
 }
 
 std::vector<Holding> PieceKeys::holdings(const Words& answers) const {
+  const std::vector<std::uint64_t> by_piece = from_keepers(answers);
+  std::vector<Holding> holdings;
+  holdings.reserve(places_.size());
+  for (std::size_t p = 0; p < places_.size(); ++p) {
+    const std::uint64_t answer = by_piece[p];
+    holdings.push_back({answer & kGroup, places_[p].first && (answer & kDescribe) != 0,
+                        (answer & kReplicated) != 0});
+  }
+  return holdings;
+}
+
+Words PieceKeys::for_keepers(std::span<const std::uint64_t> by_piece) const {
+  Words words(questions_.size());
+  for (std::size_t r = 0; r < words.size(); ++r) words[r].resize(questions_[r].size());
+  for (std::size_t p = 0; p < places_.size(); ++p) {
+    if (places_[p].first) words[places_[p].keeper][places_[p].position] = by_piece[p];
+  }
+  return words;
+}
+
+std::vector<std::uint64_t> PieceKeys::from_keepers(const Words& answers) const {
   for (std::size_t r = 0; r < questions_.size(); ++r) {
     if (answers.at(r).size() != questions_[r].size()) {
       fail(Errc::internal, "rank {} answered {} of {} questions", r, answers[r].size(),
            questions_[r].size());
     }
   }
-  std::vector<Holding> holdings;
-  holdings.reserve(places_.size());
-  for (const Place& place : places_) {
-    const std::uint64_t answer = answers[place.keeper][place.position];
-    holdings.push_back({answer & ~kDescribe, place.first && (answer & kDescribe) != 0});
-  }
-  return holdings;
+  std::vector<std::uint64_t> by_piece;
+  by_piece.reserve(places_.size());
+  for (const Place& place : places_) by_piece.push_back(answers[place.keeper][place.position]);
+  return by_piece;
 }
 
 Words answer_questions(const Words& questions) {
@@ -90,7 +111,7 @@ Words answer_questions(const Words& questions) {
   for (auto first = all.begin(); first != all.end();) {
     const auto last =
         std::find_if(first, all.end(), [&](const Question& q) { return q.key != first->key; });
-    const std::uint64_t group = group_of({first, last});
+    const std::uint64_t group = group_of({first, last}) | (last - first > 1 ? kReplicated : 0);
     for (auto holder = first; holder != last; ++holder) {
       answers[holder->rank][holder->position] = group;
     }

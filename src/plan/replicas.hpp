@@ -18,6 +18,7 @@ namespace cairn::detail {
 struct Holding {
   std::uint64_t group = 0;  ///< names the set of holders
   bool describes = false;   ///< true for one of them
+  bool replicated = false;  ///< there are more than one
 };
 
 /// Equal for replicas: hash of name, dtype, shape and box. "Replicated" and a block that is the
@@ -30,6 +31,7 @@ using Words = std::vector<std::vector<std::uint64_t>>;
 /// The keys of one rank's pieces and the rank that each goes to.
 class PieceKeys {
  public:
+  PieceKeys() = default;
   /// Lifetime: `pieces` must outlive this. Pieces without elements of one tensor count as one.
   /// Errors: usage, when a piece is given twice.
   PieceKeys(std::span<const TensorView> pieces, int ranks);
@@ -39,6 +41,11 @@ class PieceKeys {
   /// By piece: what the keepers, by rank, answered. The second of two pieces that count as one
   /// describes nothing. Errors: internal, when an answer is missing.
   std::vector<Holding> holdings(const Words& answers) const;
+
+  /// One word for each piece, in the order of the questions.
+  Words for_keepers(std::span<const std::uint64_t> by_piece) const;
+  /// Inverse of for_keepers. Errors: internal, when an answer is missing.
+  std::vector<std::uint64_t> from_keepers(const Words& answers) const;
 
  private:
   struct Place {

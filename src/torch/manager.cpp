@@ -16,6 +16,8 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.engine = config.save.engine;
   save.transfer = config.save.transfer;
   save.durable = config.save.durable;
+  save.statistics = config.save.statistics;
+  save.replica_check = config.save.replica_check;
   save.progress = options.progress;
   save.async = config.save.async.value_or(AsyncOptions{});
   return save;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/digest.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/region.hpp"
@@ -13,25 +12,20 @@
 namespace cairn::detail {
 namespace {
 
-// Digest and write a window while it is in the cache.
+// Look at and write a window while it is in the cache.
 constexpr std::uint64_t kWindowBytes = 8 << 20;
 
-std::uint64_t write_dense(RunWriter& runs, const Extent& extent, std::span<const std::byte> bytes) {
-  if (bytes.size() <= kWindowBytes) {
-    runs.add(extent.offset, bytes.data(), bytes.size());
-    return digest_of(bytes);
-  }
-  Digester digester;
+void write_dense(RunWriter& runs, PartScan& scan, const Extent& extent,
+                 std::span<const std::byte> bytes) {
   for (std::uint64_t at = 0; at < bytes.size(); at += kWindowBytes) {
     const auto window = bytes.subspan(at, std::min(kWindowBytes, bytes.size() - at));
-    digester.update(window);
     runs.add(extent.offset + at, window.data(), window.size());
+    scan.update(window);
   }
-  return digester.value();
 }
 
-std::uint64_t write_rows(RunWriter& runs, const TensorEntry& tensor, const Extent& extent,
-                         std::span<const std::byte> bytes) {
+void write_rows(RunWriter& runs, PartScan& scan, const TensorEntry& tensor, const Extent& extent,
+                std::span<const std::byte> bytes) {
   const std::uint64_t item = item_bytes(tensor.dtype);
   const Region in_memory = dense_region(tensor.shape, extent.flat, extent.box, 0, item);
   const Region in_file = region_of(tensor, extent);
@@ -39,16 +33,17 @@ std::uint64_t write_rows(RunWriter& runs, const TensorEntry& tensor, const Exten
                [&](std::uint64_t at, std::uint64_t from, std::uint64_t count) {
                  runs.add(at, bytes.data() + from, count);
                });
-  return digest_of(bytes);
+  scan.update(bytes);
 }
 
 }  // namespace
 
-std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob& job) {
-  std::vector<std::uint64_t> digests;
+std::vector<PartReport> DirectEngine::write(const Comm& comm, const WriteJob& job) {
+  std::vector<PartReport> reports;
   agree(comm, "save: move", [&] {
     fault_point("move");
     if (job.items.empty()) return;
+    reports.reserve(job.items.size());
     const File& file = open_partial(job);
     std::uint64_t done = 0;
     RunWriter runs(file, "move.write", [&](std::uint64_t bytes) {
@@ -59,13 +54,18 @@ std::vector<std::uint64_t> DirectEngine::write(const Comm& comm, const WriteJob&
       const TensorEntry& tensor = job.tensors[item.tensor];
       const Extent& extent = *item.extent;
       const std::span bytes(item.data, extent.box.elements() * item_bytes(tensor.dtype));
-      digests.push_back(lies_in_rows(tensor, extent) ? write_rows(runs, tensor, extent, bytes)
-                                                     : write_dense(runs, extent, bytes));
+      PartScan scan(tensor, extent, job.statistics);
+      if (lies_in_rows(tensor, extent)) {
+        write_rows(runs, scan, tensor, extent, bytes);
+      } else {
+        write_dense(runs, scan, extent, bytes);
+      }
+      reports.push_back(scan.report());
     }
     runs.flush();
     fault_point("move.end");
   });
-  return digests;
+  return reports;
 }
 
 void DirectEngine::read(const Comm& comm, const Manifest& manifest,

@@ -9,7 +9,7 @@ namespace cairn::detail {
 class DirectEngine final : public Engine {
  public:
   bool needs_signature() const override { return false; }
-  std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) override;
+  std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
   void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) override;
 };
 

@@ -12,6 +12,7 @@
 #include "cairn/engine.hpp"
 #include "cairn/manifest.hpp"
 #include "os/file.hpp"
+#include "plan/part_scan.hpp"
 
 namespace cairn::detail {
 
@@ -28,6 +29,7 @@ struct WriteJob {
   std::uint64_t nonce = 0;               ///< by which every rank knows the file that rank 0 made
   std::span<const TensorEntry> tensors;  ///< of the container; their extents need not be filled
   std::vector<WriteItem> items;          ///< this rank's, ascending by offset in the file
+  bool statistics = false;               ///< wanted in the reports
   std::function<void(std::uint64_t bytes_done)> progress;
 };
 
@@ -44,10 +46,10 @@ class Writer {
   virtual ~Writer() = default;
   /// Whether the file must be a valid HDF5 file while the bytes are written.
   virtual bool needs_signature() const = 0;
-  /// Writes this rank's items and returns their digests in the order of the items; the file stays
+  /// Writes this rank's items and reports on their bytes in the order of the items; the file stays
   /// open for settle(). Collective. Errors: io, corrupt, mismatch (this rank finds another file
   /// under the path than rank 0), timeout.
-  virtual std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) = 0;
+  virtual std::vector<PartReport> write(const Comm& comm, const WriteJob& job) = 0;
   /// Makes durable what this rank wrote (where wanted) and closes the file. Failures that the
   /// system only tells now are reported here. Collective. Errors: io, timeout.
   void settle(const Comm& comm, bool durable);

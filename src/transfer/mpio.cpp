@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/hdf5/parallel.hpp"
 #include "os/fault.hpp"
@@ -43,9 +42,9 @@ Manifest manifest_of(const WriteJob& job, const File& file) {
 
 }  // namespace
 
-std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& job) {
+std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job) {
   std::vector<BoxTransfer> boxes;
-  std::vector<std::uint64_t> digests;
+  std::vector<PartReport> reports;
   std::uint64_t total = 0;
   const File* file = nullptr;
   // A parallel open that fails on one rank only hangs the others: each tries it alone first.
@@ -56,7 +55,9 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
       const TensorEntry& tensor = job.tensors[item.tensor];
       const Extent& extent = *item.extent;
       const std::uint64_t bytes = extent.box.elements() * item_bytes(tensor.dtype);
-      digests.push_back(digest_of({item.data, bytes}));
+      PartScan scan(tensor, extent, job.statistics);
+      scan.update({item.data, bytes});
+      reports.push_back(scan.report());
       total += bytes;
       // HDF5 takes one pointer type for both directions; a write only reads through it.
       auto* data = const_cast<std::byte*>(item.data);
@@ -74,7 +75,7 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
       const Extent& extent = *job.items[i].extent;
       TensorEntry tensor = job.tensors[job.items[i].tensor];
       tensor.extents = {extent};
-      if (digest_in_file(reader, tensor, extent) != digests[i]) {
+      if (digest_in_file(reader, tensor, extent) != reports[i].digest) {
         fail(Errc::io,
              "MPI-IO reported success, but tensor '{}' {} is not in '{}' as written; use "
              "'engine: direct'",
@@ -83,7 +84,7 @@ std::vector<std::uint64_t> MpioEngine::write(const Comm& comm, const WriteJob& j
     }
   });
   if (job.progress) job.progress(total);
-  return digests;
+  return reports;
 }
 
 void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {

@@ -11,7 +11,7 @@ class MpioEngine final : public Engine {
   explicit MpioEngine(Transfer transfer) : collective_(transfer == Transfer::collective) {}
 
   bool needs_signature() const override { return true; }
-  std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) override;
+  std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
   void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) override;
 
  private:

@@ -3,10 +3,10 @@
 #include <map>
 #include <optional>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/hdf5/container.hpp"
 #include "os/file.hpp"
+#include "plan/part_digest.hpp"
 #include "plan/region.hpp"
 #include "plan/slices.hpp"
 #include "transfer/runs.hpp"
@@ -129,7 +129,7 @@ void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* 
 std::uint64_t digest_in_file(Reader& reader, const TensorEntry& tensor, const Extent& extent) {
   constexpr std::uint64_t kWindowBytes = 4 << 20;
   const std::uint64_t item = item_bytes(tensor.dtype);
-  Digester digester;
+  PartDigester digester(tensor, extent);
   std::vector<std::byte> window;
   for (const Box& box : region_of(tensor, extent).boxes) {
     for (const Box& slice : slices_of(box, kWindowBytes / item)) {

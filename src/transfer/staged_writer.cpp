@@ -1,6 +1,6 @@
+#include <optional>
 #include <utility>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
@@ -30,36 +30,32 @@ void write_part(RunWriter& runs, const TensorEntry& tensor, const Extent& extent
 
 }  // namespace
 
-std::vector<std::uint64_t> StagedWriter::write(const Comm& comm, const WriteJob& job) {
-  std::vector<std::uint64_t> digests(staged_.items().size());
+std::vector<PartReport> StagedWriter::write(const Comm& comm, const WriteJob& job) {
+  std::vector<PartReport> reports(staged_.items().size());
   agree(comm, "save: move", [&] {
     fault_point("move");
     const File& file = open_partial(job);
     RunWriter runs(file, "move.write", [](std::uint64_t) {});
     std::uint64_t done = 0;  // bytes of the current item
-    Digester digester;
+    std::optional<PartScan> scan;
     while (const StagedBlock* block = staged_.next()) {
       for (const StagedPart& part : block->parts) {
         const WriteItem& item = staged_.items()[part.item];
         const TensorEntry& tensor = job.tensors[item.tensor];
         const std::uint64_t whole = item.extent->box.elements() * item_bytes(tensor.dtype);
-        const std::span bytes(part.data, part.bytes);
         write_part(runs, tensor, *item.extent, *block, part, done);
-        if (part.bytes == whole) {
-          digests[part.item] = digest_of(bytes);
-          continue;
-        }
-        if (done == 0) digester = Digester();
-        digester.update(bytes);
+        if (done == 0) scan.emplace(tensor, *item.extent, job.statistics);
+        scan->update({part.data, part.bytes});
         done += part.bytes;
-        if (done == whole) digests[part.item] = digester.value();
-        if (done == whole) done = 0;
+        if (done != whole) continue;
+        reports[part.item] = scan->report();
+        done = 0;
       }
       runs.flush();  // the next block may take this one's place
     }
     fault_point("move.end");
   });
-  return digests;
+  return reports;
 }
 
 }  // namespace cairn::detail

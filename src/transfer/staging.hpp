@@ -146,7 +146,7 @@ class StagedWriter final : public Writer {
  public:
   explicit StagedWriter(StagedSave& staged) : staged_(staged) {}
   bool needs_signature() const override { return false; }
-  std::vector<std::uint64_t> write(const Comm& comm, const WriteJob& job) override;
+  std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
 
  private:
   StagedSave& staged_;

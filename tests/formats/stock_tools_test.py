@@ -1,13 +1,14 @@
 """Containers in the hands of other programs: h5ls, h5dump, h5py, h5repack, and a reader made from
 docs/format.md alone."""
 
+import json
 import re
 import unittest
 
 import h5py
 import numpy
 
-from harness import Case, ROOT, run
+from harness import BIN, Case, ROOT, run
 
 CUTS = ("replicated", "rows", "columns", "grid", "flat", "uneven", "one_rank")
 COUNT = numpy.arange(8).reshape(4, 2)
@@ -37,11 +38,11 @@ def large_bytes(version):
 
 
 def documented_reader():
-    """The Python reader that docs/format.md prints, as a module namespace."""
+    """The Python that docs/format.md prints, as a module namespace."""
     text = (ROOT / "docs" / "format.md").read_text()
-    code = re.search(r"```python\n(# reader\.py.*?)```", text, re.S).group(1)
     namespace = {}
-    exec(compile(code, "docs/format.md", "exec"), namespace)
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(code, "docs/format.md", "exec"), namespace)
     return namespace
 
 
@@ -98,12 +99,16 @@ class StockTools(Case):
     def check_documented_reader(self, path):
         reader = documented_reader()
         tensors = reader["read_container"](str(path))
+        inspected = json.loads(run([BIN / "cairn", "inspect", "--json", path]).stdout)
         with h5py.File(path, "r") as file:
             seen = []
             file.visititems(lambda name, item: seen.append(name)
                             if isinstance(item, h5py.Dataset) and not name.startswith("meta/") else None)
             self.assertEqual(sorted(tensors), sorted(set(seen) - {"index", "commit"}))
+            recorded = {tensor["name"]: tensor["crc64"] for tensor in inspected["tensors"]}
             for name, (dtype, shape, data) in tensors.items():
+                if len(data) < 4096:  # a loop of Python over each byte
+                    self.assertEqual(f"{reader['crc64_xz'](data):016x}", recorded[name], name)
                 self.assertEqual(tuple(shape), file[name].shape)
                 if dtype not in ("bf16", "bool", "c32"):
                     self.assertEqual(data, file[name][()].tobytes(), name)

@@ -1,5 +1,5 @@
-// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent|async|async-threads|
-//              async-finalize
+// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent|statistics|async|
+//              async-threads|async-finalize
 // cairn-sample load FILE|DIR VERSION CUT direct|mpio|mpio-independent
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
@@ -24,6 +24,12 @@ template <class Options>
 Options options_for(const std::string& engine) {
   Options options;
   if (engine.starts_with("async")) return options;
+  if constexpr (std::is_same_v<Options, SaveOptions>) {
+    if (engine == "statistics") {  // by the engine direct
+      options.statistics = true;
+      return options;
+    }
+  }
   options.engine = engine_from_string(engine.substr(0, engine.find('-')));
   if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
   return options;

@@ -42,8 +42,20 @@ TEST(Config, ReadsSaveAndLocalSource) {
   EXPECT_EQ(config.save.engine, EngineKind::mpio);
   EXPECT_EQ(config.save.transfer, Transfer::independent);
   EXPECT_FALSE(config.save.durable);
+  EXPECT_FALSE(config.save.statistics);
+  EXPECT_EQ(config.save.replica_check, ReplicaCheck::off);
   EXPECT_FALSE(config.save.async.has_value());
   EXPECT_FALSE(Config::from_string("").source.has_value());
+}
+
+TEST(Config, ReadsWhatToLookAtWhileSaving) {
+  const Config config = Config::from_string("save: {statistics: true, replica_check: sample}");
+  EXPECT_TRUE(config.save.statistics);
+  EXPECT_EQ(config.save.replica_check, ReplicaCheck::sample);
+  EXPECT_EQ(Config::from_string("save: {replica_check: full}").save.replica_check,
+            ReplicaCheck::full);
+  EXPECT_EQ(error_of("save: {replica_check: some}"),
+            "usage test.yaml:1: 'save.replica_check' must be 'off' or 'sample' or 'full'");
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndTheNearestKey) {

@@ -59,6 +59,36 @@ TEST(Index, ComesBackAsItWas) {
   }
 }
 
+TEST(Index, StatisticsComeBackWithNoOthersTouched) {
+  auto before = some_tensors();
+  const std::size_t without = index_bytes(before);
+  for (TensorEntry& tensor : before) tensor.statistics.emplace();
+  before[1].statistics = Statistics{3, 4, -1.5, 2.5, 1e300};
+  const auto bytes = encode_index(before);
+  EXPECT_EQ(bytes.size(), index_bytes(before));
+  EXPECT_EQ(bytes.size(), without + 40 * before.size());
+  const auto after = decode_index(bytes);
+  EXPECT_EQ(after.at(0).statistics->max, -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(after.at(1).statistics->nan, 3U);
+  EXPECT_EQ(after.at(1).statistics->inf, 4U);
+  EXPECT_EQ(after.at(1).statistics->min, -1.5);
+  EXPECT_EQ(after.at(1).statistics->max, 2.5);
+  EXPECT_EQ(after.at(1).statistics->sum_squares, 1e300);
+  EXPECT_EQ(after.at(2).name, "model/scalar");
+  EXPECT_FALSE(decode_index(encode_index(some_tensors())).at(1).statistics.has_value());
+}
+
+TEST(Index, PartsOfALaterVersionAreRefused) {
+  auto bytes = encode_index(some_tensors());
+  bytes.at(12) = std::byte{2};  // another flag than "statistics"
+  try {
+    decode_index(bytes);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::unsupported) << error.what();
+  }
+}
+
 TEST(Index, DamageIsAnErrorAndNeverACrash) {
   const auto good = encode_index(some_tensors());
   std::mt19937 random(7);

@@ -14,13 +14,15 @@ constexpr char kMagic[8] = {'C', 'A', 'I', 'R', 'N', 'I', 'D', 'X'};
 struct Header {
   char magic[8];
   std::uint32_t version;
-  std::uint32_t reserved;
+  std::uint32_t flags;
   std::uint64_t tensors;
   std::uint64_t extents;
   std::uint64_t numbers;
   std::uint64_t name_bytes;
 };
 static_assert(sizeof(Header) == 48);
+
+constexpr std::uint32_t kHasStatistics = 1;
 
 struct TensorRecord {
   std::uint64_t name_start;   // into the names
@@ -47,10 +49,20 @@ struct ExtentRecord {
 };
 static_assert(sizeof(ExtentRecord) == 32);
 
+struct StatisticsRecord {
+  std::uint64_t nan;
+  std::uint64_t inf;
+  double min;
+  double max;
+  double sum_squares;
+};
+static_assert(sizeof(StatisticsRecord) == 40);
+
 Header header_for(const std::vector<TensorEntry>& tensors) {
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.version = 1;
+  header.flags = !tensors.empty() && tensors.front().statistics ? kHasStatistics : 0;
   header.tensors = tensors.size();
   for (const TensorEntry& tensor : tensors) {
     header.extents += tensor.extents.size();
@@ -64,6 +76,7 @@ Header header_for(const std::vector<TensorEntry>& tensors) {
 std::uint64_t bytes_of(const Header& header) {
   return sizeof(Header) + header.tensors * sizeof(TensorRecord) +
          header.extents * sizeof(ExtentRecord) + header.numbers * sizeof(std::uint64_t) +
+         ((header.flags & kHasStatistics) != 0 ? header.tensors * sizeof(StatisticsRecord) : 0) +
          header.name_bytes;
 }
 
@@ -73,6 +86,7 @@ struct Tables {
   std::vector<TensorRecord> tensors;
   std::vector<ExtentRecord> extents;
   std::vector<std::uint64_t> numbers;
+  std::vector<StatisticsRecord> statistics;  // one for each tensor, or none
   std::string_view names;
 
   std::string_view take_name(std::uint64_t start, std::uint64_t count) {
@@ -125,6 +139,10 @@ Tables get_tables(std::span<const std::byte> bytes) {
   if (header.version != 1) {
     fail(Errc::unsupported, "the index has version {}; this cairn reads version 1", header.version);
   }
+  if ((header.flags & ~kHasStatistics) != 0) {
+    fail(Errc::unsupported, "the index has parts that this cairn does not know (flags {:#x})",
+         header.flags);
+  }
   const std::uint64_t limit = bytes.size();
   if (header.tensors > limit || header.extents > limit || header.numbers > limit ||
       header.name_bytes > limit || bytes_of(header) != limit) {
@@ -134,6 +152,9 @@ Tables get_tables(std::span<const std::byte> bytes) {
   tables.tensors = get_records<TensorRecord>(in, header.tensors);
   tables.extents = get_records<ExtentRecord>(in, header.extents);
   tables.numbers = get_records<std::uint64_t>(in, header.numbers);
+  if ((header.flags & kHasStatistics) != 0) {
+    tables.statistics = get_records<StatisticsRecord>(in, header.tensors);
+  }
   const auto names = in.get_raw(header.name_bytes);
   tables.names = {reinterpret_cast<const char*>(names.data()), names.size()};
   // They reach terminals and other files: what a save refuses, a reader does not let in.
@@ -242,11 +263,18 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
     }
     extent_count += tensor.extents.size();
   }
+  const Header header = header_for(tensors);
   ByteWriter out;
-  out.put(header_for(tensors));
+  out.put(header);
   out.put_raw(records.take());
   out.put_raw(extents.take());
   out.put_raw(std::as_bytes(std::span(numbers)));
+  if ((header.flags & kHasStatistics) != 0) {
+    for (const TensorEntry& tensor : tensors) {
+      const Statistics s = tensor.statistics.value_or(Statistics{});
+      out.put(StatisticsRecord{s.nan, s.inf, s.min, s.max, s.sum_squares});
+    }
+  }
   out.put_raw(std::as_bytes(std::span(names)));
   return out.take();
 }
@@ -256,7 +284,10 @@ std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
   std::vector<TensorEntry> tensors;
   tensors.reserve(tables.tensors.size());
   for (const TensorRecord& record : tables.tensors) {
-    tensors.push_back(decode_tensor(tables, record));
+    TensorEntry& tensor = tensors.emplace_back(decode_tensor(tables, record));
+    if (tables.statistics.empty()) continue;
+    const StatisticsRecord& s = tables.statistics[tensors.size() - 1];
+    tensor.statistics = Statistics{s.nan, s.inf, s.min, s.max, s.sum_squares};
   }
   tables.check_all_used();
   if (const auto twice = TensorNames(tensors).duplicate()) {
