@@ -48,6 +48,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp
   src/formats/hdf5/index.cpp
+  src/formats/hdf5/index_records.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
   src/transfer/direct.cpp

@@ -83,8 +83,8 @@ int diff(const Comm& comm, const DiffOptions& options) {
     read_b.resize(b.tensors.size());
     for (const Pair& pair : report.pairs) {
       if (pair.same_digest || pair.a->shape != pair.b->shape) continue;
-      read_a[static_cast<std::size_t>(pair.a - a.tensors.data())] = 1;
-      read_b[static_cast<std::size_t>(pair.b - b.tensors.data())] = 1;
+      read_a[static_cast<std::size_t>(pair.a - a.tensors.all().data())] = 1;
+      read_b[static_cast<std::size_t>(pair.b - b.tensors.all().data())] = 1;
     }
   });
   require_undamaged(comm, a, read_a);

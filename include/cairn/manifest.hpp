@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -65,6 +66,69 @@ struct CAIRN_EXPORT TensorEntry {
   std::uint64_t bytes() const { return element_count(shape) * item_bytes(dtype); }
 };
 
+/// What a look-up or a plain read needs of a tensor, without its extents. Lifetime: that of the
+/// table it came from.
+struct TensorHead {
+  std::string_view name;
+  DType dtype = DType::f32;
+  std::span<const std::uint64_t> shape;
+  Layout layout = Layout::contiguous;
+  std::uint64_t offset = 0;  ///< contiguous layout: where the data starts in its file
+  std::uint32_t file = 0;    ///< index into Manifest::files
+};
+
+/// The tensors of a checkpoint in the order of its table: a vector, but one that may come from a
+/// file's own table, which is then decoded only when somebody asks for an entry. head() never
+/// decodes. A value; all members are Local. Not for use from two threads, even read-only, before
+/// all() was called once.
+class CAIRN_EXPORT TensorTable {
+ public:
+  /// A table in the form that a file has it in, checked already.
+  class Source {
+   public:
+    virtual ~Source() = default;
+    virtual std::size_t size() const = 0;
+    virtual TensorHead head(std::size_t position) const = 0;
+    virtual std::vector<TensorEntry> decode() const = 0;
+  };
+
+  using value_type = TensorEntry;
+  using iterator = std::vector<TensorEntry>::iterator;
+  using const_iterator = std::vector<TensorEntry>::const_iterator;
+
+  TensorTable() = default;
+  explicit TensorTable(std::vector<TensorEntry> entries) : entries_(std::move(entries)) {}
+  explicit TensorTable(std::shared_ptr<const Source> source)
+      : source_(std::move(source)), decoded_(false) {}
+
+  std::size_t size() const { return decoded_ ? entries_.size() : source_->size(); }
+  bool empty() const { return size() == 0; }
+  TensorHead head(std::size_t position) const;
+
+  const std::vector<TensorEntry>& all() const;
+  std::vector<TensorEntry>& all();
+  operator std::span<const TensorEntry>() const { return all(); }  // NOLINT
+  const TensorEntry& operator[](std::size_t position) const { return all()[position]; }
+  TensorEntry& operator[](std::size_t position) { return all()[position]; }
+  const TensorEntry& at(std::size_t position) const { return all().at(position); }
+  TensorEntry& at(std::size_t position) { return all().at(position); }
+  const TensorEntry& front() const { return all().front(); }
+  TensorEntry& front() { return all().front(); }
+  const TensorEntry& back() const { return all().back(); }
+  TensorEntry& back() { return all().back(); }
+  const_iterator begin() const { return all().begin(); }
+  const_iterator end() const { return all().end(); }
+  iterator begin() { return all().begin(); }
+  iterator end() { return all().end(); }
+  void push_back(TensorEntry entry) { all().push_back(std::move(entry)); }
+  void reserve(std::size_t count) { all().reserve(count); }
+
+ private:
+  std::shared_ptr<const Source> source_;  // kept after decoding: names of its heads may be in use
+  mutable std::vector<TensorEntry> entries_;
+  mutable bool decoded_ = true;
+};
+
 /// How the bytes of a file are to be read.
 enum class Access : std::uint8_t {
   extents = 0,  ///< at the offsets of the extents
@@ -93,7 +157,7 @@ struct CAIRN_EXPORT Manifest {
   std::string format;  ///< "cairn"
   std::vector<FileEntry> files;
   CommitInfo commit;
-  std::vector<TensorEntry> tensors;
+  TensorTable tensors;
   /// JSON documents by name: "context", "topology", "provenance", ...
   std::map<std::string, std::string> documents;
   /// What a reader noticed and a user should know, for example that the file was rewritten.
@@ -111,7 +175,9 @@ struct CAIRN_EXPORT Manifest {
 /// Local.
 class CAIRN_EXPORT TensorNames {
  public:
+  explicit TensorNames(const TensorTable& tensors);
   explicit TensorNames(std::span<const TensorEntry> tensors);
+  explicit TensorNames(std::vector<std::string_view> names);
 
   /// The position of the tensor of that name, the first one where there are several.
   std::optional<std::size_t> find(std::string_view name) const;
@@ -127,7 +193,7 @@ class CAIRN_EXPORT TensorNames {
   };
   std::size_t slot_of(std::string_view name, std::uint64_t hash) const;
 
-  std::span<const TensorEntry> tensors_;
+  std::vector<std::string_view> names_;
   std::vector<Slot> slots_;
   std::optional<std::string_view> duplicate_;
 };

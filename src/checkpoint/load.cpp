@@ -6,6 +6,8 @@
 //  3. move    every rank reads its pieces straight into their memory
 // Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
 // partly filled.
+#include <algorithm>
+
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
@@ -13,6 +15,7 @@
 #include "manifest/names.hpp"
 #include "mpi/same.hpp"
 #include "plan/part_digest.hpp"
+#include "plan/region.hpp"
 #include "transfer/engine.hpp"
 #include "transfer/reader.hpp"
 
@@ -30,14 +33,16 @@ std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTen
   for (const MutableTensorView& target : targets) {
     const auto position = by_name.find(target.name);
     if (!position) fail(Errc::not_found, "'{}' has no tensor '{}'", file, target.name);
-    const TensorEntry& tensor = manifest.tensors[*position];
+    const TensorHead tensor = manifest.tensors.head(*position);
+    const Shape& shape = target.placement.global_shape;
     if (tensor.dtype != target.dtype) {
       fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory", target.name,
            to_string(tensor.dtype), file, to_string(target.dtype));
     }
-    if (tensor.shape != target.placement.global_shape) {
+    if (!std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end())) {
       fail(Errc::mismatch, "tensor '{}' has shape {} in '{}' but global shape {} in memory",
-           target.name, to_string(tensor.shape), file, to_string(target.placement.global_shape));
+           target.name, to_string(Shape(tensor.shape.begin(), tensor.shape.end())), file,
+           to_string(shape));
     }
     try {
       check_placement(target.placement);
@@ -48,7 +53,14 @@ std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTen
       fail(Errc::usage, "tensor '{}' has no memory to load into", target.name);
     }
     if (target.placement.elements() == 0) continue;
-    items.push_back({*position, &target.placement, target.data});
+    ReadItem& item = items.emplace_back(ReadItem{*position, &target.placement, target.data, {}});
+    if (tensor.layout != Layout::contiguous ||
+        manifest.files.at(tensor.file).access != Access::extents) {
+      continue;
+    }
+    if (const auto first = first_of_run(target.placement)) {
+      item.run = FileRun{tensor.file, tensor.offset + *first * item_bytes(tensor.dtype)};
+    }
   }
   return items;
 }
@@ -87,13 +99,17 @@ void load_tensors(const Comm& comm, const Manifest& manifest,
   agree(comm, "load: match", [&] {
     items = match(manifest, targets);
     arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
-    wanted.resize(manifest.tensors.size(), 0);
-    for (const ReadItem& item : items) wanted[item.tensor] = 1;
+    if (options.verify) {
+      wanted.resize(manifest.tensors.size(), 0);
+      for (const ReadItem& item : items) wanted[item.tensor] = 1;
+    }
     engine = make_engine(options.engine, options.transfer);
   });
   require_same(comm, "load: match", arguments);
-  comm.all_reduce_max(std::span<std::uint64_t>(wanted));
-  if (options.verify) throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  if (options.verify) {
+    comm.all_reduce_max(std::span<std::uint64_t>(wanted));
+    throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  }
   try {
     engine->read(comm, manifest, items);
   } catch (const Error& error) {

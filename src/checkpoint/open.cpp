@@ -13,7 +13,9 @@ namespace cairn {
 using namespace detail;
 
 Manifest open_checkpoint(const std::filesystem::path& path) {
-  Manifest manifest = manifest_of(read_container(path));
+  ContainerTable table = read_container(path);
+  check_table(table);
+  Manifest manifest = manifest_of(std::move(table));
   check_metadata(manifest);
   return manifest;
 }
@@ -30,9 +32,14 @@ Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path) {
   comm.broadcast(table.index);
   Manifest manifest;
   agree(comm, "open", [&] {
-    if (!comm.is_root()) table.head = decode_manifest(head);
+    if (comm.is_root()) {
+      check_table(table);
+    } else {
+      table.head = decode_manifest(head);
+    }
     manifest = manifest_of(std::move(table));
-    if (comm.is_root()) check_metadata(manifest);
+    // One rank is enough for each check, and two ranks do them at the same time.
+    if (comm.rank() == comm.size() - 1) check_metadata(manifest);
   });
   return manifest;
 }

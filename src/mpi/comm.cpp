@@ -67,20 +67,27 @@ Comm detail::make_funnelled(const Comm& comm, Funnel& funnel) {
   return funnelled;
 }
 
+void Comm::State::broadcast_slice(std::vector<std::byte>& bytes) {
+  MPI_Request request = MPI_REQUEST_NULL;
+  check_mpi(MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm, &request),
+            "MPI_Ibcast");
+  wait(request, "broadcast from rank 0", &bytes);
+}
+
 void Comm::broadcast(std::vector<std::byte>& bytes) const {
   state_->on_mpi_thread([&] {
     std::uint64_t size[1] = {is_root() ? bytes.size() : 0};
     all_reduce_max(std::span<std::uint64_t>(size));
     bytes.resize(size[0]);
+    if (bytes.size() <= kSliceBytes) {
+      if (!bytes.empty()) state_->broadcast_slice(bytes);
+      return;
+    }
     for (std::size_t at = 0; at < bytes.size(); at += kSliceBytes) {
       const std::size_t count = std::min(kSliceBytes, bytes.size() - at);
       std::vector<std::byte> buffer(count);
       if (is_root()) std::memcpy(buffer.data(), bytes.data() + at, count);
-      MPI_Request request = MPI_REQUEST_NULL;
-      check_mpi(
-          MPI_Ibcast(buffer.data(), static_cast<int>(count), MPI_BYTE, 0, state_->comm, &request),
-          "MPI_Ibcast");
-      state_->wait(request, "broadcast from rank 0", &buffer);
+      state_->broadcast_slice(buffer);
       std::memcpy(bytes.data() + at, buffer.data(), count);
     }
   });

@@ -77,12 +77,21 @@ void DirectEngine::read(const Comm& comm, const Manifest& manifest,
     std::vector<std::pair<std::uint64_t, const ReadItem*>> order;
     order.reserve(items.size());
     for (const ReadItem& item : items) {
+      if (item.run) {
+        order.emplace_back(item.run->offset, &item);
+        continue;
+      }
       const TensorEntry& tensor = manifest.tensors[item.tensor];
       order.emplace_back(tensor.extents.empty() ? 0 : tensor.extents.front().offset, &item);
     }
     if (!std::is_sorted(order.begin(), order.end())) std::sort(order.begin(), order.end());
     for (const auto& [offset, item] : order) {
-      reader.add(manifest.tensors[item->tensor], *item->piece, item->data);
+      if (item->run) {
+        const std::uint64_t unit = item_bytes(manifest.tensors.head(item->tensor).dtype);
+        reader.add_run(item->run->file, offset, item->data, item->piece->elements() * unit);
+      } else {
+        reader.add(manifest.tensors[item->tensor], *item->piece, item->data);
+      }
     }
     reader.flush();
   });

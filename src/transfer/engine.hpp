@@ -33,11 +33,19 @@ struct WriteJob {
   std::function<void(std::uint64_t bytes_done)> progress;
 };
 
+/// Where a run of bytes starts.
+struct FileRun {
+  std::uint32_t file = 0;  ///< index into Manifest::files
+  std::uint64_t offset = 0;
+};
+
 /// A piece of a tensor that is wanted in this rank's memory.
 struct ReadItem {
   std::size_t tensor = 0;  ///< position in Manifest::tensors
   const Placement* piece = nullptr;
   std::byte* data = nullptr;
+  /// Where the piece is one run of a file: most are, and such need no look at the tensor's extents.
+  std::optional<FileRun> run;
 };
 
 /// Brings the bytes of a save into its file.

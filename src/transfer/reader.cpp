@@ -117,6 +117,11 @@ void Reader::add(const TensorEntry& tensor, const Placement& piece, std::byte* o
   }
 }
 
+void Reader::add_run(std::uint32_t file, std::uint64_t offset, std::byte* out,
+                     std::uint64_t bytes) {
+  impl_->runs_of(file).add(offset, out, bytes);
+}
+
 void Reader::flush() {
   for (auto& [index, source] : impl_->sources) source.runs.flush();
 }

@@ -23,6 +23,8 @@ class Reader {
   /// file. `out` must stay valid until then. Errors: corrupt (the extents do not cover the piece,
   /// or the file ends early), io, mismatch (see open_same).
   void add(const TensorEntry& tensor, const Placement& piece, std::byte* out);
+  /// The same for bytes of file number `file` that are known to be the piece.
+  void add_run(std::uint32_t file, std::uint64_t offset, std::byte* out, std::uint64_t bytes);
   void flush();
   /// Both at once.
   void read(const TensorEntry& tensor, const Placement& piece, std::byte* out);

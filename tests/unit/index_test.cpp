@@ -98,15 +98,34 @@ TEST(Index, DamageIsAnErrorAndNeverACrash) {
       bad[random() % bad.size()] ^= static_cast<std::byte>(1U << random() % 8);
     }
     if (round % 5 == 0) bad.resize(random() % bad.size());
-    try {
-      for (const TensorEntry& tensor : decode_index(bad)) check_tiling(tensor);
-    } catch (const Error& error) {
-      EXPECT_NE(error.code(), Errc::internal) << error.what();
-    }
+    const auto accepts = [](auto&& read) {
+      try {
+        read();
+        return true;
+      } catch (const Error& error) {
+        EXPECT_NE(error.code(), Errc::internal) << error.what();
+        return false;
+      }
+    };
+    const bool decodes = accepts([&] {
+      for (const TensorEntry& tensor : decode_index(bad)) {
+        check_tiling(tensor);
+        for (const Extent& extent : tensor.extents) {
+          if (extent.writer < 0 || extent.writer > 2) throw Error(Errc::corrupt, "no such writer");
+        }
+      }
+    });
+    // What is checked without making the entries is the same.
+    EXPECT_EQ(accepts([&] { check_index(bad, 3); }), decodes) << round;
+    accepts([&] {
+      const IndexTable table(bad);
+      for (std::size_t t = 0; t < table.size(); ++t) table.head(t);
+    });
   }
 }
 
 void expect_corrupt(const std::vector<std::byte>& bytes, const std::string& words) {
+  EXPECT_THROW(check_index(bytes, 3), Error);
   try {
     decode_index(bytes);
     FAIL() << "was accepted";

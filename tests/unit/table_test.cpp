@@ -46,7 +46,7 @@ TEST(TensorNames, FindsEveryTensorAndNoOther) {
   for (std::size_t i = 0; i < tensors.size(); ++i) EXPECT_EQ(names.find(tensors[i].name), i);
   EXPECT_FALSE(names.contains("t1000"));
   EXPECT_FALSE(names.duplicate().has_value());
-  EXPECT_FALSE(TensorNames({}).contains(""));
+  EXPECT_FALSE(TensorNames(TensorTable()).contains(""));
   tensors[700].name = "t3";
   EXPECT_EQ(TensorNames(tensors).duplicate(), "t3");
 }

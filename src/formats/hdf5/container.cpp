@@ -22,7 +22,6 @@
 #include "formats/hdf5/layout.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
-#include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -77,8 +76,8 @@ void check_metadata_in(const File& file, const CommitRecord& commit, const Trail
   constexpr std::uint64_t kWindow = 1 << 20;
   Digester digester;
   std::vector<std::byte> window;
-  const auto data =
-      data_spans(manifest.tensors, commit.index, commit.documents, trailer.commit_offset);
+  const auto data = data_spans(tensor_runs(manifest.tensors), commit.index, commit.documents,
+                               trailer.commit_offset);
   for (const Span& span : metadata_spans(data, commit.hdf5_bytes)) {
     for (std::uint64_t at = 0; at < span.bytes; at += kWindow) {
       window.resize(std::min(kWindow, span.bytes - at));
@@ -88,24 +87,6 @@ void check_metadata_in(const File& file, const CommitRecord& commit, const Trail
   }
   if (digester.value() != commit.metadata_digest)
     fail(Errc::corrupt, "its HDF5 metadata is damaged");
-}
-
-/// The table of an index; its tensors' extents must tile them, or some bytes would go unchecked.
-std::vector<TensorEntry> tensors_of(std::span<const std::byte> index, int writers) {
-  std::vector<TensorEntry> tensors = decode_index(index);
-  for (const TensorEntry& tensor : tensors) {
-    for (const Extent& extent : tensor.extents) {
-      if (extent.writer >= 0 && extent.writer < writers) continue;
-      fail(Errc::corrupt, "its index names rank {} of {} writers for tensor '{}'", extent.writer,
-           writers, tensor.name);
-    }
-    try {
-      check_tiling(tensor);
-    } catch (const Error& error) {
-      fail(Errc::corrupt, "its index contradicts itself: {}", error.what());
-    }
-  }
-  return tensors;
 }
 
 void read_untouched(const File& file, const Trailer& trailer, ContainerTable& table) {
@@ -238,11 +219,15 @@ ContainerTable read_container(const std::filesystem::path& path) {
   return table;
 }
 
+void check_table(const ContainerTable& table) {
+  reading(table.head.path(), [&] { check_index(table.index, table.head.commit.writers); });
+}
+
 Manifest manifest_of(ContainerTable table) {
   const std::filesystem::path path = table.head.path();
   return reading(path, [&] {
     Manifest manifest = std::move(table.head);
-    manifest.tensors = tensors_of(table.index, manifest.commit.writers);
+    manifest.tensors = TensorTable(std::make_shared<IndexTable>(std::move(table.index)));
     return manifest;
   });
 }

@@ -20,7 +20,11 @@ struct ContainerTable {
 /// and carries a warning. Local. Errors: not_found; usage (a directory); unsupported (not a cairn
 /// container, or a newer one); corrupt (damaged, truncated, or a save that never finished); io.
 ContainerTable read_container(const std::filesystem::path& path);
-/// Decodes the table. Local. Errors: corrupt, unsupported.
+/// Checks the table as far as that goes without the file (check_index). Local. Errors: corrupt,
+/// unsupported.
+void check_table(const ContainerTable& table);
+/// The manifest of a table that was checked, here or on another rank. Local. Errors: corrupt,
+/// unsupported.
 Manifest manifest_of(ContainerTable table);
 /// Checks HDF5's own metadata, where nobody rewrote it. Local. Errors: corrupt, io, mismatch.
 void check_metadata(const Manifest& manifest);

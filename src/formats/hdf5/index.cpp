@@ -4,62 +4,14 @@
 #include <cstring>
 
 #include "base/bytes.hpp"
-#include "plan/region.hpp"
+#include "formats/hdf5/index_records.hpp"
+#include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {
 
-constexpr char kMagic[8] = {'C', 'A', 'I', 'R', 'N', 'I', 'D', 'X'};
-
-struct Header {
-  char magic[8];
-  std::uint32_t version;
-  std::uint32_t flags;
-  std::uint64_t tensors;
-  std::uint64_t extents;
-  std::uint64_t numbers;
-  std::uint64_t name_bytes;
-};
-static_assert(sizeof(Header) == 48);
-
-constexpr std::uint32_t kHasStatistics = 1;
-
-struct TensorRecord {
-  std::uint64_t name_start;   // into the names
-  std::uint64_t shape_start;  // into the numbers; for chunked layout the chunk's shape follows
-  std::uint64_t offset;
-  std::uint64_t extent_start;
-  std::uint64_t extent_count;
-  std::uint32_t name_bytes;
-  std::uint16_t rank;
-  std::uint8_t dtype;
-  std::uint8_t placement;
-  std::uint8_t layout;
-  std::uint8_t reserved[7];
-};
-static_assert(sizeof(TensorRecord) == 56);
-
-struct ExtentRecord {
-  std::uint64_t offset;
-  std::uint64_t box_start;  // into the numbers: starts, then counts
-  std::uint64_t digest;
-  std::int32_t writer;
-  std::uint8_t flat;
-  std::uint8_t reserved[3];
-};
-static_assert(sizeof(ExtentRecord) == 32);
-
-struct StatisticsRecord {
-  std::uint64_t nan;
-  std::uint64_t inf;
-  double min;
-  double max;
-  double sum_squares;
-};
-static_assert(sizeof(StatisticsRecord) == 40);
-
-Header header_for(const std::vector<TensorEntry>& tensors) {
-  Header header{};
+IndexHeader header_for(const std::vector<TensorEntry>& tensors) {
+  IndexHeader header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.version = 1;
   header.flags = !tensors.empty() && tensors.front().statistics ? kHasStatistics : 0;
@@ -71,152 +23,6 @@ Header header_for(const std::vector<TensorEntry>& tensors) {
     header.name_bytes += tensor.name.size();
   }
   return header;
-}
-
-std::uint64_t bytes_of(const Header& header) {
-  return sizeof(Header) + header.tensors * sizeof(TensorRecord) +
-         header.extents * sizeof(ExtentRecord) + header.numbers * sizeof(std::uint64_t) +
-         ((header.flags & kHasStatistics) != 0 ? header.tensors * sizeof(StatisticsRecord) : 0) +
-         header.name_bytes;
-}
-
-/// The four tables of an index. Records refer to names, numbers and extents in order and use each
-/// once, so that what is decoded is never larger than a small multiple of the index.
-struct Tables {
-  std::vector<TensorRecord> tensors;
-  std::vector<ExtentRecord> extents;
-  std::vector<std::uint64_t> numbers;
-  std::vector<StatisticsRecord> statistics;  // one for each tensor, or none
-  std::string_view names;
-
-  std::string_view take_name(std::uint64_t start, std::uint64_t count) {
-    check_order(start, count, names_used, names.size());
-    return names.substr(start, count);
-  }
-  Shape take_numbers(std::uint64_t start, std::uint64_t count) {
-    check_order(start, count, numbers_used, numbers.size());
-    return {numbers.data() + start, numbers.data() + start + count};
-  }
-  std::span<const ExtentRecord> take_extents(std::uint64_t start, std::uint64_t count) {
-    check_order(start, count, extents_used, extents.size());
-    return std::span(extents).subspan(start, count);
-  }
-  void check_all_used() const {
-    if (names_used != names.size() || numbers_used != numbers.size() ||
-        extents_used != extents.size()) {
-      fail(Errc::corrupt, "the index holds names, numbers or extents of no tensor");
-    }
-  }
-
- private:
-  static void check_order(std::uint64_t start, std::uint64_t count, std::uint64_t& used,
-                          std::uint64_t size) {
-    if (start != used || count > size - used) {
-      fail(Errc::corrupt, "a record of the index refers to parts that are not its own");
-    }
-    used += count;
-  }
-
-  std::uint64_t names_used = 0;
-  std::uint64_t numbers_used = 0;
-  std::uint64_t extents_used = 0;
-};
-
-template <class T>
-std::vector<T> get_records(ByteReader& in, std::uint64_t count) {
-  const auto raw = in.get_raw(count * sizeof(T));
-  std::vector<T> records(count);
-  if (count != 0) std::memcpy(records.data(), raw.data(), raw.size());
-  return records;
-}
-
-Tables get_tables(std::span<const std::byte> bytes) {
-  ByteReader in(bytes, "the index");
-  const auto header = in.get<Header>();
-  if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0) {
-    fail(Errc::corrupt, "the index does not start with its magic bytes");
-  }
-  if (header.version != 1) {
-    fail(Errc::unsupported, "the index has version {}; this cairn reads version 1", header.version);
-  }
-  if ((header.flags & ~kHasStatistics) != 0) {
-    fail(Errc::unsupported, "the index has parts that this cairn does not know (flags {:#x})",
-         header.flags);
-  }
-  const std::uint64_t limit = bytes.size();
-  if (header.tensors > limit || header.extents > limit || header.numbers > limit ||
-      header.name_bytes > limit || bytes_of(header) != limit) {
-    fail(Errc::corrupt, "the index's tables do not fill its {} bytes", limit);
-  }
-  Tables tables;
-  tables.tensors = get_records<TensorRecord>(in, header.tensors);
-  tables.extents = get_records<ExtentRecord>(in, header.extents);
-  tables.numbers = get_records<std::uint64_t>(in, header.numbers);
-  if ((header.flags & kHasStatistics) != 0) {
-    tables.statistics = get_records<StatisticsRecord>(in, header.tensors);
-  }
-  const auto names = in.get_raw(header.name_bytes);
-  tables.names = {reinterpret_cast<const char*>(names.data()), names.size()};
-  // They reach terminals and other files: what a save refuses, a reader does not let in.
-  if (std::any_of(tables.names.begin(), tables.names.end(),
-                  [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
-    fail(Errc::corrupt, "the index holds names with control characters");
-  }
-  return tables;
-}
-
-bool lies_in(const Box& box, const Shape& shape) {
-  for (std::size_t d = 0; d < shape.size(); ++d) {
-    if (box.start[d] > shape[d] || box.count[d] > shape[d] - box.start[d]) return false;
-  }
-  return true;
-}
-
-Extent decode_extent(Tables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
-  Extent extent;
-  extent.offset = record.offset;
-  extent.flat = record.flat != 0;
-  if (extent.flat != (tensor.placement == Placement::Kind::flat)) {
-    fail(Errc::corrupt, "the index mixes boxes and flat ranges in tensor '{}'", tensor.name);
-  }
-  const std::size_t rank = extent.flat ? 1 : tensor.shape.size();
-  extent.box.start = tables.take_numbers(record.box_start, rank);
-  extent.box.count = tables.take_numbers(record.box_start + rank, rank);
-  if (!lies_in(extent.box, extent.flat ? Shape{element_count(tensor.shape)} : tensor.shape)) {
-    fail(Errc::corrupt, "the index places {} outside of tensor '{}'", to_string(extent.box),
-         tensor.name);
-  }
-  if (tensor.layout == Layout::contiguous && extent.box.elements() != 0 &&
-      extent.offset != offset_in_rows(tensor, extent)) {
-    fail(Errc::corrupt, "the index places {} of tensor '{}' at byte {}, where it can't be",
-         to_string(extent.box), tensor.name, extent.offset);
-  }
-  extent.digest = record.digest;
-  extent.writer = record.writer;
-  return extent;
-}
-
-TensorEntry decode_tensor(Tables& tables, const TensorRecord& record) {
-  if (record.placement > 2 || record.layout > 1) {
-    fail(Errc::corrupt, "a tensor's record in the index is out of range");
-  }
-  TensorEntry tensor;
-  tensor.name = tables.take_name(record.name_start, record.name_bytes);
-  tensor.dtype = dtype_from_code(record.dtype);
-  tensor.shape = tables.take_numbers(record.shape_start, record.rank);
-  tensor.placement = static_cast<Placement::Kind>(record.placement);
-  tensor.layout = static_cast<Layout>(record.layout);
-  tensor.offset = record.offset;
-  if (tensor.layout == Layout::chunked) {
-    tensor.chunk = tables.take_numbers(record.shape_start + record.rank, record.rank);
-  }
-  element_count(tensor.shape);  // throws when it overflows
-  const auto extents = tables.take_extents(record.extent_start, record.extent_count);
-  tensor.extents.reserve(extents.size());
-  for (const ExtentRecord& extent : extents) {
-    tensor.extents.push_back(decode_extent(tables, extent, tensor));
-  }
-  return tensor;
 }
 
 }  // namespace
@@ -263,7 +69,7 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
     }
     extent_count += tensor.extents.size();
   }
-  const Header header = header_for(tensors);
+  const IndexHeader header = header_for(tensors);
   ByteWriter out;
   out.put(header);
   out.put_raw(records.take());
@@ -280,7 +86,8 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
 }
 
 std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
-  Tables tables = get_tables(bytes);
+  IndexTables tables(bytes);
+  tables.check_names();
   std::vector<TensorEntry> tensors;
   tensors.reserve(tables.tensors.size());
   for (const TensorRecord& record : tables.tensors) {
@@ -295,5 +102,88 @@ std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
   }
   return tensors;
 }
+
+namespace {
+
+bool is_writer(std::int32_t writer, int writers) { return writer >= 0 && writer < writers; }
+
+/// Whether the tensor is one whole extent of a contiguous one, as most are, and right; takes its
+/// parts then. Anything else is left to decode_tensor.
+bool take_plain(IndexTables& tables, const TensorRecord& record, int writers) {
+  if (record.extent_count != 1 || record.layout != 0 || record.placement > 2 ||
+      record.extent_start >= tables.extents.size()) {
+    return false;
+  }
+  const ExtentRecord& extent = tables.extents[record.extent_start];
+  const bool flat = extent.flat != 0;
+  const std::size_t rank = record.rank;
+  const std::size_t box_rank = flat ? 1 : rank;
+  const auto shape = tables.numbers_at(record.shape_start, rank);
+  const auto start = tables.numbers_at(extent.box_start, box_rank);
+  const auto count = tables.numbers_at(extent.box_start + box_rank, box_rank);
+  dtype_from_code(record.dtype);
+  const std::uint64_t elements = element_count(Shape(shape.begin(), shape.end()));
+  if (flat != (record.placement == 2) || elements == 0 || extent.offset != record.offset ||
+      !is_writer(extent.writer, writers) ||
+      std::any_of(start.begin(), start.end(), [](std::uint64_t s) { return s != 0; }) ||
+      !(flat ? count[0] == elements : std::equal(count.begin(), count.end(), shape.begin()))) {
+    return false;
+  }
+  tables.take_name(record.name_start, record.name_bytes);
+  tables.take_numbers(record.shape_start, rank);
+  tables.take_extents(record.extent_start, 1);
+  tables.take_numbers(extent.box_start, 2 * box_rank);
+  return true;
+}
+
+void check_tensor(const TensorEntry& tensor, int writers) {
+  for (const Extent& extent : tensor.extents) {
+    if (is_writer(extent.writer, writers)) continue;
+    fail(Errc::corrupt, "its index names rank {} of {} writers for tensor '{}'", extent.writer,
+         writers, tensor.name);
+  }
+  try {
+    check_tiling(tensor);
+  } catch (const Error& error) {
+    fail(Errc::corrupt, "its index contradicts itself: {}", error.what());
+  }
+}
+
+}  // namespace
+
+void check_index(std::span<const std::byte> bytes, int writers) {
+  IndexTables tables(bytes);
+  tables.check_names();
+  for (const TensorRecord& record : tables.tensors) {
+    if (take_plain(tables, record, writers)) continue;
+    check_tensor(decode_tensor(tables, record), writers);
+  }
+  tables.check_all_used();
+  std::vector<std::string_view> names;
+  names.reserve(tables.tensors.size());
+  for (const TensorRecord& record : tables.tensors) names.push_back(tables.name_of(record));
+  if (const auto twice = TensorNames(std::move(names)).duplicate()) {
+    fail(Errc::corrupt, "the index lists tensor '{}' twice", *twice);
+  }
+}
+
+IndexTable::IndexTable(std::vector<std::byte> bytes)
+    : bytes_(std::move(bytes)), tables_(std::make_unique<IndexTables>(bytes_)) {}
+IndexTable::~IndexTable() = default;
+
+std::size_t IndexTable::size() const { return tables_->tensors.size(); }
+
+TensorHead IndexTable::head(std::size_t position) const {
+  const TensorRecord& record = tables_->tensors[position];
+  TensorHead head;
+  head.name = tables_->name_of(record);
+  head.dtype = dtype_from_code(record.dtype);
+  head.shape = tables_->numbers_at(record.shape_start, record.rank);
+  head.layout = record.layout == 0 ? Layout::contiguous : Layout::chunked;
+  head.offset = record.offset;
+  return head;
+}
+
+std::vector<TensorEntry> IndexTable::decode() const { return decode_index(bytes_); }
 
 }  // namespace cairn::detail

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,5 +18,28 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors);
 /// Errors: corrupt, unsupported. Checks every reference and that boxes lie in their tensors; sizes
 /// are bounded by `bytes` before anything is allocated.
 std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes);
+/// Checks all that decode_index checks, that extents tile their tensors (or some bytes would go
+/// unchecked), and that each was written by one of `writers` ranks; without making the entries.
+/// Errors: corrupt, unsupported.
+void check_index(std::span<const std::byte> bytes, int writers);
+
+class IndexTables;
+
+/// An index as the source of a TensorTable. Rank 0 alone needs to check it: the others got the same
+/// bytes. head() stays inside the bytes even where nobody did.
+class IndexTable final : public TensorTable::Source {
+ public:
+  /// Errors: corrupt, unsupported, where the header is wrong.
+  explicit IndexTable(std::vector<std::byte> bytes);
+  ~IndexTable() override;
+  std::size_t size() const override;
+  TensorHead head(std::size_t position) const override;
+  std::vector<TensorEntry> decode() const override;
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::unique_ptr<const IndexTables> tables_;
+};
 
 }  // namespace cairn::detail

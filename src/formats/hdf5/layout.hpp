@@ -60,8 +60,11 @@ std::uint64_t document_room(std::uint64_t bytes);
 /// What lies outside the data: the gaps between the sorted `data` spans up to `end`.
 /// Errors: corrupt when spans overlap or pass `end`.
 std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end);
-/// Tensors, index, documents and commit record of a container.
-std::vector<Span> data_spans(std::span<const TensorEntry> tensors, const Span& index,
+/// Where tensors lie, neighbours joined.
+std::vector<Span> tensor_runs(std::span<const TensorEntry> tensors);
+std::vector<Span> tensor_runs(const TensorTable& tensors);
+/// Tensors (their runs), index, documents and commit record of a container.
+std::vector<Span> data_spans(std::vector<Span> tensors, const Span& index,
                              const std::map<std::string, DocumentSlot>& documents,
                              std::uint64_t commit_offset);
 

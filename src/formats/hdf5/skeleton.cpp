@@ -175,9 +175,9 @@ std::vector<std::size_t> creation_order(const std::vector<TensorEntry>& tensors)
 Template take_metadata(const File& file, const ContainerLayout& layout) {
   Template out;
   Digester digester;
-  for (const Span& span : metadata_spans(
-           data_spans(layout.tensors, layout.index, layout.documents, layout.commit_offset),
-           layout.hdf5_bytes)) {
+  for (const Span& span : metadata_spans(data_spans(tensor_runs(layout.tensors), layout.index,
+                                                    layout.documents, layout.commit_offset),
+                                         layout.hdf5_bytes)) {
     std::vector<std::byte> bytes(span.bytes);
     file.read_at(span.offset, bytes);
     digester.update(bytes);
@@ -254,22 +254,57 @@ std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end) {
   return gaps;
 }
 
-std::vector<Span> data_spans(std::span<const TensorEntry> tensors, const Span& index,
-                             const std::map<std::string, DocumentSlot>& documents,
-                             std::uint64_t commit_offset) {
-  std::vector<Span> spans;
-  spans.reserve(tensors.size() + documents.size() + 2);
+namespace {
+
+/// Adds a run; small tensors lie in long ones.
+void add_run(std::vector<Span>& runs, std::uint64_t offset, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  if (!runs.empty() && offset > runs.back().offset &&
+      runs.back().offset + runs.back().bytes == offset) {
+    runs.back().bytes += bytes;
+  } else {
+    runs.push_back({offset, bytes});
+  }
+}
+
+void add_extents(std::vector<Span>& runs, const TensorEntry& tensor) {
+  for (const Extent& extent : tensor.extents) {
+    add_run(runs, extent.offset, extent.box.elements() * item_bytes(tensor.dtype));
+  }
+}
+
+}  // namespace
+
+std::vector<Span> tensor_runs(std::span<const TensorEntry> tensors) {
+  std::vector<Span> runs;
   for (const TensorEntry& tensor : tensors) {
-    const std::uint64_t bytes = tensor.bytes();
-    if (bytes == 0) continue;
     if (tensor.layout == Layout::contiguous) {
-      spans.push_back({tensor.offset, bytes});
-      continue;
-    }
-    for (const Extent& extent : tensor.extents) {
-      spans.push_back({extent.offset, extent.box.elements() * item_bytes(tensor.dtype)});
+      add_run(runs, tensor.offset, tensor.bytes());
+    } else {
+      add_extents(runs, tensor);
     }
   }
+  return runs;
+}
+
+std::vector<Span> tensor_runs(const TensorTable& tensors) {
+  std::vector<Span> runs;
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const TensorHead head = tensors.head(t);
+    if (head.layout == Layout::contiguous) {
+      add_run(runs, head.offset,
+              element_count(Shape(head.shape.begin(), head.shape.end())) * item_bytes(head.dtype));
+    } else {
+      add_extents(runs, tensors[t]);
+    }
+  }
+  return runs;
+}
+
+std::vector<Span> data_spans(std::vector<Span> tensors, const Span& index,
+                             const std::map<std::string, DocumentSlot>& documents,
+                             std::uint64_t commit_offset) {
+  std::vector<Span> spans = std::move(tensors);
   spans.push_back(index);
   for (const auto& [name, slot] : documents) spans.push_back(slot.span);
   spans.push_back({commit_offset, kCommitBytes});
