@@ -12,6 +12,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
   include/cairn/shape.hpp
+  include/cairn/source.hpp
   include/cairn/tensor_view.hpp
   include/cairn/version.hpp)
 
@@ -19,6 +20,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/copy.cpp
   src/base/crc64.cpp
   src/base/digest.cpp
+  src/base/edit_distance.cpp
   src/base/error.cpp
   src/manifest/codec.cpp
   src/manifest/dtype.cpp
@@ -70,8 +72,21 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/replica_step.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
+  src/sources/describe.cpp
   src/sources/local.cpp
-  src/pipeline/config.cpp)
+  src/sources/registry.cpp
+  src/sources/resolve.cpp
+  src/sources/url.cpp
+  src/pipeline/config.cpp
+  src/pipeline/config_save.cpp
+  src/pipeline/config_source.cpp
+  src/pipeline/document.cpp
+  src/pipeline/interpolation.cpp
+  src/pipeline/keys.cpp
+  src/pipeline/keys_source.cpp
+  src/pipeline/rules.cpp
+  src/pipeline/schema.cpp
+  src/pipeline/value.cpp)
 
 set(CAIRN_TORCH_SOURCES
   src/torch/collect.cpp

@@ -16,6 +16,8 @@ constexpr const char* kFooter =
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
 
+constexpr const char* kExitFooter = "Exit codes: 0 fine, 2 usage or error.";
+
 constexpr const char* kDiffFooter =
     "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from "
     "-0.\n"
@@ -33,6 +35,28 @@ CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json
   CLI::App* verb = app.add_subcommand(name, what);
   verb->add_flag("--json", json, "Print JSON, errors included");
   verb->footer(kFooter);
+  return verb;
+}
+
+CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
+  CLI::App* verb = add_verb(app, "config", "Look at a configuration file", json);
+  verb->require_subcommand(1);
+  verb->footer(kExitFooter);
+  const auto add = [&](const char* name, const char* what, ConfigAction action) {
+    CLI::App* sub = verb->add_subcommand(name, what);
+    sub->add_flag("--json", json, "Print JSON, errors included");
+    sub->callback([&options, action] { options.action = action; });
+    return sub;
+  };
+  add("check", "Tell whether the file is right", ConfigAction::check)
+      ->add_option("FILE", options.files, "YAML files")
+      ->required();
+  add("show", "Print it with interpolations and defaults filled in, secrets masked",
+      ConfigAction::show)
+      ->add_option("FILE", options.files, "YAML file")
+      ->required()
+      ->expected(1);
+  add("schema", "Print the JSON schema of configuration files", ConfigAction::schema);
   return verb;
 }
 
@@ -67,18 +91,23 @@ int main(int argc, char** argv) {
       add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
   verify_verb->add_option("FILE", verifying.file, "Checkpoint or run directory")->required();
 
+  ConfigOptions configuring;
+  CLI::App* config_verb = add_config_verb(app, configuring, json);
+
   // Wanted before parsing: a usage error has a form, too.
   const bool wants_json = std::any_of(argv + 1, argv + argc, [](const char* argument) {
     return std::string_view(argument) == "--json";
   });
   return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
                      [&](const cairn::Comm& comm) {
-                       inspecting.json = comparing.json = verifying.json = json;
+                       inspecting.json = comparing.json = verifying.json = configuring.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
                        if (diff_verb->parsed()) return diff(comm, comparing);
                        if (verify_verb->parsed()) return verify(comm, verifying);
+                       if (config_verb->parsed()) return config(comm, configuring);
                        throw cairn::Error(
                            cairn::Errc::usage,
-                           "name what to do: inspect, diff or verify; see 'cairn --help'", 0);
+                           "name what to do: inspect, diff, verify or config; see 'cairn --help'",
+                           0);
                      });
 }

@@ -1,14 +1,16 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "cairn/comm.hpp"
+#include "program.hpp"
 
 namespace cairn::tool {
 
 /// The verbs of the tool. Each is Collective, shares its work between the ranks, prints its result
 /// on rank 0 and returns the exit code (program.hpp), the same on all ranks. Errors: those of
-/// open_checkpoint and verify_tensors, agreed.
+/// open_checkpoint, verify_tensors and Config::from_file, agreed.
 
 struct InspectOptions {
   std::string file;
@@ -29,5 +31,13 @@ struct VerifyOptions {
   bool json = false;
 };
 int verify(const Comm& comm, const VerifyOptions& options);
+
+enum class ConfigAction { check, show, schema };
+struct ConfigOptions {
+  ConfigAction action = ConfigAction::check;
+  std::vector<std::string> files;  ///< of check; show has one
+  bool json = false;
+};
+int config(const Comm& comm, const ConfigOptions& options);
 
 }  // namespace cairn::tool

@@ -133,6 +133,7 @@ class CAIRN_EXPORT CheckpointManager {
   const Config& config() const;
   /// Replaces the source of later loads; every rank gives the same. Local.
   void set_source(const LocalSource& source);
+  void set_source(const Source& source);
   /// Waits for saves in the background and frees the communicators. Collective; optional without
   /// such saves. Errors: those of save_checkpoint.
   void close();

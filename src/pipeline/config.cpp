@@ -1,218 +1,116 @@
 #include "cairn/config.hpp"
 
-#include <fmt/ranges.h>
-#include <yaml-cpp/yaml.h>
+#include <regex>
 
-#include <algorithm>
-#include <initializer_list>
-#include <numeric>
-#include <string_view>
-#include <utility>
-#include <vector>
-
-#include "base/throw.hpp"
+#include "pipeline/block.hpp"
+#include "pipeline/document.hpp"
 
 namespace cairn {
+namespace detail {
 namespace {
 
-using detail::fail;
+constexpr std::size_t kMostRegexBytes = 1000;  // compiling recurses
 
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
+RenameRule rename_of(const Block& block) {
+  RenameRule rule;
+  block.take("from", rule.from);
+  block.take("to", rule.to);
+  block.take("regex", rule.regex);
+  if (!rule.regex) return rule;
+  if (rule.from.size() > kMostRegexBytes) {
+    block.place().at("from").refuse(*block.find("from"), "is too long for a regular expression");
   }
-  return row[b.size()];
+  try {
+    const std::regex compiled(rule.from, std::regex::ECMAScript);
+  } catch (const std::regex_error& error) {
+    block.place().at("from").refuse(*block.find("from"),
+                                    fmt::format("is no regular expression: {}", error.what()));
+  }
+  return rule;
 }
 
-/// A mapping of the document, with the place to name in errors.
-class Block {
- public:
-  Block(YAML::Node node, std::string key, const std::string& origin)
-      : node_(std::move(node)), key_(std::move(key)), origin_(origin) {
-    if (!node_.IsMap()) refuse(node_, key_, "must be a mapping");
-  }
-
-  /// Refuses every key that is not in `known`, with the nearest known one.
-  void allow(std::initializer_list<std::string_view> known) const {
-    for (const auto& entry : node_) {
-      const auto key = entry.first.as<std::string>();
-      if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-      const auto nearest = std::min_element(known.begin(), known.end(), [&](auto a, auto b) {
-        return edit_distance(key, a) < edit_distance(key, b);
-      });
-      refuse(entry.first, path(key), fmt::format("is unknown; did you mean '{}'?", *nearest));
-    }
-  }
-
-  /// Refuses what the schema has and this version does not act on.
-  void not_yet(std::string_view key) const {
-    const auto node = node_[std::string(key)];
-    if (!node) return;
-    const auto value = node.IsScalar() ? fmt::format(" '{}'", node.as<std::string>()) : "";
-    fail(Errc::unsupported, "{}: '{}'{} is not supported by this version of cairn; remove it",
-         where(node), path(key), value);
-  }
-
-  std::optional<Block> block(std::string_view key) const {
-    const auto node = node_[std::string(key)];
-    if (!node || node.IsNull()) return std::nullopt;
-    return Block(node, path(key), origin_);
-  }
-
-  bool holds_mapping(std::string_view key) const {
-    const auto node = node_[std::string(key)];
-    return node && node.IsMap();
-  }
-
-  template <class T>
-  std::optional<T> value(std::string_view key, std::string_view kind) const {
-    const auto node = node_[std::string(key)];
-    if (!node) return std::nullopt;
-    try {
-      return node.as<T>();
-    } catch (const YAML::Exception&) {
-      refuse(node, path(key), fmt::format("must be {}", kind));
-    }
-  }
-
-  template <class F>
-  void choose(std::string_view key, F&& take) const {
-    const auto text = value<std::string>(key, "a word");
-    if (!text) return;
-    try {
-      take(*text);
-    } catch (const Error& error) {
-      refuse(node_[std::string(key)], path(key), error.what());
-    }
-  }
-
-  [[noreturn]] void refuse(const std::string& why) const { refuse(node_, key_, why); }
-  [[noreturn]] void refuse(const YAML::Node& node, const std::string& key,
-                           const std::string& why) const {
-    fail(Errc::usage, "{}: {} {}", where(node),
-         key.empty() ? "the document" : fmt::format("'{}'", key), why);
-  }
-
- private:
-  std::string path(std::string_view key) const {
-    return key_.empty() ? std::string(key) : fmt::format("{}.{}", key_, key);
-  }
-  std::string where(const YAML::Node& node) const {
-    return fmt::format("{}:{}", origin_, node.Mark().line + 1);
-  }
-
-  YAML::Node node_;
-  std::string key_;
-  const std::string& origin_;
-};
-
-/// The value of a word. Errors: usage, with the words that there are.
-template <class T>
-T one_of(std::string_view text, std::initializer_list<std::pair<std::string_view, T>> words) {
-  std::vector<std::string> known;
-  for (const auto& [word, value] : words) {
-    if (word == text) return value;
-    known.push_back(fmt::format("'{}'", word));
-  }
-  fail(Errc::usage, "must be {}", fmt::join(known, " or "));
+LoadingConfig loading_of(const Block& block) {
+  constexpr std::array<std::pair<std::string_view, LoadingType>, 4> kTypes{
+      {{"warm_start", LoadingType::warm_start},
+       {"cold_start", LoadingType::cold_start},
+       {"weights_only", LoadingType::weights_only},
+       {"transfer_learning", LoadingType::transfer_learning}}};
+  LoadingConfig loading;
+  block.take("type", loading.type, kTypes);
+  loading.strict = loading.type != LoadingType::transfer_learning;
+  block.take("strict", loading.strict);
+  block.take("skip_mismatched", loading.skip_mismatched);
+  block.take("freeze_loaded", loading.freeze_loaded);
+  block.take("min_match", loading.min_match);
+  block.take("reset_layers", loading.reset_layers);
+  for (const Block& rule : block.blocks("rename")) loading.rename.push_back(rename_of(rule));
+  return loading;
 }
 
-LocalSource parse_source(const Block& block) {
-  const auto type = block.value<std::string>("type", "a word").value_or("local");
-  if (type != "local") block.not_yet("type");
-  block.allow({"type", "path"});
-  const auto path = block.value<std::string>("path", "a path");
-  if (!path || path->empty()) block.refuse("needs a 'path'");
-  return {*path};
-}
-
-AsyncOptions parse_async(const Block& block) {
-  block.allow({"budget_bytes", "when_busy", "on_failure"});
-  AsyncOptions async;
-  async.budget_bytes =
-      block.value<std::uint64_t>("budget_bytes", "a number of bytes").value_or(async.budget_bytes);
-  block.choose("when_busy", [&](const std::string& text) {
-    async.when_busy = one_of<WhenBusy>(
-        text, {{"wait", WhenBusy::wait}, {"skip", WhenBusy::skip}, {"queue", WhenBusy::queue}});
-  });
-  block.choose("on_failure", [&](const std::string& text) {
-    async.on_failure = one_of<OnFailure>(
-        text,
-        {{"fatal", OnFailure::fatal}, {"warn", OnFailure::warn}, {"retry", OnFailure::retry}});
-  });
-  return async;
-}
-
-void parse_save(const Block& block, SaveConfig& save) {
-  block.allow({"dir", "every_n_steps", "engine", "transfer", "durable", "statistics",
-               "replica_check", "async"});
-  if (block.holds_mapping("async")) {
-    save.async = parse_async(*block.block("async"));
-  } else if (block.value<bool>("async", "true, false or a mapping").value_or(false)) {
-    save.async = AsyncOptions{};
+LoraModifier lora_of(const Block& block) {
+  LoraModifier lora;
+  block.take("rank", lora.rank);
+  block.take("dropout", lora.dropout);
+  block.take("target_modules", lora.target_modules);
+  if (block.find("alpha") != nullptr) {
+    lora.alpha = 0;
+    block.take("alpha", *lora.alpha);
   }
-  if (const auto dir = block.value<std::string>("dir", "a path")) save.dir = *dir;
-  save.every_n_steps =
-      block.value<std::uint64_t>("every_n_steps", "a number of steps").value_or(save.every_n_steps);
-  save.durable = block.value<bool>("durable", "true or false").value_or(save.durable);
-  save.statistics = block.value<bool>("statistics", "true or false").value_or(save.statistics);
-  block.choose("replica_check", [&](const std::string& text) {
-    save.replica_check = one_of<ReplicaCheck>(text, {{"off", ReplicaCheck::off},
-                                                     {"sample", ReplicaCheck::sample},
-                                                     {"full", ReplicaCheck::full}});
-  });
-  block.choose("engine", [&](const std::string& text) { save.engine = engine_from_string(text); });
-  block.choose("transfer", [&](const std::string& text) {
-    save.transfer = one_of<Transfer>(
-        text, {{"collective", Transfer::collective}, {"independent", Transfer::independent}});
-  });
+  return lora;
 }
 
-Config parse(const YAML::Node& document, const std::string& origin) {
-  Config config;
-  if (document.IsNull()) return config;
-  const Block root(document, "", origin);
-  root.allow({"checkpoint", "model_modifier", "pipeline", "save"});
-  root.not_yet("model_modifier");
-  root.not_yet("pipeline");
-  if (const auto checkpoint = root.block("checkpoint")) {
-    checkpoint->allow({"source", "loading"});
-    checkpoint->not_yet("loading");
-    if (const auto source = checkpoint->block("source")) config.source = parse_source(*source);
-  }
-  if (const auto save = root.block("save")) parse_save(*save, config.save);
-  return config;
+Modifier modifier_of(const Block& block) {
+  constexpr std::array<std::pair<std::string_view, DType>, 4> kTypes{
+      {{"f64", DType::f64}, {"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}}};
+  std::string type;
+  block.take("type", type);
+  if (type == "lora") return lora_of(block);
+  std::vector<std::string> layers;
+  block.take("layers", layers);
+  if (type == "freeze") return FreezeModifier{std::move(layers)};
+  if (type == "reset") return ResetModifier{std::move(layers)};
+  CastModifier cast{DType::f32, std::move(layers)};
+  block.take("dtype", cast.dtype, kTypes);
+  return cast;
+}
+
+void take_pipeline(const Block& block, PipelineConfig& pipeline) {
+  block.take("async_execution", pipeline.async_execution);
+  block.take("max_retries", pipeline.max_retries);
+  block.take("timeout", pipeline.timeout);
 }
 
 }  // namespace
 
-Config Config::from_string(const std::string& yaml, const std::string& origin) {
-  try {
-    return parse(YAML::Load(yaml), origin);
-  } catch (const YAML::Exception& error) {
-    fail(Errc::usage, "{}:{}: not valid YAML: {}", origin, error.mark.line + 1, error.msg);
+Config config_of(const Value& document, const std::string& origin) {
+  Config config;
+  const Block root(&document, Place{origin, ""});
+  const Block checkpoint = root.block("checkpoint");
+  if (const Block source = checkpoint.block("source")) config.source = source_of(source);
+  if (const Block loading = checkpoint.block("loading")) config.loading = loading_of(loading);
+  for (const Block& modifier : root.block("model_modifier").blocks("modifiers")) {
+    config.modifiers.push_back(modifier_of(modifier));
   }
+  take_pipeline(root.block("pipeline"), config.pipeline);
+  take_save(root.block("save"), config.save);
+  return config;
+}
+
+}  // namespace detail
+
+Config Config::from_string(const std::string& yaml, const std::string& origin) {
+  return detail::config_of(detail::checked_document(yaml, origin), origin);
 }
 
 Config Config::from_file(const std::filesystem::path& path) {
-  std::error_code error_code;
-  if (std::filesystem::is_directory(path, error_code)) {
-    fail(Errc::usage, "the configuration '{}' is a directory", path.string());
-  }
-  try {
-    return parse(YAML::LoadFile(path.string()), path.string());
-  } catch (const YAML::BadFile&) {
-    fail(Errc::not_found, "cannot read the configuration '{}'", path.string());
-  } catch (const YAML::Exception& error) {
-    fail(Errc::usage, "{}:{}: not valid YAML: {}", path.string(), error.mark.line + 1, error.msg);
-  }
+  return from_string(detail::read_configuration(path), path.string());
+}
+
+SourceSettings source_settings(const Config& config) {
+  SourceSettings settings;
+  settings.max_retries = config.pipeline.max_retries;
+  settings.timeout = config.pipeline.timeout;
+  return settings;
 }
 
 }  // namespace cairn

@@ -1,42 +1,121 @@
 #include "sources/local.hpp"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
+#include "base/edit_distance.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 
 namespace cairn::detail {
 namespace {
 
-std::filesystem::path find(const std::filesystem::path& path) {
-  std::error_code ignored;  // opening the file tells better what is wrong
-  const auto status = std::filesystem::status(path, ignored);
-  if (std::filesystem::is_directory(status)) {
-    const auto newest = newest_checkpoint(path);
-    if (!newest) {
-      fail(Errc::not_found,
-           "run directory '{}' has no committed checkpoint; name a file to look at an incomplete "
-           "one",
-           path.string());
-    }
-    return *newest;
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMostSiblings = 3;
+constexpr std::size_t kMostEntries = 10'000;  // a directory may be huge, and this is only advice
+
+/// "; beside it are 'a', 'b'": the names in the directory that are most like the path's.
+std::string siblings_of(const fs::path& path) {
+  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  std::error_code error;
+  fs::directory_iterator entries(parent, error);
+  if (error) {
+    return fs::exists(parent, error)
+               ? ""
+               : fmt::format("; the directory '{}' does not exist", parent.string());
   }
-  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+  std::vector<std::pair<std::size_t, std::string>> names;
+  const std::string wanted = path.filename().string();
+  for (; !error && entries != fs::directory_iterator() && names.size() < kMostEntries;
+       entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (!name.starts_with('.')) names.emplace_back(edit_distance(wanted, name), name);
+  }
+  std::sort(names.begin(), names.end());
+  std::vector<std::string> nearest;
+  for (std::size_t i = 0; i < std::min(names.size(), kMostSiblings); ++i) {
+    nearest.push_back(fmt::format("'{}'", names[i].second));
+  }
+  if (nearest.empty()) return fmt::format("; '{}' is empty", parent.string());
+  return fmt::format("; beside it {} {}", nearest.size() == 1 ? "is" : "are",
+                     fmt::join(nearest, ", "));
+}
+
+fs::path newest_of(const fs::path& run) {
+  const auto newest = newest_checkpoint(run);
+  if (!newest) {
+    fail(Errc::not_found,
+         "run directory '{}' has no committed checkpoint; name a file to look at an incomplete "
+         "one",
+         run.string());
+  }
+  return *newest;
+}
+
+}  // namespace
+
+fs::path expand_home(const fs::path& path) {
+  const std::string& text = path.native();
+  if (!text.starts_with('~')) return path;
+  if (text.size() > 1 && text[1] != '/') {
+    std::error_code ignored;
+    if (fs::exists(path, ignored)) return path;  // a file may be called "~x"
+    fail(Errc::usage, "'{}': only '~' and '~/' are understood, not another user's home", text);
+  }
+  const char* home = std::getenv("HOME");
+  if (home == nullptr || *home == '\0') {
+    fail(Errc::usage, "'{}' needs $HOME, which is not set; give the whole path", text);
+  }
+  return fs::path(home + text.substr(1));
+}
+
+fs::path find_local(const LocalSource& source) {
+  if (source.path.empty()) fail(Errc::usage, "the path of the checkpoint is empty");
+  const fs::path path = expand_home(source.path);
+  std::error_code error;
+  const auto status = fs::status(path, error);
+  if (status.type() == fs::file_type::not_found) {
+    const bool dangling = fs::is_symlink(fs::symlink_status(path, error));
+    if (dangling) {
+      fail(Errc::not_found, "'{}' is a link to '{}', which does not exist", path.string(),
+           fs::read_symlink(path, error).string());
+    }
+    fail(Errc::not_found, "'{}' does not exist{}", path.string(), siblings_of(path));
+  }
+  if (fs::is_directory(status)) return newest_of(path);
+  // What cannot be examined, opening it tells better.
+  if (fs::exists(status) && !fs::is_regular_file(status)) {
     fail(Errc::unsupported, "'{}' is neither a file nor a run directory", path.string());
   }
   return path;
 }
 
-}  // namespace
+fs::path find_run(const RunSource& source) {
+  if (source.root.empty() || source.run_id.empty()) {
+    fail(Errc::usage, "a run needs its root and its id");
+  }
+  const fs::path run = expand_home(source.root) / source.run_id;
+  if (fs::path(source.run_id).has_parent_path() || source.run_id == "." || source.run_id == "..") {
+    fail(Errc::usage, "the run's id '{}' is a path; it must be the name of a directory in '{}'",
+         source.run_id, source.root.string());
+  }
+  std::error_code error;
+  if (!fs::exists(run, error) && !error) {
+    fail(Errc::not_found, "there is no run '{}' in '{}'{}", source.run_id, source.root.string(),
+         siblings_of(run));
+  }
+  return newest_of(run);
+}
 
-std::filesystem::path resolve_local(const Comm& comm, const std::filesystem::path& path) {
-  std::string found;
-  agree(comm, "resolve source", [&] {
-    if (comm.is_root()) found = find(path).string();
-  });
-  comm.broadcast(found);
-  return found;
+fs::path resolve_local(const Comm& comm, const fs::path& path) {
+  return resolve_source(comm, LocalSource{path});
 }
 
 }  // namespace cairn::detail

@@ -4,13 +4,22 @@
 
 #include "cairn/comm.hpp"
 #include "cairn/export.hpp"
+#include "cairn/source.hpp"
 
 namespace cairn::detail {
 
+/// The path with a leading "~" or "~/" replaced by $HOME. Errors: usage ("~user", no $HOME). Local.
+std::filesystem::path expand_home(const std::filesystem::path& path);
+
+/// The checkpoint that a source means: the path itself, or the newest committed checkpoint of a run
+/// directory. A path that does not exist is an error that names its nearest siblings. Local.
+/// Errors: not_found, usage, unsupported (neither file nor directory; newer format), io.
+std::filesystem::path find_local(const LocalSource& source);
+std::filesystem::path find_run(const RunSource& source);
+
 /// The checkpoint that `path` means: a file itself, or the newest committed checkpoint of a run
 /// directory. Rank 0 looks, and its path counts; the answer is the same on all ranks. Collective.
-/// Errors: not_found (a run directory without a committed checkpoint), unsupported (neither file
-/// nor directory; newer format), io. A path that does not exist is returned as it is.
+/// Errors: not_found, usage, unsupported (neither file nor directory; newer format), io.
 CAIRN_EXPORT std::filesystem::path resolve_local(const Comm& comm,
                                                  const std::filesystem::path& path);
 

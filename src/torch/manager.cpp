@@ -1,6 +1,6 @@
 #include "base/throw.hpp"
+#include "cairn/source.hpp"
 #include "cairn/torch.hpp"
-#include "sources/local.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
 #include "torch/restore.hpp"
@@ -21,6 +21,19 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.progress = options.progress;
   save.async = config.save.async.value_or(AsyncOptions{});
   return save;
+}
+
+/// What a configuration can say and this manager does not act on yet must not pass in silence.
+void refuse_what_is_not_done(const Config& config) {
+  if (config.loading && config.loading->type != LoadingType::warm_start) {
+    fail(Errc::unsupported, "only checkpoint.loading of type warm_start is supported");
+  }
+  if (config.loading && !config.loading->rename.empty()) {
+    fail(Errc::unsupported, "checkpoint.loading.rename is not supported; remove it");
+  }
+  if (!config.modifiers.empty()) {
+    fail(Errc::unsupported, "model_modifier is not supported; remove it");
+  }
 }
 
 }  // namespace
@@ -67,15 +80,14 @@ struct CheckpointManager::Impl {
   }
 
   CheckpointContext load(const TrainerState& trainer) {
-    std::filesystem::path given;
     agree(comm, "load: source", [&] {
       if (!config.source) {
         fail(Errc::usage,
              "no checkpoint to load is configured; set checkpoint.source, or call set_source");
       }
-      given = config.source->path;
+      refuse_what_is_not_done(config);
     });
-    const auto path = resolve_local(comm, given);
+    const auto path = resolve_source(comm, *config.source, source_settings(config));
     const Manifest manifest = open_checkpoint(comm, path);
     LoadOptions load;
     load.engine = config.save.engine;
@@ -159,6 +171,7 @@ std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() cons
 const Comm& CheckpointManager::comm() const { return impl_->comm; }
 const Config& CheckpointManager::config() const { return impl_->config; }
 void CheckpointManager::set_source(const LocalSource& source) { impl_->config.source = source; }
+void CheckpointManager::set_source(const Source& source) { impl_->config.source = source; }
 void CheckpointManager::close() {
   impl_->saver.close();
   impl_->comm.close();

@@ -17,14 +17,14 @@ ALLOWED = {
     "transfer": {"base", "manifest", "os", "mpi", "plan", "formats"},
     "checkpoint": {"base", "manifest", "os", "mpi", "plan", "formats", "transfer"},
     "sources": {"base", "mpi", "checkpoint"},
-    "pipeline": {"base", "checkpoint"},
+    "pipeline": {"base", "manifest", "os", "checkpoint", "sources"},
     "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline"},
 }
 PUBLIC = {  # the layer of each public header
     "export": "base", "version": "base", "error": "base", "dtype": "manifest", "placement": "manifest",
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
-    "config": "pipeline", "context": "pipeline", "torch": "torch",
+    "source": "sources", "config": "pipeline", "context": "pipeline", "torch": "torch",
     "engine": "transfer",
 }
 GATES = {  # header pattern -> where it may be included

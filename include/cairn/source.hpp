@@ -1,0 +1,144 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "cairn/comm.hpp"
+#include "cairn/export.hpp"
+
+namespace cairn {
+
+/// Where a checkpoint comes from. `path` is a checkpoint, or a run directory whose newest committed
+/// checkpoint is meant. A leading `~` is the home directory.
+struct LocalSource {
+  std::filesystem::path path;
+  bool operator==(const LocalSource&) const = default;
+};
+
+/// The newest committed checkpoint of `<root>/<run_id>`.
+struct RunSource {
+  std::filesystem::path root;
+  std::string run_id;
+  /// The new run gets an id of its own and `run_id` as its parent; otherwise it continues the run.
+  bool fork = false;
+  bool operator==(const RunSource&) const = default;
+};
+
+/// How the types below keep and get their files. Zero and negative: what `pipeline` says.
+struct FetchOptions {
+  /// Where files are kept, by content. Empty: $CAIRN_CACHE_DIR, else $XDG_CACHE_HOME/cairn, else
+  /// ~/.cache/cairn.
+  std::filesystem::path cache_dir = {};
+  int max_retries = -1;
+  std::chrono::milliseconds timeout{0};
+  /// Requests at a time.
+  unsigned connections = 4;
+  /// Bytes of one request.
+  std::uint64_t part_bytes = 16 << 20;
+  /// Certificates to trust instead of the system's (PEM).
+  std::filesystem::path ca_file = {};
+  bool operator==(const FetchOptions&) const = default;
+};
+
+struct HttpSource {
+  std::string url;  ///< http:// or https://
+  /// 64 hexadecimal digits; empty: whatever the server has.
+  std::string sha256 = {};
+  /// The environment variable that holds a bearer token; empty: none is sent.
+  std::string token_env = {};
+  FetchOptions fetch = {};
+  bool operator==(const HttpSource&) const = default;
+};
+
+enum class S3Style : std::uint8_t {
+  automatic,  ///< path where `endpoint` is given or the bucket has dots, otherwise virtual
+  path,       ///< endpoint/bucket/key
+  virtual_host,
+};
+
+/// Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+/// AWS_SESSION_TOKEN) or from a profile of the shared credentials file, never from here.
+struct S3Source {
+  std::string bucket;
+  std::string key;
+  std::string region = {};    ///< empty: the environment's, the profile's, else us-east-1
+  std::string endpoint = {};  ///< empty: $AWS_ENDPOINT_URL_S3, $AWS_ENDPOINT_URL, else Amazon's
+  S3Style style = S3Style::automatic;
+  std::string profile = {};  ///< empty: the environment's credentials, then $AWS_PROFILE or default
+  bool anonymous = false;    ///< send no credentials
+  std::string sha256 = {};
+  FetchOptions fetch = {};
+  bool operator==(const S3Source&) const = default;
+};
+
+/// A model on a Hugging Face hub: the shards that its index names, or its single file.
+struct HubSource {
+  std::string repo;  ///< "owner/name"
+  std::string revision = "main";
+  std::string file = {};  ///< empty: model.safetensors.index.json, else model.safetensors
+  std::string endpoint = "https://huggingface.co";
+  std::string token_env = "HF_TOKEN";
+  FetchOptions fetch = {};
+  bool operator==(const HubSource&) const = default;
+};
+
+/// A source of a type that the program registered; the other keys of its block as texts.
+struct CustomSource {
+  std::string type;
+  std::map<std::string, std::string> options = {};
+  FetchOptions fetch = {};
+  bool operator==(const CustomSource&) const = default;
+};
+
+using Source = std::variant<LocalSource, RunSource, HttpSource, S3Source, HubSource, CustomSource>;
+
+/// "s3", "http", ...: the `type` of the configuration. Local.
+CAIRN_EXPORT std::string_view source_type(const Source& source);
+/// What a source is called in messages: without credentials, and without what follows a `?`. Local.
+CAIRN_EXPORT std::string describe(const Source& source);
+/// A source by one text, as on a command line: a path, http(s)://, s3://bucket/key, or
+/// hf://owner/name[@revision]. Errors: usage. Local.
+CAIRN_EXPORT Source source_from_string(const std::string& text);
+
+/// What a fetch of a registered type may use, resolved: nothing in it is zero or empty.
+struct FetchContext {
+  std::filesystem::path cache_dir;
+  int max_retries = 0;
+  std::chrono::steady_clock::time_point deadline;
+};
+
+/// Gets a checkpoint and returns where it lies now. Called on rank 0 only; must not communicate,
+/// and must end by `deadline`. What it throws all ranks throw. Where the file lies in
+/// `context.cache_dir` and other nodes do not see it, cairn brings it to them.
+using SourceFunction =
+    std::function<std::filesystem::path(const CustomSource& source, const FetchContext& context)>;
+
+/// Makes `type` known to configurations and to resolve_source, on this process: call it on every
+/// rank, before the configuration is read. Thread-safe. Local. Errors: usage (the type exists).
+CAIRN_EXPORT void register_source_type(const std::string& type, SourceFunction fetch);
+
+/// What holds for all sources of a program (the configuration's `pipeline`).
+struct SourceSettings {
+  int max_retries = 3;
+  /// From the call to the file, whatever happens in between.
+  std::chrono::milliseconds timeout = std::chrono::seconds(600);
+  /// Draw a progress bar when rank 0's stderr is a terminal.
+  bool progress = true;
+};
+
+/// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks, asks servers
+/// and downloads; its `source` and `settings` count. Remote files are kept in the cache directory,
+/// and checked against their SHA-256 whenever they are used. On nodes that do not see rank 0's
+/// cache directory, one rank each keeps a copy under the same path. Collective. Errors: not_found,
+/// usage (also: no credentials), unsupported (unknown type), corrupt (a wrong checksum), unsafe, io
+/// (refused, not reachable, no space), timeout.
+CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source& source,
+                                                  const SourceSettings& settings = {});
+
+}  // namespace cairn

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "cairn/config.hpp"
+#include "pipeline/value.hpp"
+
+namespace cairn::detail {
+
+/// The text of a configuration file. Errors: not_found, usage, unsafe (larger than any
+/// configuration), io.
+std::string read_configuration(const std::filesystem::path& path);
+
+/// A configuration that was read, its interpolations replaced, and checked. Errors: usage, unsafe.
+Value checked_document(const std::string& yaml, const std::string& origin);
+
+/// Takes the values of a checked document. Errors: usage (what only a value can be wrong in: a
+/// digest, a regular expression).
+Config config_of(const Value& document, const std::string& origin);
+
+/// `json` as YAML, in block style.
+std::string to_yaml(const nlohmann::ordered_json& json);
+
+}  // namespace cairn::detail

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string_view>
+
+#include "pipeline/value.hpp"
+
+namespace cairn::detail {
+
+/// The keys of the configuration are data: from these tables come the checks, the texts of errors,
+/// the JSON schema and what `cairn config show` prints. A new key is one line in keys.cpp, and one
+/// that takes its value in config.cpp.
+
+struct BlockRule;
+
+enum class Kind {
+  text,
+  any_text,    ///< a text that may be empty
+  flag,        ///< true or false
+  count,       ///< an integer from 0
+  number,      ///< between `least` and `most`
+  word,        ///< one of `words`
+  texts,       ///< a list of texts that is not empty
+  block,       ///< a mapping, by `block`
+  blocks,      ///< a list of such
+  flag_block,  ///< true, false or such a mapping
+};
+
+struct Key {
+  std::string_view name;
+  Kind kind = Kind::text;
+  std::string_view what;           ///< "a number of steps", as errors say it
+  std::string_view help;           ///< what the schema says about it
+  std::string_view fallback = {};  ///< the value where it is absent, as YAML; empty: none
+  bool required = false;
+  std::span<const std::string_view> words = {};
+  const BlockRule* block = nullptr;
+  double least = 0;
+  double most = 1e18;
+};
+
+/// Keys that a block has when its `type` is `type`.
+struct TypeRule {
+  std::string_view type;
+  std::span<const Key> keys;
+  std::span<const Key> more = {};  ///< keys that several types share
+};
+
+struct BlockRule {
+  std::span<const Key> keys;
+  std::span<const TypeRule> types = {};
+  std::string_view type_fallback = {};  ///< the type where none is given; empty: it is required
+  std::span<const Key> open = {};  ///< what types have that programs register, besides their own
+  bool foreign = false;            ///< programs can register types
+  bool notes = false;              ///< keys that begin with "x-" are the user's own
+};
+
+/// The whole document (keys.cpp), and its block checkpoint.source (keys_source.cpp).
+extern const BlockRule kDocument;
+extern const BlockRule kSourceRule;
+inline constexpr double kMostTimeoutSeconds = 1e7;
+
+/// Checks `value` against the rule: unknown keys, types, words, ranges, what is required. Null is
+/// absent. Errors: usage.
+void check_block(const Value& value, const BlockRule& rule, const Place& place);
+
+/// What holds after `value` was read, with what is absent filled in. Secrets are masked.
+nlohmann::ordered_json resolved_block(const Value* value, const BlockRule& rule);
+
+/// The JSON schema of the document (draft 2020-12).
+nlohmann::ordered_json json_schema();
+
+/// The `type` of a block that has several. Local.
+std::string_view type_of(const Value& value, const BlockRule& rule);
+/// The rule of that type; null when a program has registered it.
+const TypeRule* find_type(const BlockRule& rule, std::string_view type);
+
+/// An integer from 0, "60_000" included; a finite number. Nothing for any other text.
+bool parse_count(std::string_view text, std::uint64_t& count);
+bool parse_number(std::string_view text, double& number);
+/// YAML's spellings of true and false.
+bool parse_flag(std::string_view text, bool& flag);
+
+}  // namespace cairn::detail
