@@ -5,31 +5,18 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <numeric>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/near_names.hpp"
 #include "base/throw.hpp"
 
 namespace cairn {
 namespace {
 
+using detail::edit_distance;
 using detail::fail;
-
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
-  }
-  return row[b.size()];
-}
 
 /// A mapping of the document, with the place to name in errors.
 class Block {
