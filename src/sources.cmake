@@ -9,6 +9,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/engine.hpp
   include/cairn/error.hpp
   include/cairn/export.hpp
+  include/cairn/load.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
   include/cairn/shape.hpp
@@ -22,6 +23,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/digest.cpp
   src/base/edit_distance.cpp
   src/base/error.cpp
+  src/base/near_names.cpp
   src/manifest/codec.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
@@ -53,8 +55,10 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/index_records.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
+  src/transfer/cast.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp
+  src/transfer/load_stream.cpp
   src/transfer/mpio.cpp
   src/transfer/reader.cpp
   src/transfer/runs.cpp
@@ -64,6 +68,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
+  src/checkpoint/filter.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
   src/checkpoint/open.cpp

@@ -15,6 +15,7 @@
 #include "cairn/comm.hpp"
 #include "cairn/engine.hpp"
 #include "cairn/export.hpp"
+#include "cairn/load.hpp"
 #include "cairn/manifest.hpp"
 #include "cairn/tensor_view.hpp"
 
@@ -119,21 +120,15 @@ CAIRN_EXPORT Manifest open_checkpoint(const Comm& comm, const std::filesystem::p
 /// The same for one process. Local.
 CAIRN_EXPORT Manifest open_checkpoint(const std::filesystem::path& path);
 
-struct LoadOptions {
-  EngineKind engine = EngineKind::direct;
-  Transfer transfer = Transfer::collective;
-  /// Check the digests of the tensors before the first byte of `targets` changes.
-  bool verify = true;
-};
-
 /// Fills `targets`, this rank's pieces of any tensors, at any placement. Collective.
-/// Every piece must fit the checkpoint's dtype and global shape. All checks, digests included, pass
-/// on all ranks before any target changes; only an io Error while the bytes move leaves targets
-/// partly filled, and says so. Every rank gives the same checkpoint and options. Errors: not_found,
+/// Every piece must fit the checkpoint's global shape, and its dtype unless LoadOptions::cast is
+/// set. All checks, digests included, pass on all ranks before any target changes; only an io Error
+/// while the bytes move leaves targets partly filled, and says so. Every rank gives the same
+/// checkpoint and options. Errors: usage, not_found (also for a filter that matches nothing),
 /// mismatch, corrupt, io, timeout.
-CAIRN_EXPORT void load_tensors(const Comm& comm, const Manifest& manifest,
-                               std::span<const MutableTensorView> targets,
-                               const LoadOptions& options = {});
+CAIRN_EXPORT LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
+                                     std::span<const MutableTensorView> targets,
+                                     const LoadOptions& options = {});
 
 /// This rank's blob as it was saved by the same rank of a job of the same size; nothing where the
 /// checkpoint has no such blob or was saved by another number of ranks. Collective.

@@ -68,9 +68,9 @@ class Trainer {
   cairn::ManagerOptions manager_options();
   cairn::Placement placement(const std::string& name, const at::Tensor& tensor) const;
   void make_optimizer();
-  std::optional<cairn::LocalSource> source() const;
+  std::optional<cairn::Source> source() const;
   void start_fresh();
-  void resume(const cairn::LocalSource& source);
+  void resume(const cairn::Source& source);
   std::string apply_random_rule(const cairn::CheckpointContext& context);
   std::uint64_t random_seed(std::uint64_t step) const;
   double train_step(std::uint64_t step);
@@ -168,7 +168,7 @@ cairn::Placement Trainer::placement(const std::string& name, const at::Tensor& t
 }
 
 /// What to resume from, the same on all ranks.
-std::optional<cairn::LocalSource> Trainer::source() const {
+std::optional<cairn::Source> Trainer::source() const {
   if (options_.resume == "none") return std::nullopt;
   if (options_.resume != "auto") return cairn::LocalSource{options_.resume};
   if (const auto newest = manager_->newest_checkpoint()) return cairn::LocalSource{*newest};
@@ -195,7 +195,7 @@ std::string Trainer::apply_random_rule(const cairn::CheckpointContext& context) 
                                            : "reseeded from (seed, step, rank)";
 }
 
-void Trainer::resume(const cairn::LocalSource& source) {
+void Trainer::resume(const cairn::Source& source) {
   manager_->set_source(source);
   const cairn::CheckpointContext context =
       manager_->load_checkpoint(*model_, *optimizer_, *scheduler_);

@@ -7,7 +7,7 @@
 namespace cairn::detail {
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
-  constexpr std::size_t kMostBytes = 64;
+  constexpr std::size_t kMostBytes = 256;
   a = a.substr(0, kMostBytes);
   b = b.substr(0, kMostBytes);
   std::vector<std::size_t> row(b.size() + 1);

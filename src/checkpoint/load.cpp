@@ -1,9 +1,10 @@
 // A load, step by step:
-//  1. match   every rank finds its tensors in the manifest and compares dtypes and shapes; the
-//  ranks
-//             compare their arguments
-//  2. verify  the ranks share the digests of all tensors that any of them wants
-//  3. move    every rank reads its pieces straight into their memory
+//  1. match   every rank finds the tensors that it is to fill in the manifest and compares dtypes
+//             and shapes; the ranks compare their arguments
+//  2. verify  the ranks share the digests of all tensors that any of them wants; integers that are
+//             to become narrower ones are looked at
+//  3. move    every rank reads its pieces straight into their memory, or, where they are converted,
+//             by way of a small buffer
 // Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
 // partly filled.
 #include <algorithm>
@@ -11,12 +12,15 @@
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
+#include "checkpoint/filter.hpp"
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
 #include "mpi/same.hpp"
 #include "plan/part_digest.hpp"
 #include "plan/region.hpp"
+#include "transfer/cast.hpp"
 #include "transfer/engine.hpp"
+#include "transfer/load_stream.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn {
@@ -25,44 +29,122 @@ using namespace detail;
 
 namespace {
 
-std::vector<ReadItem> match(const Manifest& manifest, std::span<const MutableTensorView> targets) {
+/// What one rank is to fill.
+struct Matches {
+  std::vector<ReadItem> straight;   ///< of the dtype of the checkpoint
+  std::vector<LoadItem> converted;  ///< of another one
+  std::uint64_t targets = 0;        ///< that the filter takes
+  std::uint64_t bytes = 0;          ///< of `straight`
+};
+
+void check_dtype(const std::string& file, const TensorHead& tensor, DType wanted, bool cast) {
+  if (tensor.dtype == wanted || (cast && can_cast(tensor.dtype, wanted))) return;
+  fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory; {}", tensor.name,
+       to_string(tensor.dtype), file, to_string(wanted),
+       can_cast(tensor.dtype, wanted) ? "LoadOptions::cast = true converts it"
+                                      : "LoadOptions::cast does not convert between these");
+}
+
+void check_target(const std::string& file, const TensorHead& tensor,
+                  const MutableTensorView& target) {
+  const Shape& shape = target.placement.global_shape;
+  if (!std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end())) {
+    fail(Errc::mismatch, "tensor '{}' has shape {} in '{}' but global shape {} in memory",
+         target.name, to_string(Shape(tensor.shape.begin(), tensor.shape.end())), file,
+         to_string(shape));
+  }
+  try {
+    check_placement(target.placement);
+  } catch (const Error& error) {
+    fail(Errc::usage, "tensor '{}': {}", target.name, error.what());
+  }
+  if (target.data == nullptr && target.placement.elements() != 0) {
+    fail(Errc::usage, "tensor '{}' has no memory to load into", target.name);
+  }
+}
+
+/// Where a piece lies that is one run of its file.
+std::optional<FileRun> run_of(const Manifest& manifest, const TensorHead& tensor,
+                              const Placement& piece) {
+  if (tensor.layout != Layout::contiguous ||
+      manifest.files.at(tensor.file).access != Access::extents) {
+    return std::nullopt;
+  }
+  const auto first = first_of_run(piece);
+  if (!first) return std::nullopt;
+  return FileRun{tensor.file, tensor.offset + *first * item_bytes(tensor.dtype)};
+}
+
+Matches match(const Manifest& manifest, std::span<const MutableTensorView> targets,
+              const LoadOptions& options) {
+  const CompiledFilter only(options.only);
+  only.require_in(manifest);
   const TensorNames by_name(manifest.tensors);
   const std::string file = manifest.path().string();
-  std::vector<ReadItem> items;
-  items.reserve(targets.size());
+  Matches matches;
+  matches.straight.reserve(targets.size());
   for (const MutableTensorView& target : targets) {
+    if (!only.matches(target.name)) continue;
+    ++matches.targets;
     const auto position = by_name.find(target.name);
     if (!position) fail(Errc::not_found, "'{}' has no tensor '{}'", file, target.name);
     const TensorHead tensor = manifest.tensors.head(*position);
-    const Shape& shape = target.placement.global_shape;
+    check_dtype(file, tensor, target.dtype, options.cast);
+    check_target(file, tensor, target);
+    const std::uint64_t elements = target.placement.elements();
+    if (elements == 0) continue;
     if (tensor.dtype != target.dtype) {
-      fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory", target.name,
-           to_string(tensor.dtype), file, to_string(target.dtype));
-    }
-    if (!std::equal(tensor.shape.begin(), tensor.shape.end(), shape.begin(), shape.end())) {
-      fail(Errc::mismatch, "tensor '{}' has shape {} in '{}' but global shape {} in memory",
-           target.name, to_string(Shape(tensor.shape.begin(), tensor.shape.end())), file,
-           to_string(shape));
-    }
-    try {
-      check_placement(target.placement);
-    } catch (const Error& error) {
-      fail(Errc::usage, "tensor '{}': {}", target.name, error.what());
-    }
-    if (target.data == nullptr && target.placement.elements() != 0) {
-      fail(Errc::usage, "tensor '{}' has no memory to load into", target.name);
-    }
-    if (target.placement.elements() == 0) continue;
-    ReadItem& item = items.emplace_back(ReadItem{*position, &target.placement, target.data, {}});
-    if (tensor.layout != Layout::contiguous ||
-        manifest.files.at(tensor.file).access != Access::extents) {
+      matches.converted.push_back({*position, &target.placement, target.data, target.dtype});
       continue;
     }
-    if (const auto first = first_of_run(target.placement)) {
-      item.run = FileRun{tensor.file, tensor.offset + *first * item_bytes(tensor.dtype)};
+    matches.straight.push_back(
+        {*position, &target.placement, target.data, run_of(manifest, tensor, target.placement)});
+    matches.bytes += elements * item_bytes(tensor.dtype);
+  }
+  return matches;
+}
+
+/// Every cast of every rank, where `wanted` is 2 for the tensors that any rank converts.
+/// Collective.
+std::vector<TensorCast> all_casts(const Comm& comm, const Manifest& manifest,
+                                  std::span<const LoadItem> converted,
+                                  std::span<const std::uint64_t> wanted) {
+  constexpr std::size_t kCodes = static_cast<std::size_t>(DType::u64) + 1;  // targets of casts
+  std::vector<std::uint64_t> seen;  // by tensor that is converted and code of a dtype
+  std::vector<std::size_t> row(wanted.size());
+  std::size_t rows = 0;
+  for (std::size_t t = 0; t < wanted.size(); ++t) row[t] = wanted[t] == 2 ? rows++ : 0;
+  seen.resize(rows * kCodes);
+  for (const LoadItem& item : converted) {
+    seen[row[item.tensor] * kCodes + static_cast<std::size_t>(item.to)] = 1;
+  }
+  comm.all_reduce_max(std::span<std::uint64_t>(seen));
+  std::vector<TensorCast> casts;
+  for (std::size_t t = 0; t < wanted.size(); ++t) {
+    if (wanted[t] != 2) continue;
+    const TensorHead tensor = manifest.tensors.head(t);
+    for (std::size_t code = 0; code < kCodes; ++code) {
+      if (seen[row[t] * kCodes + code] == 0) continue;
+      casts.push_back({std::string(tensor.name), tensor.dtype, static_cast<DType>(code)});
     }
   }
-  return items;
+  return casts;
+}
+
+/// Fills what is converted. Returns the bytes read. Collective.
+std::uint64_t move_converted(const Comm& comm, Engine& engine, EngineKind kind,
+                             const Manifest& manifest, std::vector<LoadItem>& items) {
+  std::uint64_t bytes = 0;
+  if (kind == EngineKind::direct) {
+    agree(comm, "load: move", [&] {
+      Sink sink(manifest, items);
+      bytes = read_windows(manifest, items, sink);
+    });
+  } else {
+    Sink sink(manifest, items);
+    bytes = read_windows(comm, engine, manifest, items, sink);
+  }
+  return bytes;
 }
 
 std::uint64_t options_hash(const LoadOptions& options) {
@@ -70,6 +152,8 @@ std::uint64_t options_hash(const LoadOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
   digester.update(static_cast<std::uint64_t>(options.verify));
+  digester.update(static_cast<std::uint64_t>(options.cast));
+  update(digester, options.only);
   return digester.value();
 }
 
@@ -90,34 +174,53 @@ void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
 
 }  // namespace
 
-void load_tensors(const Comm& comm, const Manifest& manifest,
-                  std::span<const MutableTensorView> targets, const LoadOptions& options) {
-  std::vector<ReadItem> items;
+LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
+                        std::span<const MutableTensorView> targets, const LoadOptions& options) {
+  Matches matches;
   std::vector<Argument> arguments;
-  std::vector<std::uint64_t> wanted;  // by position in the manifest, 1: by any rank
+  std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
+  std::uint64_t matched[1] = {0};     // targets of the rank that has the most
   std::unique_ptr<Engine> engine;
   agree(comm, "load: match", [&] {
-    items = match(manifest, targets);
+    matches = match(manifest, targets, options);
     arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
-    if (options.verify) {
-      wanted.resize(manifest.tensors.size(), 0);
-      for (const ReadItem& item : items) wanted[item.tensor] = 1;
-    }
+    wanted.resize(manifest.tensors.size(), 0);
+    for (const ReadItem& item : matches.straight) wanted[item.tensor] = 1;
+    for (const LoadItem& item : matches.converted) wanted[item.tensor] = 2;
+    matched[0] = matches.targets;
     engine = make_engine(options.engine, options.transfer);
   });
-  require_same(comm, "load: match", arguments);
-  if (options.verify) {
-    comm.all_reduce_max(std::span<std::uint64_t>(wanted));
-    throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  require_same(comm, "load: match", arguments, matched);
+  if (!options.only.is_empty() && matched[0] == 0) {
+    fail(Errc::not_found,
+         "load: the filter matches tensors of '{}', but none that any rank wants to fill",
+         manifest.path().string());
+  }
+  comm.all_reduce_max(std::span<std::uint64_t>(wanted));
+  LoadResult result;
+  for (const std::uint64_t want : wanted) result.tensors += want != 0 ? 1 : 0;
+  if (options.cast) result.casts = all_casts(comm, manifest, matches.converted, wanted);
+  if (options.verify) throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  if (!result.casts.empty()) {
+    agree(comm, "load: verify", [&] {
+      sort_by_place(manifest, matches.converted);
+      result.bytes_read += check_integers(manifest, matches.converted);
+    });
   }
   try {
-    engine->read(comm, manifest, items);
+    engine->read(comm, manifest, matches.straight);
+    result.bytes_read += matches.bytes;
+    if (!result.casts.empty()) {
+      result.bytes_read +=
+          move_converted(comm, *engine, options.engine, manifest, matches.converted);
+    }
   } catch (const Error& error) {
     throw Error(error.code(),
                 fmt::format("{}; the tensors are partly filled: load again before they are used",
                             error.what()),
                 error.rank());
   }
+  return result;
 }
 
 std::optional<std::vector<std::byte>> load_rank_blob(const Comm& comm, const Manifest& manifest,

@@ -25,7 +25,7 @@ PUBLIC = {  # the layer of each public header
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "source": "sources", "config": "pipeline", "context": "pipeline", "torch": "torch",
-    "engine": "transfer",
+    "engine": "transfer", "load": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included
     r"^(hdf5|H5\w+)\.h$": r"^src/formats/hdf5/",
