@@ -26,6 +26,7 @@ struct RunSource {
   std::filesystem::path root;
   std::string run_id;
   /// The new run gets an id of its own and `run_id` as its parent; otherwise it continues the run.
+  /// Refused by resolve_source so far.
   bool fork = false;
   bool operator==(const RunSource&) const = default;
 };
@@ -132,12 +133,10 @@ struct SourceSettings {
   bool progress = true;
 };
 
-/// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks, asks servers
-/// and downloads; its `source` and `settings` count. Remote files are kept in the cache directory,
-/// and checked against their SHA-256 whenever they are used. On nodes that do not see rank 0's
-/// cache directory, one rank each keeps a copy under the same path. Collective. Errors: not_found,
-/// usage (also: no credentials), unsupported (unknown type), corrupt (a wrong checksum), unsafe, io
-/// (refused, not reachable, no space), timeout.
+/// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks; its `source`
+/// counts. Only LocalSource and RunSource without `fork` are resolved so far: nothing is fetched,
+/// and `settings` and registered functions are not used. Collective. Errors: not_found, usage,
+/// unsupported (any other source), io, timeout.
 CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source& source,
                                                   const SourceSettings& settings = {});
 

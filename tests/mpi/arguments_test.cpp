@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "cairn/checkpoint.hpp"
+#include "cairn/source.hpp"
 #include "support/mpi_test.hpp"
 #include "support/sample_state.hpp"
 
@@ -118,6 +119,15 @@ TEST_F(OwnDirectories, ALoadFromNodeLocalPathsIsRefused) {
 TEST_F(Arguments, ADirectoryIsNoTarget) {
   if (world().is_root()) std::filesystem::create_directory(dir_ / "step-00000003.h5");
   expect_same_error(Errc::usage, [&] { save(dir_ / "step-00000003.h5", 3); });
+}
+
+TEST_F(Arguments, SourcesThatAreNotActedOnAreRefused) {
+  const RunSource run{dir_.parent_path(), dir_.filename().string(), false};
+  EXPECT_EQ(resolve_source(world(), run).filename(), "step-00000001.h5");
+  RunSource fork = run;
+  fork.fork = true;
+  expect_same_error(Errc::unsupported, [&] { resolve_source(world(), fork); });
+  expect_same_error(Errc::unsupported, [&] { resolve_source(world(), HttpSource{}); });
 }
 
 TEST_F(Arguments, TooManyDocumentsAreRefusedBeforeBytesMove) {
