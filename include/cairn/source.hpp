@@ -103,11 +103,7 @@ using Source = std::variant<LocalSource, RunSource, HttpSource, S3Source, HubSou
 CAIRN_EXPORT std::string_view source_type(const Source& source);
 /// What a source is called in messages: without credentials, and without what follows a `?`. Local.
 CAIRN_EXPORT std::string describe(const Source& source);
-/// A source by one text, as on a command line: a path, http(s)://, s3://bucket/key, or
-/// hf://owner/name[@revision]. Errors: usage. Local.
-CAIRN_EXPORT Source source_from_string(const std::string& text);
-
-/// What a fetch of a registered type may use, resolved: nothing in it is zero or empty.
+/// What the fetch of a registered type may use, resolved: nothing in it is zero or empty.
 struct FetchContext {
   std::filesystem::path cache_dir;
   int max_retries = 0;
@@ -120,8 +116,9 @@ struct FetchContext {
 using SourceFunction =
     std::function<std::filesystem::path(const CustomSource& source, const FetchContext& context)>;
 
-/// Makes `type` known to configurations and to resolve_source, on this process: call it on every
-/// rank, before the configuration is read. Thread-safe. Local. Errors: usage (the type exists).
+/// Makes `type` known to configurations on this process, which may then name it; resolve_source
+/// does not call `fetch` so far and refuses it. Call it on every rank, before the configuration is
+/// read. Thread-safe. Local. Errors: usage (the type exists).
 CAIRN_EXPORT void register_source_type(const std::string& type, SourceFunction fetch);
 
 /// What holds for all sources of a program (the configuration's `pipeline`).
@@ -129,8 +126,6 @@ struct SourceSettings {
   int max_retries = 3;
   /// From the call to the file, whatever happens in between.
   std::chrono::milliseconds timeout = std::chrono::seconds(600);
-  /// Draw a progress bar when rank 0's stderr is a terminal.
-  bool progress = true;
 };
 
 /// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks; its `source`

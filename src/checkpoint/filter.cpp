@@ -59,7 +59,8 @@ struct CompiledFilter::Pattern {
   std::regex regex;
 };
 
-CompiledFilter::CompiledFilter(const TensorFilter& filter) : filter_(filter) {
+CompiledFilter::CompiledFilter(const TensorFilter& filter)
+    : filter_(filter), names_(filter.names.begin(), filter.names.end()) {
   if (filter.regex.empty()) return;
   check_bounds(filter.regex);
   try {
@@ -75,7 +76,7 @@ CompiledFilter::~CompiledFilter() = default;
 bool CompiledFilter::matches(std::string_view name) const {
   if (filter_.is_empty()) return true;
   const auto starts = [&](const std::string& prefix) { return name.starts_with(prefix); };
-  return std::find(filter_.names.begin(), filter_.names.end(), name) != filter_.names.end() ||
+  return names_.contains(name) ||
          std::any_of(filter_.prefixes.begin(), filter_.prefixes.end(), starts) ||
          (pattern_ && std::regex_search(name.begin(), name.end(), pattern_->regex));
 }
@@ -88,19 +89,24 @@ void CompiledFilter::require_in(const Manifest& manifest) const {
     all.push_back(manifest.tensors.head(t).name);
   }
   const auto require = [&](std::string_view kind, const std::string& text, auto&& fits) {
-    if (std::any_of(all.begin(), all.end(), fits)) return;
+    if (fits()) return;
     fail(Errc::not_found, "'{}' has no tensor for the {} '{}' of the filter; near names: {}",
          manifest.path().string(), kind, text, list_near(text, all));
   };
+  const auto any = [&](auto&& fits) { return std::any_of(all.begin(), all.end(), fits); };
+  const TensorNames known(all);
   for (const std::string& wanted : filter_.names) {
-    require("name", wanted, [&](std::string_view name) { return name == wanted; });
+    require("name", wanted, [&] { return known.contains(wanted); });
   }
   for (const std::string& prefix : filter_.prefixes) {
-    require("prefix", prefix, [&](std::string_view name) { return name.starts_with(prefix); });
+    require("prefix", prefix,
+            [&] { return any([&](std::string_view name) { return name.starts_with(prefix); }); });
   }
   if (pattern_) {
-    require("regex", filter_.regex, [&](std::string_view name) {
-      return std::regex_search(name.begin(), name.end(), pattern_->regex);
+    require("regex", filter_.regex, [&] {
+      return any([&](std::string_view name) {
+        return std::regex_search(name.begin(), name.end(), pattern_->regex);
+      });
     });
   }
 }

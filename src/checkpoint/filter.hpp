@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string_view>
+#include <unordered_set>
 
 #include "base/digest.hpp"
 #include "cairn/load.hpp"
@@ -28,6 +29,7 @@ class CompiledFilter {
  private:
   struct Pattern;
   const TensorFilter& filter_;
+  std::unordered_set<std::string_view> names_;
   std::unique_ptr<Pattern> pattern_;  // null: none
 };
 

@@ -111,38 +111,39 @@ std::vector<TensorCast> all_casts(const Comm& comm, const Manifest& manifest,
                                   std::span<const std::uint64_t> wanted) {
   constexpr std::size_t kCodes = static_cast<std::size_t>(DType::u64) + 1;  // targets of casts
   std::vector<std::uint64_t> seen;  // by tensor that is converted and code of a dtype
-  std::vector<std::size_t> row(wanted.size());
-  std::size_t rows = 0;
-  for (std::size_t t = 0; t < wanted.size(); ++t) row[t] = wanted[t] == 2 ? rows++ : 0;
-  seen.resize(rows * kCodes);
-  for (const LoadItem& item : converted) {
-    seen[row[item.tensor] * kCodes + static_cast<std::size_t>(item.to)] = 1;
-  }
+  agree(comm, "load: match", [&] {
+    std::vector<std::size_t> row(wanted.size());
+    std::size_t rows = 0;
+    for (std::size_t t = 0; t < wanted.size(); ++t) row[t] = wanted[t] == 2 ? rows++ : 0;
+    seen.resize(rows * kCodes);
+    for (const LoadItem& item : converted) {
+      seen[row[item.tensor] * kCodes + static_cast<std::size_t>(item.to)] = 1;
+    }
+  });
   comm.all_reduce_max(std::span<std::uint64_t>(seen));
   std::vector<TensorCast> casts;
-  for (std::size_t t = 0; t < wanted.size(); ++t) {
-    if (wanted[t] != 2) continue;
-    const TensorHead tensor = manifest.tensors.head(t);
-    for (std::size_t code = 0; code < kCodes; ++code) {
-      if (seen[row[t] * kCodes + code] == 0) continue;
-      casts.push_back({std::string(tensor.name), tensor.dtype, static_cast<DType>(code)});
+  agree(comm, "load: match", [&] {
+    auto of_tensor = seen.begin();
+    for (std::size_t t = 0; t < wanted.size(); ++t) {
+      if (wanted[t] != 2) continue;
+      const TensorHead tensor = manifest.tensors.head(t);
+      for (std::size_t code = 0; code < kCodes; ++code) {
+        if (*of_tensor++ == 0) continue;
+        casts.push_back({std::string(tensor.name), tensor.dtype, static_cast<DType>(code)});
+      }
     }
-  }
+  });
   return casts;
 }
 
 /// Fills what is converted. Returns the bytes read. Collective.
 std::uint64_t move_converted(const Comm& comm, Engine& engine, EngineKind kind,
-                             const Manifest& manifest, std::vector<LoadItem>& items) {
+                             const Manifest& manifest, std::span<const LoadItem> items) {
   std::uint64_t bytes = 0;
   if (kind == EngineKind::direct) {
-    agree(comm, "load: move", [&] {
-      Sink sink(manifest, items);
-      bytes = read_windows(manifest, items, sink);
-    });
+    agree(comm, "load: move", [&] { bytes = convert_windows(manifest, items); });
   } else {
-    Sink sink(manifest, items);
-    bytes = read_windows(comm, engine, manifest, items, sink);
+    bytes = convert_windows(comm, engine, manifest, items);
   }
   return bytes;
 }

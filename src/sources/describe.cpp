@@ -46,27 +46,4 @@ std::string describe(const Source& source) {
       source);
 }
 
-Source source_from_string(const std::string& text) {
-  if (text.starts_with("http://") || text.starts_with("https://")) return HttpSource{text};
-  if (text.starts_with("s3://")) {
-    const std::string rest = text.substr(5);
-    const auto slash = rest.find('/');
-    if (slash == 0 || slash == std::string::npos || slash + 1 == rest.size()) {
-      fail(Errc::usage, "'{}' is no s3://bucket/key", text);
-    }
-    return S3Source{rest.substr(0, slash), rest.substr(slash + 1)};
-  }
-  if (text.starts_with("hf://")) {
-    const std::string rest = text.substr(5);
-    const auto at = rest.find('@');
-    HubSource hub{rest.substr(0, at)};
-    if (at != std::string::npos) hub.revision = rest.substr(at + 1);
-    if (hub.repo.empty() || hub.revision.empty()) {
-      fail(Errc::usage, "'{}' is no hf://owner/name[@revision]", text);
-    }
-    return hub;
-  }
-  return LocalSource{text};
-}
-
 }  // namespace cairn

@@ -1,6 +1,6 @@
 #include "sources/local.hpp"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/edit_distance.hpp"
+#include "base/near_names.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 
@@ -18,10 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kMostSiblings = 3;
 constexpr std::size_t kMostEntries = 10'000;  // a directory may be huge, and this is only advice
 
-/// "; beside it are 'a', 'b'": the names in the directory that are most like the path's.
+/// "; near it: 'a', 'b'": the names in the directory that are most like the path's.
 std::string siblings_of(const fs::path& path) {
   const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
   std::error_code error;
@@ -31,21 +30,15 @@ std::string siblings_of(const fs::path& path) {
                ? ""
                : fmt::format("; the directory '{}' does not exist", parent.string());
   }
-  std::vector<std::pair<std::size_t, std::string>> names;
-  const std::string wanted = path.filename().string();
+  std::vector<std::string> names;
   for (; !error && entries != fs::directory_iterator() && names.size() < kMostEntries;
        entries.increment(error)) {
-    const std::string name = entries->path().filename().string();
-    if (!name.starts_with('.')) names.emplace_back(edit_distance(wanted, name), name);
+    std::string name = entries->path().filename().string();
+    if (!name.starts_with('.')) names.push_back(std::move(name));
   }
-  std::sort(names.begin(), names.end());
-  std::vector<std::string> nearest;
-  for (std::size_t i = 0; i < std::min(names.size(), kMostSiblings); ++i) {
-    nearest.push_back(fmt::format("'{}'", names[i].second));
-  }
-  if (nearest.empty()) return fmt::format("; '{}' is empty", parent.string());
-  return fmt::format("; beside it {} {}", nearest.size() == 1 ? "is" : "are",
-                     fmt::join(nearest, ", "));
+  if (names.empty()) return fmt::format("; '{}' is empty", parent.string());
+  return fmt::format("; near it: {}",
+                     list_near(path.filename().string(), {names.begin(), names.end()}));
 }
 
 fs::path newest_of(const fs::path& run) {

@@ -36,18 +36,6 @@ std::vector<std::string> registered_source_types() {
   return types;
 }
 
-SourceFunction registered_source(const std::string& type) {
-  const std::lock_guard lock(registry().mutex);
-  const auto at = registry().types.find(type);
-  if (at != registry().types.end()) return at->second;
-  std::vector<std::string> known(kBuiltIn.begin(), kBuiltIn.end());
-  for (const auto& entry : registry().types) known.push_back(entry.first);
-  fail(Errc::unsupported,
-       "the source type '{}' is not known; there are {}; others are made known by "
-       "register_source_type",
-       type, fmt::join(known, ", "));
-}
-
 }  // namespace detail
 
 void register_source_type(const std::string& type, SourceFunction fetch) {

@@ -1,7 +1,6 @@
 #include "transfer/load_stream.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <tuple>
 
 #include "base/throw.hpp"
@@ -20,20 +19,32 @@ const TensorEntry& tensor_of(const Manifest& manifest, const LoadItem& item) {
   return manifest.tensors[item.tensor];
 }
 
-/// Where each slice of a window is to be read to: its place, or the next room in `buffer`.
+/// Where each slice of a window is read to in `buffer`.
 std::vector<std::byte*> places_of(const Manifest& manifest, std::span<const LoadItem> items,
-                                  const Window& window, const Sink& sink,
-                                  std::vector<std::byte>& buffer) {
+                                  const Window& window, std::vector<std::byte>& buffer) {
   buffer.resize(window.bytes);
   std::vector<std::byte*> places;
   places.reserve(window.slices.size());
   std::uint64_t at = 0;
   for (const Slice& slice : window.slices) {
-    std::byte* place = sink.place(slice);
-    places.push_back(place != nullptr ? place : buffer.data() + at);
+    places.push_back(buffer.data() + at);
     at += slice.elements * item_bytes(tensor_of(manifest, items[slice.item]).dtype);
   }
   return places;
+}
+
+/// Converts the bytes of a slice to where they belong. Errors: mismatch (an integer that does not
+/// fit).
+void convert(const Manifest& manifest, std::span<const LoadItem> items, const Slice& slice,
+             const std::byte* bytes) {
+  const LoadItem& item = items[slice.item];
+  const TensorEntry& tensor = tensor_of(manifest, item);
+  try {
+    cast_elements(tensor.dtype, bytes, item.to, item.data + slice.first * item_bytes(item.to),
+                  slice.elements);
+  } catch (const Error& error) {
+    fail(error.code(), "tensor '{}': {}", tensor.name, error.what());
+  }
 }
 
 }  // namespace
@@ -80,46 +91,27 @@ std::vector<Window> cut_windows(const Manifest& manifest, std::span<const LoadIt
   return windows;
 }
 
-std::byte* Sink::place(const Slice& slice) const {
-  const LoadItem& item = items_[slice.item];
-  if (item.to != tensor_of(manifest_, item).dtype) return nullptr;
-  return item.data + slice.first * item_bytes(item.to);
-}
-
-void Sink::take(const Slice& slice, const std::byte* bytes) {
-  const LoadItem& item = items_[slice.item];
-  const TensorEntry& tensor = tensor_of(manifest_, item);
-  std::byte* const to = item.data + slice.first * item_bytes(item.to);
-  if (item.to != tensor.dtype) {
-    try {
-      cast_elements(tensor.dtype, bytes, item.to, to, slice.elements);
-    } catch (const Error& error) {
-      fail(error.code(), "tensor '{}': {}", tensor.name, error.what());
-    }
-  } else if (bytes != to) {
-    std::memcpy(to, bytes, slice.elements * item_bytes(item.to));
-  }
-}
-
-std::uint64_t read_windows(const Manifest& manifest, std::span<const LoadItem> items, Sink& sink) {
+std::uint64_t convert_windows(const Manifest& manifest, std::span<const LoadItem> items) {
   Reader reader(manifest);
   std::vector<std::byte> buffer;
   std::uint64_t bytes = 0;
   for (const Window& window : cut_windows(manifest, items, kWindowBytes)) {
-    const auto places = places_of(manifest, items, window, sink, buffer);
+    const auto places = places_of(manifest, items, window, buffer);
     for (std::size_t s = 0; s < window.slices.size(); ++s) {
       const TensorEntry& tensor = tensor_of(manifest, items[window.slices[s].item]);
       reader.add(tensor, Placement::block(tensor.shape, window.slices[s].box), places[s]);
     }
     reader.flush();
-    for (std::size_t s = 0; s < window.slices.size(); ++s) sink.take(window.slices[s], places[s]);
+    for (std::size_t s = 0; s < window.slices.size(); ++s) {
+      convert(manifest, items, window.slices[s], places[s]);
+    }
     bytes += window.bytes;
   }
   return bytes;
 }
 
-std::uint64_t read_windows(const Comm& comm, Engine& engine, const Manifest& manifest,
-                           std::span<const LoadItem> items, Sink& sink) {
+std::uint64_t convert_windows(const Comm& comm, Engine& engine, const Manifest& manifest,
+                              std::span<const LoadItem> items) {
   std::vector<Window> windows;
   std::uint64_t rounds[1] = {0};
   agree(comm, "load: move", [&] {
@@ -138,7 +130,7 @@ std::uint64_t read_windows(const Comm& comm, Engine& engine, const Manifest& man
       pieces.clear();
       if (round >= windows.size()) return;
       const Window& window = windows[round];
-      places = places_of(manifest, items, window, sink, buffer);
+      places = places_of(manifest, items, window, buffer);
       pieces.reserve(window.slices.size());
       for (std::size_t s = 0; s < window.slices.size(); ++s) {
         const std::size_t tensor = items[window.slices[s].item].tensor;
@@ -149,7 +141,9 @@ std::uint64_t read_windows(const Comm& comm, Engine& engine, const Manifest& man
     });
     engine.read(comm, manifest, reads);
     agree(comm, "load: move", [&] {
-      for (std::size_t s = 0; s < reads.size(); ++s) sink.take(windows[round].slices[s], places[s]);
+      for (std::size_t s = 0; s < reads.size(); ++s) {
+        convert(manifest, items, windows[round].slices[s], places[s]);
+      }
     });
   }
   return bytes;

@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -11,8 +10,8 @@
 
 namespace cairn::detail {
 
-// What a load does with bytes beyond reading them: it looks at them, converts them or passes them
-// on. That happens window by window, so that no second copy of the model is ever in memory.
+// What a load looks at or converts goes window by window, so that no second copy of the model is
+// ever in memory.
 
 /// A piece of a tensor that is wanted in this rank's memory, as elements of `to`.
 struct LoadItem {
@@ -47,31 +46,13 @@ void sort_by_place(const Manifest& manifest, std::vector<LoadItem>& items);
 std::vector<Window> cut_windows(const Manifest& manifest, std::span<const LoadItem> items,
                                 std::uint64_t window_bytes);
 
-/// Takes the bytes of items, slice by slice, to where they belong. All members are Local.
-class Sink {
- public:
-  /// `items` and `manifest` must outlive the sink.
-  Sink(const Manifest& manifest, std::span<const LoadItem> items)
-      : manifest_(manifest), items_(items) {}
-
-  /// Where the bytes of a slice can be read to without a copy; null where they must be converted.
-  std::byte* place(const Slice& slice) const;
-  /// Takes the bytes of the next slice, from their place or from elsewhere. Slices come in the
-  /// order of the windows. Errors: mismatch (an integer that does not fit).
-  void take(const Slice& slice, const std::byte* bytes);
-
- private:
-  const Manifest& manifest_;
-  std::span<const LoadItem> items_;
-};
-
-/// Reads all windows of `items`, each to its place or to a buffer, then takes it. Local. Returns
-/// the number of bytes. Errors: those of Reader and of Sink.
-std::uint64_t read_windows(const Manifest& manifest, std::span<const LoadItem> items, Sink& sink);
+/// Reads all windows of `items` and converts them to their places. Local. Returns the number of
+/// bytes read. Errors: those of Reader; mismatch (an integer that does not fit).
+std::uint64_t convert_windows(const Manifest& manifest, std::span<const LoadItem> items);
 
 /// The same through an engine whose reads are collective. Collective; `items` may differ.
-std::uint64_t read_windows(const Comm& comm, Engine& engine, const Manifest& manifest,
-                           std::span<const LoadItem> items, Sink& sink);
+std::uint64_t convert_windows(const Comm& comm, Engine& engine, const Manifest& manifest,
+                              std::span<const LoadItem> items);
 
 /// Looks at the integers of `items` and changes nothing. Local. Returns the number of bytes that it
 /// read. Errors: mismatch, naming tensor and value, where one does not fit; those of Reader.

@@ -92,6 +92,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     open_same(manifest.files.at(0));
+    manifest.tensors.all();  // decodes the table here, where a failure is agreed on
     for (const ReadItem& item : items) {
       const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
       append_boxes(item.tensor, region_of(*item.piece, bytes).boxes, bytes, item.data, boxes);
