@@ -29,6 +29,7 @@ target_sources(cairn_core_obj PRIVATE
   src/manifest/manifest.cpp
   src/manifest/names.cpp
   src/manifest/placement.cpp
+  src/os/block_writer.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/mpi/agree.cpp
@@ -61,6 +62,7 @@ target_sources(cairn_core_obj PRIVATE
   src/transfer/load_stream.cpp
   src/transfer/mpio.cpp
   src/transfer/reader.cpp
+  src/transfer/replicated.cpp
   src/transfer/runs.cpp
   src/transfer/staged_writer.cpp
   src/transfer/staging.cpp
@@ -69,6 +71,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
   src/checkpoint/filter.cpp
+  src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
   src/checkpoint/open.cpp

@@ -65,6 +65,9 @@ class CAIRN_EXPORT Comm {
   /// Copies rank 0's bytes to all ranks. Collective. Any size.
   void broadcast(std::vector<std::byte>& bytes) const;
   void broadcast(std::string& text) const;
+  /// Copies the bytes of rank `root` to all ranks, which know their number: at most 1 GiB.
+  /// Collective.
+  void broadcast(std::vector<std::byte>& bytes, int root) const;
   /// All ranks' bytes in rank order on rank 0; empty elsewhere. Collective.
   std::vector<std::vector<std::byte>> gather(std::span<const std::byte> bytes) const;
   /// Inverse of gather: part r of rank 0's `parts` for rank r; other ranks' are ignored.
@@ -78,6 +81,8 @@ class CAIRN_EXPORT Comm {
   void all_reduce_max(std::span<std::uint64_t> values) const;
   void all_reduce_sum(std::span<std::uint64_t> values) const;
   void all_reduce_max(std::span<double> values) const;
+  /// Bit by bit.
+  void all_reduce_or(std::span<std::uint64_t> values) const;
   /// Sum of the values of all lower ranks. Collective.
   std::vector<std::uint64_t> exclusive_sum(std::span<const std::uint64_t> values) const;
   /// Whether all ranks gave the same value. Collective.

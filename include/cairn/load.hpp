@@ -24,11 +24,29 @@ struct TensorFilter {
   bool is_empty() const { return prefixes.empty() && names.empty() && regex.empty(); }
 };
 
+/// When a load checks the digests of what it loads.
+enum class VerifyWhen : std::uint8_t {
+  never,
+  /// Before the first byte of a target changes, sharing the work: reads everything a second time.
+  before,
+  /// Each rank in its own memory, once the bytes are there: nothing is read twice but extents of
+  /// which no rank wants the whole, and what is converted; those are checked before. Damage is then
+  /// an Error that says that the targets hold damaged bytes.
+  loaded,
+};
+
+/// How tensors that every rank wants whole come to the ranks, with the engine direct.
+enum class BroadcastReplicas : std::uint8_t {
+  automatic,  ///< in the way that is faster in the first few MiB
+  never,      ///< every rank reads them
+  always,     ///< each byte is read by one rank and broadcast
+};
+
 struct LoadOptions {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
-  /// Check the digests of the tensors before the first byte of a target changes.
-  bool verify = true;
+  VerifyWhen verify = VerifyWhen::before;
+  BroadcastReplicas broadcast = BroadcastReplicas::automatic;
   /// Convert tensors whose dtype in memory is another one than in the checkpoint: from any float to
   /// f64, f32, f16 and bf16 (to the nearest, ties to even; NaN stays NaN, what is too large becomes
   /// Inf), and between integers where every value fits. A value that does not fit is an Error
@@ -47,11 +65,13 @@ struct TensorCast {
   bool operator==(const TensorCast&) const = default;
 };
 
-/// What a load did. The same on all ranks but for `bytes_read`.
+/// What a load did. The same on all ranks but for the numbers of bytes.
 struct LoadResult {
   /// Bytes that this rank read for its targets, as they are stored, and again where integers were
   /// looked at first. The ranks share the reads for digests; those do not count.
   std::uint64_t bytes_read = 0;
+  /// Bytes that this rank got from ranks that read them (LoadOptions::broadcast).
+  std::uint64_t bytes_received = 0;
   std::uint64_t tensors = 0;      ///< tensors of the checkpoint of which any rank filled a piece
   std::vector<TensorCast> casts;  ///< by any rank, in the order of the checkpoint
 };

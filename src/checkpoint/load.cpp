@@ -4,10 +4,11 @@
 //  2. verify  the ranks share the digests of all tensors that any of them wants; integers that are
 //             to become narrower ones are looked at
 //  3. move    every rank reads its pieces straight into their memory, or, where they are converted,
-//             by way of a small buffer
+//             by way of a small buffer; what every rank wants may be read once and broadcast
 // Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
-// partly filled.
+// partly filled. With VerifyWhen::loaded most digests are checked after 3, in memory.
 #include <algorithm>
+#include <tuple>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
@@ -22,6 +23,7 @@
 #include "transfer/engine.hpp"
 #include "transfer/load_stream.hpp"
 #include "transfer/reader.hpp"
+#include "transfer/replicated.hpp"
 
 namespace cairn {
 
@@ -148,28 +150,96 @@ std::uint64_t move_converted(const Comm& comm, Engine& engine, EngineKind kind,
   return bytes;
 }
 
+/// What is read by each rank for itself, and what every rank wants.
+struct Shares {
+  std::vector<ReadItem> own;
+  std::vector<ReplicatedRun> common;
+};
+
+/// Collective.
+Shares divide(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
+  constexpr std::size_t kBits = 64;
+  std::vector<std::uint64_t> missed;  // bit by tensor: a rank does not want all of it as one run
+  std::vector<std::size_t> whole;     // positions in the items
+  agree(comm, "load: move", [&] {
+    missed.resize((manifest.tensors.size() + kBits - 1) / kBits, ~std::uint64_t{0});
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const std::size_t t = items[i].tensor;
+      const auto shape = manifest.tensors.head(t).shape;
+      std::uint64_t elements = 1;
+      for (const std::uint64_t count : shape) elements *= count;
+      const std::uint64_t bit = std::uint64_t{1} << t % kBits;
+      if (!items[i].run || items[i].piece->elements() != elements) continue;
+      if ((missed[t / kBits] & bit) == 0) continue;  // a second target for the same tensor
+      missed[t / kBits] &= ~bit;
+      whole.push_back(i);
+    }
+  });
+  comm.all_reduce_or(missed);
+  Shares shares;
+  agree(comm, "load: move", [&] {
+    auto next = whole.begin();
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      const ReadItem& item = items[i];
+      const bool is_whole = next != whole.end() && *next == i;
+      if (is_whole) ++next;
+      if (!is_whole || (missed[item.tensor / kBits] >> item.tensor % kBits & 1) != 0) {
+        shares.own.push_back(item);
+        continue;
+      }
+      const std::uint64_t unit = item_bytes(manifest.tensors.head(item.tensor).dtype);
+      shares.common.push_back(
+          {item.run->file, item.run->offset, item.data, item.piece->elements() * unit});
+    }
+    // The order of the file is the same on all ranks.
+    std::sort(shares.common.begin(), shares.common.end(),
+              [](const ReplicatedRun& a, const ReplicatedRun& b) {
+                return std::tie(a.file, a.offset) < std::tie(b.file, b.offset);
+              });
+  });
+  return shares;
+}
+
+/// Fills what needs no conversion. Collective.
+void move_straight(const Comm& comm, Engine& engine, const LoadOptions& options,
+                   const Manifest& manifest, const Matches& matches, LoadResult& result) {
+  if (comm.size() == 1 || options.engine != EngineKind::direct ||
+      options.broadcast == BroadcastReplicas::never) {
+    engine.read(comm, manifest, matches.straight);
+    result.bytes_read += matches.bytes;
+    return;
+  }
+  const Shares shares = divide(comm, manifest, matches.straight);
+  engine.read(comm, manifest, shares.own);
+  const ReplicatedResult common = read_replicated(comm, manifest, shares.common, options.broadcast);
+  std::uint64_t bytes = 0;
+  for (const ReplicatedRun& run : shares.common) bytes += run.bytes;
+  result.bytes_read += matches.bytes - bytes + common.bytes_read;
+  result.bytes_received = common.bytes_received;
+}
+
 std::uint64_t options_hash(const LoadOptions& options) {
   Digester digester;
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
   digester.update(static_cast<std::uint64_t>(options.verify));
+  digester.update(static_cast<std::uint64_t>(options.broadcast));
   digester.update(static_cast<std::uint64_t>(options.cast));
   update(digester, options.only);
   return digester.value();
 }
 
-void throw_if_damaged(const Manifest& manifest, const VerifyReport& report) {
-  if (report.defects.empty()) return;
-  const Defect& first = report.defects.front();
+/// `consequence`: what it means for the targets.
+void throw_if_damaged(const Manifest& manifest, std::span<const Defect> defects,
+                      std::string_view consequence) {
+  if (defects.empty()) return;
+  const Defect& first = defects.front();
   throw Error(
       Errc::corrupt,
-      fmt::format("load: {}{}; nothing was loaded: use an older checkpoint, or see 'cairn verify "
-                  "{}'",
-                  first.text,
-                  report.defects.size() > 1
-                      ? fmt::format(" (and {} more defects)", report.defects.size() - 1)
-                      : "",
-                  manifest.path().string()),
+      fmt::format(
+          "load: {}{}; {}: use an older checkpoint, or see 'cairn verify {}'", first.text,
+          defects.size() > 1 ? fmt::format(" (and {} more defects)", defects.size() - 1) : "",
+          consequence, manifest.path().string()),
       /*rank=*/0);
 }
 
@@ -201,7 +271,16 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
   LoadResult result;
   for (const std::uint64_t want : wanted) result.tensors += want != 0 ? 1 : 0;
   if (options.cast) result.casts = all_casts(comm, manifest, matches.converted, wanted);
-  if (options.verify) throw_if_damaged(manifest, verify_wanted(comm, manifest, wanted));
+  std::optional<HeldExtents> held;
+  if (options.verify == VerifyWhen::loaded) {
+    agree(comm, "load: match", [&] { held.emplace(manifest, wanted, matches.straight); });
+    held->share(comm);
+  }
+  if (options.verify != VerifyWhen::never) {
+    throw_if_damaged(manifest,
+                     verify_wanted(comm, manifest, wanted, held ? &*held : nullptr).defects,
+                     "nothing was loaded");
+  }
   if (!result.casts.empty()) {
     agree(comm, "load: verify", [&] {
       sort_by_place(manifest, matches.converted);
@@ -209,8 +288,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
     });
   }
   try {
-    engine->read(comm, manifest, matches.straight);
-    result.bytes_read += matches.bytes;
+    move_straight(comm, *engine, options, manifest, matches, result);
     if (!result.casts.empty()) {
       result.bytes_read +=
           move_converted(comm, *engine, options.engine, manifest, matches.converted);
@@ -220,6 +298,10 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
                 fmt::format("{}; the tensors are partly filled: load again before they are used",
                             error.what()),
                 error.rank());
+  }
+  if (held) {
+    throw_if_damaged(manifest, verify_held(comm, manifest, *held),
+                     "the tensors hold damaged bytes and must not be used");
   }
   return result;
 }

@@ -50,6 +50,7 @@ WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const Save
   job.nonce = start.nonce;
   job.tensors = layout.container.tensors;
   job.statistics = request.options.statistics;
+  job.durable = request.options.durable;
   return job;
 }
 

@@ -22,13 +22,14 @@ struct Work {
 };
 
 std::vector<Work> extents_to_check(const Manifest& manifest,
-                                   const std::vector<std::uint64_t>& wanted) {
+                                   const std::vector<std::uint64_t>& wanted,
+                                   const HeldExtents* held) {
   std::vector<Work> all;
   for (std::size_t t = 0; t < wanted.size(); ++t) {
     if (wanted[t] == 0) continue;
     const TensorEntry& tensor = manifest.tensors[t];
     for (std::size_t e = 0; e < tensor.extents.size(); ++e) {
-      if (!tensor.extents[e].digest) continue;
+      if (!tensor.extents[e].digest || (held != nullptr && held->by_any_rank(t, e))) continue;
       all.push_back({t, e, tensor.extents[e].box.elements() * item_bytes(tensor.dtype)});
     }
   }
@@ -87,10 +88,11 @@ std::vector<Defect> share_defects(const Comm& comm, const std::vector<std::byte>
   return defects;
 }
 
-/// Checks one extent; the defect where it is damaged or can't be read to its end.
-std::optional<Defect> check_extent(Reader& reader, const Manifest& manifest, const Work& work) {
-  const TensorEntry& tensor = manifest.tensors[work.tensor];
-  const Extent& extent = tensor.extents[work.extent];
+/// Checks one extent, whose digest `find` computes; the defect where it is damaged or can't be read
+/// to its end.
+template <class F>
+std::optional<Defect> check_extent(const Manifest& manifest, const TensorEntry& tensor,
+                                   const Extent& extent, F&& find) {
   const auto defect = [&](const std::string& what) {
     return Defect{
         tensor.name, extent.box, extent.writer,
@@ -99,7 +101,7 @@ std::optional<Defect> check_extent(Reader& reader, const Manifest& manifest, con
                     extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what)};
   };
   try {
-    const std::uint64_t found = digest_in_file(reader, tensor, extent);
+    const std::uint64_t found = find();
     if (found == *extent.digest) return std::nullopt;
     return defect(fmt::format("its bytes have digest {} instead of {}", to_hex(found),
                               to_hex(*extent.digest)));
@@ -123,11 +125,11 @@ std::uint64_t identity_of(const Manifest& manifest) {
 }
 
 VerifyReport verify_wanted(const Comm& comm, const Manifest& manifest,
-                           const std::vector<std::uint64_t>& wanted) {
+                           const std::vector<std::uint64_t>& wanted, const HeldExtents* held) {
   VerifyReport report;
   std::vector<std::byte> mine;
   agree(comm, "verify", [&] {
-    const std::vector<Work> all = extents_to_check(manifest, wanted);
+    const std::vector<Work> all = extents_to_check(manifest, wanted, held);
     report.tensors = static_cast<std::uint64_t>(wanted.size()) -
                      static_cast<std::uint64_t>(std::count(wanted.begin(), wanted.end(), 0U));
     report.extents = all.size();
@@ -135,12 +137,33 @@ VerifyReport verify_wanted(const Comm& comm, const Manifest& manifest,
     ByteWriter defects;
     Reader reader(manifest);
     for (const Work& work : my_share(all, comm.rank(), comm.size())) {
-      if (auto defect = check_extent(reader, manifest, work)) put_defect(defects, *defect);
+      const TensorEntry& tensor = manifest.tensors[work.tensor];
+      const Extent& extent = tensor.extents[work.extent];
+      auto defect = check_extent(manifest, tensor, extent,
+                                 [&] { return digest_in_file(reader, tensor, extent); });
+      if (defect) put_defect(defects, *defect);
     }
     mine = defects.take();
   });
   report.defects = share_defects(comm, mine);
   return report;
+}
+
+std::vector<Defect> verify_held(const Comm& comm, const Manifest& manifest,
+                                const HeldExtents& held) {
+  std::vector<std::byte> mine;
+  agree(comm, "verify", [&] {
+    ByteWriter defects;
+    for (const HeldExtents::Held& one : held.mine()) {
+      const TensorEntry& tensor = manifest.tensors[one.item->tensor];
+      const Extent& extent = tensor.extents[one.extent];
+      auto defect = check_extent(manifest, tensor, extent,
+                                 [&] { return digest_in_memory(tensor, extent, *one.item); });
+      if (defect) put_defect(defects, *defect);
+    }
+    mine = defects.take();
+  });
+  return share_defects(comm, mine);
 }
 
 }  // namespace detail

@@ -67,11 +67,21 @@ Comm detail::make_funnelled(const Comm& comm, Funnel& funnel) {
   return funnelled;
 }
 
-void Comm::State::broadcast_slice(std::vector<std::byte>& bytes) {
+void Comm::State::broadcast_slice(std::vector<std::byte>& bytes, int root) {
   MPI_Request request = MPI_REQUEST_NULL;
-  check_mpi(MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, 0, comm, &request),
-            "MPI_Ibcast");
-  wait(request, "broadcast from rank 0", &bytes);
+  check_mpi(
+      MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, comm, &request),
+      "MPI_Ibcast");
+  wait(request, fmt::format("broadcast from rank {}", root), &bytes);
+}
+
+void Comm::broadcast(std::vector<std::byte>& bytes, int root) const {
+  state_->on_mpi_thread([&] {
+    if (bytes.size() > kSliceBytes) {
+      fail(Errc::internal, "{} bytes to broadcast at once", bytes.size());
+    }
+    if (!bytes.empty()) state_->broadcast_slice(bytes, root);
+  });
 }
 
 void Comm::broadcast(std::vector<std::byte>& bytes) const {
@@ -80,14 +90,14 @@ void Comm::broadcast(std::vector<std::byte>& bytes) const {
     all_reduce_max(std::span<std::uint64_t>(size));
     bytes.resize(size[0]);
     if (bytes.size() <= kSliceBytes) {
-      if (!bytes.empty()) state_->broadcast_slice(bytes);
+      if (!bytes.empty()) state_->broadcast_slice(bytes, 0);
       return;
     }
     for (std::size_t at = 0; at < bytes.size(); at += kSliceBytes) {
       const std::size_t count = std::min(kSliceBytes, bytes.size() - at);
       std::vector<std::byte> buffer(count);
       if (is_root()) std::memcpy(buffer.data(), bytes.data() + at, count);
-      state_->broadcast_slice(buffer);
+      state_->broadcast_slice(buffer, 0);
       std::memcpy(bytes.data() + at, buffer.data(), count);
     }
   });
@@ -150,6 +160,10 @@ void Comm::all_reduce_sum(std::span<std::uint64_t> values) const {
 
 void Comm::all_reduce_max(std::span<double> values) const {
   state_->reduce(values, MPI_DOUBLE, MPI_MAX, "maximum over ranks");
+}
+
+void Comm::all_reduce_or(std::span<std::uint64_t> values) const {
+  state_->reduce(values, MPI_UINT64_T, MPI_BOR, "agreement between ranks");
 }
 
 std::vector<std::uint64_t> Comm::exclusive_sum(std::span<const std::uint64_t> values) const {

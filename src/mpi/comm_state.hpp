@@ -56,8 +56,8 @@ struct Comm::State {
   }
 
   void wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer);
-  /// From rank 0, at most kSliceBytes, the same number on all ranks.
-  void broadcast_slice(std::vector<std::byte>& bytes);
+  /// At most kSliceBytes, the same number on all ranks.
+  void broadcast_slice(std::vector<std::byte>& bytes, int root);
   void send(int peer, std::span<const std::byte> bytes, std::string_view step);
   std::vector<std::byte> receive(int peer, std::uint64_t bytes, std::string_view step);
   void all_to_all_counts(std::span<std::uint64_t> out_in);

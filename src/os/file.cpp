@@ -1,14 +1,20 @@
 #include "os/file.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <system_error>
 #include <utility>
 
@@ -54,9 +60,14 @@ ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offse
     case Fault::short_write:
       return ::pwrite(fd, data, std::max<std::size_t>(count / 2, 1), offset);
     case Fault::flip: {
-      const std::byte wrong = *data ^ std::byte{1};
-      const ssize_t done = ::pwrite(fd, data, count, offset);
-      return ::pwrite(fd, &wrong, 1, offset) == 1 ? done : -1;
+      // Aligned, because the file may have been opened with O_DIRECT.
+      constexpr std::size_t kBlock = 4096;
+      const std::unique_ptr<std::byte, decltype(&std::free)> wrong(
+          static_cast<std::byte*>(std::aligned_alloc(kBlock, (count / kBlock + 1) * kBlock)),
+          &std::free);
+      std::memcpy(wrong.get(), data, count);
+      *wrong ^= std::byte{1};
+      return ::pwrite(fd, wrong.get(), count, offset);
     }
     case Fault::none:
       break;
@@ -165,20 +176,44 @@ void File::read_scattered(std::uint64_t offset, std::span<const std::span<std::b
   }
 }
 
-void File::write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+/// Returns 0, or the system's error.
+int File::write_all(std::uint64_t offset, std::span<const std::byte> bytes,
                     std::string_view point) const {
-  if (bytes.empty()) return;
+  if (bytes.empty()) return 0;
   Fault fault = fault_point(point);
   while (!bytes.empty()) {
     const std::size_t count = std::min(bytes.size(), kSliceBytes);
     const ssize_t done = write_once(fd_, bytes.data(), count, static_cast<off_t>(offset), fault);
     fault = Fault::none;
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail_system("write", path_, errno);
-    if (done == 0) fail_system("write", path_, ENOSPC);
+    if (done < 0) return errno;
+    if (done == 0) return ENOSPC;
     offset += static_cast<std::uint64_t>(done);
     bytes = bytes.subspan(static_cast<std::size_t>(done));
   }
+  return 0;
+}
+
+void File::write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+                    std::string_view point) const {
+  if (const int error = write_all(offset, bytes, point)) fail_system("write", path_, error);
+}
+
+bool File::try_write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+                        std::string_view point) const {
+  const int error = write_all(offset, bytes, point);
+  if (error != 0 && error != EINVAL) fail_system("write", path_, error);
+  return error == 0;
+}
+
+std::optional<File> File::reopen_past_cache() const {
+  struct statfs system {};
+  if (::fstatfs(fd_, &system) != 0 || system.f_type == TMPFS_MAGIC) return std::nullopt;
+  // Not by its path, which may lead to another file by now.
+  const std::string self = fmt::format("/proc/self/fd/{}", fd_);
+  const int fd = ::open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
+  if (fd < 0) return std::nullopt;
+  return File(fd, path_);
 }
 
 void File::reserve(std::uint64_t bytes) const {

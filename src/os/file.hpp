@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -39,6 +40,13 @@ class File {
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                 std::string_view point) const;
+  /// The same file once more, for writes of whole blocks that go past the page cache (O_DIRECT).
+  /// Nothing where the file system does not do that, or keeps its files in memory.
+  std::optional<File> reopen_past_cache() const;
+  /// write_at() into a file of reopen_past_cache(). False where the file system does not take such
+  /// a request after all (EINVAL): what it wrote of it until then is to be written again.
+  bool try_write_at(std::uint64_t offset, std::span<const std::byte> bytes,
+                    std::string_view point) const;
   /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File
   /// systems that cannot reserve get a check of the free space instead.
   void reserve(std::uint64_t bytes) const;
@@ -51,6 +59,8 @@ class File {
  private:
   File(int fd, std::filesystem::path path);
   static File open(const std::filesystem::path& path, int flags);
+  int write_all(std::uint64_t offset, std::span<const std::byte> bytes,
+                std::string_view point) const;
 
   int fd_ = -1;
   std::filesystem::path path_;

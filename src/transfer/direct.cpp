@@ -12,13 +12,11 @@
 namespace cairn::detail {
 namespace {
 
-// Look at and write a window while it is in the cache.
-constexpr std::uint64_t kWindowBytes = 8 << 20;
-
 void write_dense(RunWriter& runs, PartScan& scan, const Extent& extent,
                  std::span<const std::byte> bytes) {
-  for (std::uint64_t at = 0; at < bytes.size(); at += kWindowBytes) {
-    const auto window = bytes.subspan(at, std::min(kWindowBytes, bytes.size() - at));
+  const std::uint64_t step = runs.window_bytes();
+  for (std::uint64_t at = 0; at < bytes.size(); at += step) {
+    const auto window = bytes.subspan(at, std::min(step, bytes.size() - at));
     runs.add(extent.offset + at, window.data(), window.size());
     scan.update(window);
   }
@@ -46,7 +44,7 @@ std::vector<PartReport> DirectEngine::write(const Comm& comm, const WriteJob& jo
     reports.reserve(job.items.size());
     const File& file = open_partial(job);
     std::uint64_t done = 0;
-    RunWriter runs(file, "move.write", [&](std::uint64_t bytes) {
+    RunWriter runs(file, "move.write", job.durable, [&](std::uint64_t bytes) {
       done += bytes;
       if (job.progress) job.progress(done);
     });

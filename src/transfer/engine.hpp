@@ -30,6 +30,7 @@ struct WriteJob {
   std::span<const TensorEntry> tensors;  ///< of the container; their extents need not be filled
   std::vector<WriteItem> items;          ///< this rank's, ascending by offset in the file
   bool statistics = false;               ///< wanted in the reports
+  bool durable = false;                  ///< settle() will be told to make them durable
   std::function<void(std::uint64_t bytes_done)> progress;
 };
 

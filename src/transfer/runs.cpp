@@ -6,9 +6,11 @@
 namespace cairn::detail {
 namespace {
 
-constexpr std::uint64_t kDirectBytes = 1 << 20;  // from here on a request of its own, no copy
-constexpr std::uint64_t kBufferBytes = 4 << 20;  // longest joined request
-constexpr std::uint64_t kGapBytes = 64 << 10;    // reading this much for nothing beats a request
+constexpr std::uint64_t kDirectBytes = 1 << 20;   // from here on a request of its own, no copy
+constexpr std::uint64_t kBufferBytes = 4 << 20;   // longest joined request
+constexpr std::uint64_t kRequestBytes = 8 << 20;  // of one run
+constexpr std::uint64_t kCopyBytes = 256 << 10;   // of a run that is copied first
+constexpr std::uint64_t kGapBytes = 64 << 10;     // reading this much for nothing beats a request
 constexpr std::uint64_t kScatterBytes = 2
                                         << 10;  // below it a copy is cheaper than a vector's entry
 
@@ -62,8 +64,20 @@ void RunReader::read_scattered() {
   file_.read_scattered(begin_, pieces_);
 }
 
+RunWriter::RunWriter(const File& file, std::string_view point, bool durable,
+                     std::function<void(std::uint64_t)> wrote)
+    : file_(file), point_(point), wrote_(std::move(wrote)) {
+  if (durable) past_cache_ = BlockWriter::open(file, point, wrote_);
+}
+
+std::uint64_t RunWriter::window_bytes() const { return past_cache_ ? kCopyBytes : kRequestBytes; }
+
 void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes) {
   if (bytes == 0) return;
+  if (past_cache_) {
+    past_cache_->add(offset, from, bytes);
+    return;
+  }
   const bool joins = !pending_.empty() && offset == begin_ + pending_.size() &&
                      pending_.size() + bytes <= kBufferBytes;
   if (joins && from == pending_.data() + pending_.size() && buffer_.empty()) {
@@ -76,13 +90,18 @@ void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t b
     pending_ = buffer_;
     return;
   }
-  flush();
+  release();
   begin_ = offset;
   pending_ = {from, bytes};
-  if (bytes >= kDirectBytes) flush();
+  if (bytes >= kDirectBytes) release();
 }
 
 void RunWriter::flush() {
+  if (past_cache_) past_cache_->flush();
+  release();
+}
+
+void RunWriter::release() {
   if (pending_.empty()) return;
   file_.write_at(begin_, pending_, point_);
   wrote_(pending_.size());

@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "os/block_writer.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -42,18 +44,25 @@ class RunReader {
 
 class RunWriter {
  public:
-  /// `wrote(bytes)` is called after each request.
-  RunWriter(const File& file, std::string_view point, std::function<void(std::uint64_t)> wrote)
-      : file_(file), point_(point), wrote_(std::move(wrote)) {}
+  /// `wrote(bytes)` is called after requests, on the calling thread. Where the bytes are to be
+  /// `durable` and the file system can do that, they go past the page cache.
+  RunWriter(const File& file, std::string_view point, bool durable,
+            std::function<void(std::uint64_t)> wrote);
   /// Runs that are neighbours in memory, too, are written from there, others through a buffer.
-  /// `from` must stay valid until flush().
+  /// `from` must stay valid until release() or flush().
   void add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes);
+  /// Returns when the memory of the runs so far is not needed any more.
+  void release();
+  /// Bytes to hand to add() at a time, so that what add() touches is still in the cache afterwards.
+  std::uint64_t window_bytes() const;
+  /// Returns when all runs are with the file system.
   void flush();
 
  private:
   const File& file_;
   std::string_view point_;
   std::function<void(std::uint64_t)> wrote_;
+  std::unique_ptr<BlockWriter> past_cache_;
   std::uint64_t begin_ = 0;
   std::span<const std::byte> pending_;  // in the caller's memory, or all of buffer_
   std::vector<std::byte> buffer_;

@@ -35,7 +35,7 @@ std::vector<PartReport> StagedWriter::write(const Comm& comm, const WriteJob& jo
   agree(comm, "save: move", [&] {
     fault_point("move");
     const File& file = open_partial(job);
-    RunWriter runs(file, "move.write", [](std::uint64_t) {});
+    RunWriter runs(file, "move.write", job.durable, [](std::uint64_t) {});
     std::uint64_t done = 0;  // bytes of the current item
     std::optional<PartScan> scan;
     while (const StagedBlock* block = staged_.next()) {
@@ -51,8 +51,9 @@ std::vector<PartReport> StagedWriter::write(const Comm& comm, const WriteJob& jo
         reports[part.item] = scan->report();
         done = 0;
       }
-      runs.flush();  // the next block may take this one's place
+      runs.release();  // the next block may take this one's place
     }
+    runs.flush();
     fault_point("move.end");
   });
   return reports;

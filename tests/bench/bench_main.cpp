@@ -34,16 +34,24 @@ Summary summary_of(std::vector<double> seconds) {
   return {median, seconds.front(), seconds.back()};
 }
 
-std::string limit_name(const Options& options) {
-  if (options.op == "load") return "pread";
-  if (options.async) return "memcpy";
-  return options.durable ? "pwrite + fsync" : "pwrite";
+Json json_of(const std::string& name, const Summary& summary) {
+  return {
+      {"name", name}, {"median_s", summary.median}, {"min_s", summary.min}, {"max_s", summary.max}};
 }
 
 Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                std::uint64_t bytes, const Times& times) {
   const Summary ours = summary_of(times.ours);
-  const Summary limit = summary_of(times.limit);
+  Json limits = Json::array();
+  for (const Series& series : times.limits) {
+    const Summary limit = summary_of(series.seconds);
+    limits.push_back(json_of(series.name, limit));
+    limits.back()["ratio"] = limit.median / ours.median;
+  }
+  Json more = Json::array();
+  for (const Series& series : times.more) {
+    if (!series.seconds.empty()) more.push_back(json_of(series.name, summary_of(series.seconds)));
+  }
   Json result = {{"op", options.op},
                  {"payload", options.payload},
                  {"quick", options.quick},
@@ -57,18 +65,17 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"median_s", ours.median},
                  {"min_s", ours.min},
                  {"max_s", ours.max},
-                 {"limit",
-                  {{"name", limit_name(options)},
-                   {"median_s", limit.median},
-                   {"min_s", limit.min},
-                   {"max_s", limit.max}}},
-                 {"ratio", limit.median / ours.median}};
+                 {"limits", limits},
+                 {"more", more},
+                 {"peak_bytes", times.peak_bytes},
+                 {"first_peak_bytes", times.first_peak_bytes}};
   if (options.op == "save") {
     result["first_save_s"] = times.first_save_s;
     result["async"] = options.async;
-    if (options.async) result["behind_s"] = summary_of(times.behind).median;
+    result["statistics"] = options.statistics;
   } else {
     result["verify"] = options.verify;
+    result["read_bytes"] = times.read_bytes;
   }
   return result;
 }
@@ -86,14 +93,32 @@ void write_text(const fs::path& path, const std::string& text) {
 std::string text_of(const Options& options, const Json& result) {
   const double median = result["median_s"];
   const double bytes = result["bytes"];
-  return fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s; {} {:.4f} s; ratio {:.2f}\n",
-                     options.op, options.payload, options.quick ? " (quick)" : "", options.engine,
-                     options.async     ? " async"
-                     : options.durable ? " durable"
-                                       : "",
-                     result["ranks"].get<int>(), median, bytes / median / 1e9,
-                     result["limit"]["name"].get<std::string>(),
-                     result["limit"]["median_s"].get<double>(), result["ratio"].get<double>());
+  std::string text = fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s\n", options.op,
+                                 options.payload, options.quick ? " (quick)" : "", options.engine,
+                                 options.async     ? " async"
+                                 : options.durable ? " durable"
+                                                   : "",
+                                 result["ranks"].get<int>(), median, bytes / median / 1e9);
+  tool::Table table;
+  const auto add = [&](const Json& row, const std::string& ratio) {
+    table.add(
+        {row["name"], fmt::format("{:.4f} s", row["median_s"].get<double>()),
+         fmt::format("{:.4f} to {:.4f}", row["min_s"].get<double>(), row["max_s"].get<double>()),
+         ratio});
+  };
+  for (const Json& row : result["limits"]) {
+    add(row, fmt::format("ratio {:.2f}", row["ratio"].get<double>()));
+  }
+  for (const Json& row : result["more"]) add(row, "");
+  if (result.contains("first_save_s")) {
+    table.add({"first save", fmt::format("{:.4f} s", result["first_save_s"].get<double>())});
+  }
+  table.add({"memory, most", tool::human_bytes(result["peak_bytes"])});
+  table.add({"memory, first", tool::human_bytes(result["first_peak_bytes"])});
+  if (result.contains("read_bytes")) {
+    table.add({"read / wanted", fmt::format("{:.3f}", result["read_bytes"].get<double>() / bytes)});
+  }
+  return text + table.text("  ");
 }
 
 /// Planning at a hundredth, a tenth and all of the ranks.
@@ -234,7 +259,16 @@ int main(int argc, char** argv) {
   app.add_flag("--durable", options.durable, "fsync, ours and the limit's");
   app.add_flag("--async", options.async,
                "save: in the background; times the call, against a copy of the same bytes");
-  app.add_flag("--verify", options.verify, "Check digests in each load (the limit does not)");
+  app.add_flag("--statistics", options.statistics,
+               "save: take statistics; compares also with a save that does not");
+  app.add_option("--from", options.from,
+                 "load: a container that --keep left, perhaps of another number of ranks")
+      ->check(CLI::ExistingFile);
+  app.add_option(
+         "--verify", options.verify,
+         "Check digests in each load (the limit does not): before it, or in memory after it")
+      ->check(CLI::IsMember({"never", "before", "loaded"}))
+      ->capture_default_str();
   app.add_option("--repeat", options.repeat, "Counted rounds")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

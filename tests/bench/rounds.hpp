@@ -18,35 +18,48 @@ struct Options {
   std::string engine = "direct";
   std::string transfer = "collective";
   std::string keep;
+  std::string from;
+  std::string verify = "never";
   std::string json;
   std::optional<std::uint64_t> tensors;
   int ranks = 10'000;
   int repeat = 5;
   bool durable = false;
   bool quick = false;
-  bool verify = false;
   bool async = false;
+  bool statistics = false;
 };
 
-/// Seconds of the slowest rank, round by round; the warm-up rounds are not among them.
+/// One thing that is timed, round by round; the warm-up round is not among the seconds, which are
+/// those of the slowest rank.
+struct Series {
+  std::string name;
+  std::vector<double> seconds;
+};
+
 struct Times {
   std::vector<double> ours;
-  std::vector<double> limit;
-  double first_save_s = 0;     ///< the save that made the layout
-  std::vector<double> behind;  ///< saves in the background: until durable, after the call returned
+  std::vector<Series> limits;    ///< what ours is compared with; the first is the one of the ratio
+  std::vector<Series> more;      ///< what else was timed
+  double first_save_s = 0;       ///< the save that made the layout
+  std::uint64_t peak_bytes = 0;  ///< memory of the rank that took most, in the first counted round
+  std::uint64_t first_peak_bytes = 0;  ///< the same in the warm-up round
+  std::uint64_t read_bytes = 0;        ///< loads: by all ranks together, in the first counted round
 };
 
-/// Saves to `container`, and writes the same buffers to `raw` with pwrite. Leaves both. Collective.
+/// Saves to `container`, and writes the same buffers to `raw` in the raw ways. Leaves `container`.
+/// Collective.
 Times run_saves(const Comm& comm, const Options& options, const Payload& payload,
                 const std::filesystem::path& container, const std::filesystem::path& raw);
 
-/// Saves to `container` in the background, and copies the same buffers to memory; times the calls.
-/// Collective.
+/// Saves to `container` in the background, and copies the same buffers to memory; times the calls,
+/// and steps of a trainer with and without a save behind them. Collective.
 Times run_async_saves(const Comm& comm, const Options& options, const Payload& payload,
                       const std::filesystem::path& container);
 
-/// Loads from `container`, and reads the same buffers from `raw` with pread, after writing both.
-/// Collective. Errors: corrupt when a load brings back other values than were saved.
+/// Loads from `container`, or from Options::from, and reads the same buffers from `raw` with pread,
+/// after writing what is missing. Collective. Errors: corrupt when a load brings back other values
+/// than were saved.
 Times run_loads(const Comm& comm, const Options& options, Payload& payload,
                 const std::filesystem::path& container, const std::filesystem::path& raw);
 

@@ -44,7 +44,7 @@ TEST_F(Arguments, OptionsOfALoadMustBeTheSame) {
   LoadOptions verify;
   if (odd()) {
     engine.engine = EngineKind::mpio;
-    verify.verify = false;
+    verify.verify = VerifyWhen::never;
   }
   expect_same_error(Errc::mismatch, [&] { load_tensors(world(), manifest, targets(), engine); });
   expect_same_error(Errc::mismatch, [&] { load_tensors(world(), manifest, targets(), verify); });
@@ -71,7 +71,7 @@ TEST_F(Arguments, AFileThatWasReplacedIsNotReadAsTheOldOne) {
   pieces_ = sample_pieces(Cut::rows, world().size(), world().rank(), /*version=*/2);
   save(dir_ / "step-00000001.h5", 1);
   for (const EngineKind engine : {EngineKind::direct, EngineKind::mpio}) {
-    for (const bool verify : {true, false}) {
+    for (const VerifyWhen verify : {VerifyWhen::before, VerifyWhen::loaded, VerifyWhen::never}) {
       const LoadOptions options{.engine = engine, .verify = verify};
       expect_same_error(Errc::mismatch,
                         [&] { load_tensors(world(), manifest, targets(), options); });
