@@ -61,11 +61,14 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/skeleton.cpp
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
+  src/formats/safetensors/writer.cpp
   src/transfer/cast.cpp
+  src/transfer/copy_writer.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp
   src/transfer/load_stream.cpp
   src/transfer/mpio.cpp
+  src/transfer/read_back.cpp
   src/transfer/reader.cpp
   src/transfer/runs.cpp
   src/transfer/staged_writer.cpp
@@ -74,6 +77,8 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
+  src/checkpoint/convert.cpp
+  src/checkpoint/convert_plan.cpp
   src/checkpoint/filter.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
