@@ -78,7 +78,9 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
   src/checkpoint/convert.cpp
+  src/checkpoint/convert_container.cpp
   src/checkpoint/convert_plan.cpp
+  src/checkpoint/convert_safetensors.cpp
   src/checkpoint/filter.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp

@@ -23,11 +23,17 @@ TargetFormat target_format(const ConvertOptions& options) {
   const std::string end = std::filesystem::path(options.out).extension().string();
   const std::string& to = options.to;
   if (to == "cairn" || (to.empty() && end == ".h5")) return TargetFormat::cairn;
-  if (to == "safetensors" || (to.empty() && end == ".safetensors")) {
+  if (to == "safetensors" || (to.empty() && (end == ".safetensors" || options.shard_bytes != 0))) {
     return TargetFormat::safetensors;
   }
   fail(Errc::usage, "the name of '{}' does not tell a format; give --to cairn or --to safetensors",
        options.out);
+}
+
+std::filesystem::path target_of(const ConvertOptions& options) {
+  const std::filesystem::path out = options.out;
+  if (options.shard_bytes == 0 || out.extension() == ".json") return out;
+  return out / "model.safetensors.index.json";
 }
 
 std::optional<DType> dtype_of(const std::string& name) {
@@ -68,12 +74,16 @@ std::function<void(std::uint64_t, std::uint64_t)> progress_bar() {
 detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& options) {
   detail::ConvertOptions convert;
   convert.to = target_format(options);
+  if (convert.to == TargetFormat::cairn && options.shard_bytes != 0) {
+    fail(Errc::usage, "a container is one file: --shard-size is for safetensors");
+  }
   convert.overwrite = options.force;
   convert.weights_only = options.weights_only;
   convert.select.regex = options.select;
   for (const std::string& text : options.rename) convert.rename.push_back(renaming(text));
   convert.dtype = dtype_of(options.dtype);
   convert.memory_bytes = options.memory_bytes;
+  convert.shard_bytes = options.shard_bytes;
   if (comm.is_root()) convert.progress = progress_bar();
   return convert;
 }
@@ -108,7 +118,7 @@ int convert(const Comm& comm, const ConvertOptions& options) {
   const Manifest source = open_checkpoint(comm, detail::resolve_local(comm, options.in));
   detail::ConvertOptions convert;
   agree(comm, "convert", [&] { convert = options_of(comm, options); });
-  const auto result = detail::convert_checkpoint(comm, source, options.out, convert);
+  const auto result = detail::convert_checkpoint(comm, source, target_of(options), convert);
   print(comm, [&] {
     return options.json ? to_text(json_of(options, result)) : text_of(options, result);
   });

@@ -65,6 +65,10 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
   verb->add_option("--memory", options.memory_bytes,
                    "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  verb->add_option("--shard-size", options.shard_bytes,
+                   "Divide safetensors into files of this size, such as 5GB; OUT is then their "
+                   "directory, or its *.index.json")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   verb->add_flag("--force", options.force, "Replace OUT where it exists");
   verb->footer(kConvertFooter);
   return verb;

@@ -42,6 +42,7 @@ struct ConvertOptions {
   std::string dtype;
   bool weights_only = false;
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  std::uint64_t shard_bytes = 0;
   bool force = false;
   bool json = false;
 };

@@ -27,6 +27,9 @@ struct ConvertOptions {
   std::vector<std::pair<std::string, std::string>> rename;
   std::optional<DType> dtype;                             ///< floats become this one
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;  ///< for bytes on their way, on each rank
+  /// safetensors: where not 0, the target is an index, and beside it are shards of at most so many
+  /// bytes of tensors, or one tensor.
+  std::uint64_t shard_bytes = 0;
   bool durable = true;
   /// Called on each rank with its own bytes. Must not communicate, nor throw.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;

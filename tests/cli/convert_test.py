@@ -91,6 +91,43 @@ class RoundTrip(Convert):
         self.assertEqual(len({path.read_bytes() for path in back}), 1)
 
 
+class Shards(Convert):
+    def test_shards_hold_what_one_file_would(self):
+        source, out = self.weights(count=10), self.dir / "sharded"
+        told = self.cairn("convert", source, out, "--shard-size", "9000", ranks=2)
+        self.assertEqual(told["tensors"], 10)
+        self.assertEqual(sorted(os.listdir(out)),
+                         [f"model-{i:05}-of-00005.safetensors" for i in range(1, 6)]
+                         + ["model.safetensors.index.json"])
+        table, tensors = self.table(out)
+        self.assertEqual(table["warnings"], [])
+        self.assertEqual(tensors, self.table(source)[1])
+        index = json.loads((out / "model.safetensors.index.json").read_text())
+        self.assertEqual(index["metadata"], {"total_size": 40000})
+        self.assertEqual(index["weight_map"]["h.0.w"], "model-00001-of-00005.safetensors")
+        # One file again.
+        back = self.dir / "back.safetensors"
+        self.cairn("convert", out, back)
+        self.assertEqual(self.table(back)[1], tensors)
+        self.cairn("convert", source, self.dir / "b.h5", "--shard-size", "9000", code=FAILED)
+
+    def test_a_shard_that_is_there_stays(self):
+        source, out = self.weights(count=10), self.dir / "sharded"
+        out.mkdir()
+        (out / "model-00003-of-00005.safetensors").write_text("precious")
+        told = self.cairn("convert", source, out, "--shard-size", "9000", ranks=2, code=FAILED)
+        self.assertEqual(told["error"]["code"], "usage")
+        self.assertEqual(os.listdir(out), ["model-00003-of-00005.safetensors"])
+        for point in ("preflight.write:0:error:3", "move.write:1:error:2", "commit.write:0:error:4"):
+            done = run([BIN / "cairn", "convert", source, out, "--shard-size", "9000", "--force"], ranks=2,
+                       env={"CAIRN_FAULT": point})
+            self.assertEqual(done.returncode, FAILED, point)
+            self.assertEqual(os.listdir(out), ["model-00003-of-00005.safetensors"], point)
+            self.assertEqual((out / "model-00003-of-00005.safetensors").read_text(), "precious")
+        self.cairn("convert", source, out, "--shard-size", "9000", "--force")
+        self.assertTrue(self.cairn("diff", source, out)["equal"])
+
+
 class Wishes(Convert):
     def test_select_rename_and_dtype(self):
         source, target = self.weights(count=12), self.dir / "b.safetensors"
