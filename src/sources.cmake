@@ -48,6 +48,10 @@ target_sources(cairn_core_obj PRIVATE
   src/plan/slices.cpp
   src/plan/statistics.cpp
   src/plan/tiling.cpp
+  src/formats/detect.cpp
+  src/formats/read_manifest.cpp
+  src/formats/sharded.cpp
+  src/formats/strict_json.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp
@@ -63,6 +67,8 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/parse.cpp
   src/formats/pickle/scanner.cpp
   src/formats/pickle/texts.cpp
+  src/formats/safetensors/header.cpp
+  src/formats/safetensors/reader.cpp
   src/transfer/cast.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp

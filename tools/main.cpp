@@ -12,7 +12,8 @@ namespace {
 using namespace cairn::tool;
 
 constexpr const char* kFooter =
-    "A FILE that is a run directory stands for its newest committed checkpoint.\n"
+    "A FILE is a container of cairn's, a safetensors file, or an index of such (*.index.json).\n"
+    "A directory stands for the newest committed checkpoint of a run, or for the model in it.\n"
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
 
@@ -29,7 +30,11 @@ constexpr const char* kDiffFooter =
     "its digests first: damaged data is an error, not a difference.\n"
     "The documents 'topology' and 'provenance' tell how a file was written: where only they "
     "differ,\n"
-    "and where only the step differs, the files are equal.";
+    "and where only the step differs, the files are equal. So are a container and a file of "
+    "another\n"
+    "format where tensors are alike: 'model/x' of the container is compared with 'x', and "
+    "documents\n"
+    "that only one of two formats can have do not count.";
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
   CLI::App* verb = app.add_subcommand(name, what);
@@ -72,7 +77,7 @@ int main(int argc, char** argv) {
   InspectOptions inspecting;
   CLI::App* inspect_verb =
       add_verb(app, "inspect", "Show what is in a checkpoint: header, tensors, sizes", json);
-  inspect_verb->add_option("FILE", inspecting.file, "Checkpoint or run directory")->required();
+  inspect_verb->add_option("FILE", inspecting.file, "Checkpoint, or a directory")->required();
   inspect_verb
       ->add_option(
           "--hash", inspecting.hash,
@@ -82,14 +87,14 @@ int main(int argc, char** argv) {
   DiffOptions comparing;
   CLI::App* diff_verb =
       add_verb(app, "diff", "Compare two checkpoints: names, shapes, dtypes, values", json);
-  diff_verb->add_option("A", comparing.a, "Checkpoint or run directory")->required();
-  diff_verb->add_option("B", comparing.b, "Checkpoint or run directory")->required();
+  diff_verb->add_option("A", comparing.a, "Checkpoint, or a directory")->required();
+  diff_verb->add_option("B", comparing.b, "Checkpoint, or a directory")->required();
   diff_verb->footer(std::string(kDiffFooter) + "\n" + kFooter);
 
   VerifyOptions verifying;
   CLI::App* verify_verb =
       add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
-  verify_verb->add_option("FILE", verifying.file, "Checkpoint or run directory")->required();
+  verify_verb->add_option("FILE", verifying.file, "Checkpoint, or a directory")->required();
 
   ConfigOptions configuring;
   CLI::App* config_verb = add_config_verb(app, configuring, json);

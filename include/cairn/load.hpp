@@ -25,6 +25,7 @@ struct TensorFilter {
 };
 
 struct LoadOptions {
+  /// How the bytes are read. Files that are no containers are always read directly.
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   /// Check the digests of the tensors before the first byte of a target changes.

@@ -87,12 +87,37 @@ TensorEntry get_tensor_head(ByteReader& in) {
 
 namespace {
 
+void put_path(ByteWriter& out, const std::vector<PathKey>& path) {
+  out.put(static_cast<std::uint64_t>(path.size()));
+  for (const PathKey& key : path) {
+    out.put(static_cast<std::uint8_t>(key.index()));
+    if (const auto* text = std::get_if<std::string>(&key)) {
+      out.put_text(*text);
+    } else {
+      out.put(std::get<std::int64_t>(key));
+    }
+  }
+}
+
+std::vector<PathKey> get_path(ByteReader& in) {
+  std::vector<PathKey> path;
+  for (auto n = in.get<std::uint64_t>(); n > 0; --n) {
+    if (in.get<std::uint8_t>() == 0) {
+      path.emplace_back(in.get_text());
+    } else {
+      path.emplace_back(in.get<std::int64_t>());
+    }
+  }
+  return path;
+}
+
 void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   put_tensor_head(out, tensor);
   out.put(static_cast<std::uint64_t>(tensor.extents.size()));
   for (const Extent& extent : tensor.extents) put_extent(out, extent);
   out.put(static_cast<std::uint8_t>(tensor.statistics.has_value()));
   if (tensor.statistics) out.put(*tensor.statistics);
+  put_path(out, tensor.path);
 }
 
 TensorEntry get_tensor(ByteReader& in) {
@@ -100,6 +125,7 @@ TensorEntry get_tensor(ByteReader& in) {
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
   if (in.get<std::uint8_t>() != 0) tensor.statistics = in.get<Statistics>();
+  tensor.path = get_path(in);
   return tensor;
 }
 
