@@ -69,6 +69,9 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/texts.cpp
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
+  src/formats/torch/storages.cpp
+  src/formats/torch/tensor.cpp
+  src/formats/torch/zip.cpp
   src/transfer/cast.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp

@@ -113,6 +113,7 @@ constexpr Known kKnown[] = {
     {"torch", "device", Class::torch_device},
     {"torch", "Tensor", Class::torch_tensor},
     {"torch.nn.parameter", "Parameter", Class::torch_tensor},
+    {"torch._utils", "_rebuild_tensor", Class::rebuild_tensor_v2},
     {"torch._utils", "_rebuild_tensor_v2", Class::rebuild_tensor_v2},
     {"torch._utils", "_rebuild_tensor_v3", Class::rebuild_tensor_v3},
     {"torch._utils", "_rebuild_parameter", Class::rebuild_parameter},
