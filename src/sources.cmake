@@ -59,9 +59,20 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/index_records.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
+  src/formats/pickle/globals.cpp
+  src/formats/pickle/graph.cpp
+  src/formats/pickle/machine.cpp
+  src/formats/pickle/machine_objects.cpp
+  src/formats/pickle/machine_values.cpp
+  src/formats/pickle/parse.cpp
+  src/formats/pickle/scanner.cpp
+  src/formats/pickle/texts.cpp
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
   src/formats/safetensors/writer.cpp
+  src/formats/torch/storages.cpp
+  src/formats/torch/tensor.cpp
+  src/formats/torch/zip.cpp
   src/transfer/cast.cpp
   src/transfer/copy_writer.cpp
   src/transfer/direct.cpp

@@ -24,7 +24,15 @@ struct Group {
 };
 
 std::string_view layout_name(Layout layout) {
-  return layout == Layout::chunked ? "chunked" : "contiguous";
+  switch (layout) {
+    case Layout::contiguous:
+      return "contiguous";
+    case Layout::chunked:
+      return "chunked";
+    case Layout::strided:
+      return "strided";
+  }
+  return "";
 }
 
 std::vector<std::string> components_of(std::string_view name) {
@@ -114,6 +122,7 @@ Json json_of(const Manifest& manifest, const TensorEntry& tensor) {
   if (manifest.is_container()) json["dataset"] = "/" + tensor.name;
   if (const auto digest = tensor.content_digest()) json["crc64"] = detail::to_hex(*digest);
   if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
+  if (tensor.layout == Layout::strided) json["strides"] = tensor.strides;
   if (tensor.statistics) json["statistics"] = json_of(*tensor.statistics);
   json["extents"] = std::move(extents);
   return json;

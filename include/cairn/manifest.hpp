@@ -36,6 +36,7 @@ struct Extent {
 enum class Layout : std::uint8_t {
   contiguous = 0,  ///< one row-major run at TensorEntry::offset
   chunked = 1,     ///< a grid of chunks, each chunk one extent
+  strided = 2,     ///< one extent whose elements lie at TensorEntry::strides: a view of other data
 };
 
 /// What the elements of a tensor are like. Real and imaginary parts count as two; integers as f64.
@@ -61,6 +62,7 @@ struct CAIRN_EXPORT TensorEntry {
   Layout layout = Layout::contiguous;
   std::uint64_t offset = 0;  ///< contiguous layout: where the data starts in its file
   Shape chunk;               ///< chunked layout: the chunk's shape
+  Shape strides;             ///< strided layout: bytes between neighbours, by dimension
   std::vector<Extent> extents;
   std::optional<Statistics> statistics;  ///< where they were wanted (SaveOptions::statistics)
   /// The keys that lead to the tensor in its file. Empty where the name says it all: the dataset's
@@ -150,6 +152,14 @@ struct FileEntry {
   std::uint64_t fingerprint = 0;  ///< XXH3-64 of its first and last 4096 bytes
 };
 
+/// A range of a file under the format's own checksum, whatever tensors lie in it.
+struct Checksum {
+  std::uint32_t file = 0;  ///< index into Manifest::files
+  std::uint64_t offset = 0;
+  std::uint64_t bytes = 0;
+  std::uint32_t crc32 = 0;  ///< CRC-32 as in gzip and ZIP
+};
+
 /// What the commit record says. Formats other than the container have none.
 struct CommitInfo {
   unsigned format_version = 0;  ///< 0: no commit record
@@ -167,6 +177,8 @@ struct CAIRN_EXPORT Manifest {
   std::vector<FileEntry> files;
   CommitInfo commit;
   TensorTable tensors;
+  /// Where digests are not kept by tensor; in the order of the files, without overlaps.
+  std::vector<Checksum> checksums;
   /// JSON documents by name: "context", "topology", "provenance", ...
   std::map<std::string, std::string> documents;
   /// What a reader noticed and a user should know, for example that the file was rewritten.
