@@ -49,6 +49,10 @@ target_sources(cairn_core_obj PRIVATE
   src/plan/slices.cpp
   src/plan/statistics.cpp
   src/plan/tiling.cpp
+  src/formats/detect.cpp
+  src/formats/read_manifest.cpp
+  src/formats/sharded.cpp
+  src/formats/strict_json.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp
@@ -56,11 +60,27 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/index_records.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
+  src/formats/pickle/globals.cpp
+  src/formats/pickle/graph.cpp
+  src/formats/pickle/machine.cpp
+  src/formats/pickle/machine_objects.cpp
+  src/formats/pickle/machine_values.cpp
+  src/formats/pickle/parse.cpp
+  src/formats/pickle/scanner.cpp
+  src/formats/pickle/texts.cpp
+  src/formats/safetensors/header.cpp
+  src/formats/safetensors/reader.cpp
+  src/formats/safetensors/writer.cpp
+  src/formats/torch/storages.cpp
+  src/formats/torch/tensor.cpp
+  src/formats/torch/zip.cpp
   src/transfer/cast.cpp
+  src/transfer/copy_writer.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp
   src/transfer/load_stream.cpp
   src/transfer/mpio.cpp
+  src/transfer/read_back.cpp
   src/transfer/reader.cpp
   src/transfer/replicated.cpp
   src/transfer/runs.cpp
@@ -70,6 +90,10 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
+  src/checkpoint/convert.cpp
+  src/checkpoint/convert_container.cpp
+  src/checkpoint/convert_plan.cpp
+  src/checkpoint/convert_safetensors.cpp
   src/checkpoint/filter.cpp
   src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp

@@ -6,8 +6,10 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <string_view>
 
+#include "cairn/tensor_view.hpp"
 #include "output.hpp"
 
 namespace cairn::tool {
@@ -33,7 +35,9 @@ bool same_document(const std::string& a, const std::string& b) {
   return !left.is_discarded() && !right.is_discarded() && left == right;
 }
 
+/// Between two formats, a document that only one of them has says which format that is.
 void compare_documents(const Manifest& a, const Manifest& b, DiffReport& report) {
+  const bool mixed = a.format != b.format;
   std::map<std::string, bool> same;
   for (const auto& [name, text] : a.documents) {
     const auto other = b.documents.find(name);
@@ -42,8 +46,9 @@ void compare_documents(const Manifest& a, const Manifest& b, DiffReport& report)
   for (const auto& [name, text] : b.documents) same.emplace(name, false);
   for (const auto& [name, is_same] : same) {
     if (is_same) continue;
-    const bool origin =
-        std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) != kOriginDocuments.end();
+    const bool origin = std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) !=
+                            kOriginDocuments.end() ||
+                        (mixed && (!a.documents.contains(name) || !b.documents.contains(name)));
     (origin ? report.origin_documents : report.documents).push_back(name);
   }
 }
@@ -98,10 +103,41 @@ std::string table_text(const DiffReport& report) {
 }
 
 Json side(const Manifest& manifest) {
-  return {{"path", manifest.path().string()},   {"step", manifest.commit.step},
-          {"writers", manifest.commit.writers}, {"tensors", manifest.tensors.size()},
-          {"bytes", manifest.tensor_bytes()},   {"warnings", manifest.warnings}};
+  Json json = {{"path", manifest.path().string()}, {"format", manifest.format}};
+  if (manifest.is_container()) {
+    json["step"] = manifest.commit.step;
+    json["writers"] = manifest.commit.writers;
+  }
+  json["tensors"] = manifest.tensors.size();
+  json["bytes"] = manifest.tensor_bytes();
+  json["warnings"] = manifest.warnings;
+  return json;
 }
+
+/// Finds the tensors of one file by the names of another. A container keeps below `model/` what
+/// other formats have at their top.
+class OtherNames {
+ public:
+  OtherNames(const Manifest& from, const Manifest& in)
+      : names_(in.tensors),
+        adds_(in.is_container() && !from.is_container()),
+        drops_(from.is_container() && !in.is_container()) {}
+
+  std::optional<std::size_t> find(const std::string& name) const {
+    if (auto position = names_.find(name)) return position;
+    if (adds_) return names_.find(fmt::format("{}{}", kModel, escape_component(name)));
+    if (drops_ && name.starts_with(kModel)) {
+      return names_.find(unescape_component(std::string_view(name).substr(kModel.size())));
+    }
+    return std::nullopt;
+  }
+
+ private:
+  static constexpr std::string_view kModel = "model/";
+  TensorNames names_;
+  bool adds_;
+  bool drops_;
+};
 
 Json json_of(const Pair& pair) {
   Json json = {{"name", pair.a->name},
@@ -127,8 +163,8 @@ std::string joined(const std::vector<std::string>& names) {
 DiffReport compare_tables(const Manifest& a, const Manifest& b) {
   DiffReport report;
   const bool digests_hold = !was_rewritten(a) && !was_rewritten(b);
-  const TensorNames in_a(a.tensors);
-  const TensorNames in_b(b.tensors);
+  const OtherNames in_a(b, a);
+  const OtherNames in_b(a, b);
   for (const TensorEntry& tensor : a.tensors) {
     const auto other = in_b.find(tensor.name);
     if (other) {
@@ -142,7 +178,7 @@ DiffReport compare_tables(const Manifest& a, const Manifest& b) {
     }
   }
   for (const TensorEntry& tensor : b.tensors) {
-    if (!in_a.contains(tensor.name)) report.only_in_b.push_back(tensor.name);
+    if (!in_a.find(tensor.name)) report.only_in_b.push_back(tensor.name);
   }
   std::sort(report.only_in_a.begin(), report.only_in_a.end());
   std::sort(report.only_in_b.begin(), report.only_in_b.end());

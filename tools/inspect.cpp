@@ -24,7 +24,15 @@ struct Group {
 };
 
 std::string_view layout_name(Layout layout) {
-  return layout == Layout::chunked ? "chunked" : "contiguous";
+  switch (layout) {
+    case Layout::contiguous:
+      return "contiguous";
+    case Layout::chunked:
+      return "chunked";
+    case Layout::strided:
+      return "strided";
+  }
+  return "";
 }
 
 std::vector<std::string> components_of(std::string_view name) {
@@ -38,11 +46,13 @@ std::vector<std::string> components_of(std::string_view name) {
   return parts;
 }
 
-/// Totals by the first component of the name: model, optimizer, ranks.
+/// Totals by the first component of the names that have several: model, optimizer, ranks.
 std::map<std::string, Group> groups_of(const Manifest& manifest) {
   std::map<std::string, Group> groups;
   for (const TensorEntry& tensor : manifest.tensors) {
-    Group& group = groups[components_of(tensor.name).front()];
+    const std::vector<std::string> parts = components_of(tensor.name);
+    if (parts.size() == 1) continue;
+    Group& group = groups[parts.front()];
     group.tensors += 1;
     group.bytes += tensor.bytes();
   }
@@ -50,11 +60,15 @@ std::map<std::string, Group> groups_of(const Manifest& manifest) {
 }
 
 Json json_of(const TensorEntry& tensor, const Extent& extent) {
-  Json json = {
-      {"offset", extent.offset},   {"bytes", extent.box.elements() * item_bytes(tensor.dtype)},
-      {"flat", extent.flat},       {"start", extent.box.start},
-      {"count", extent.box.count}, {"writer", extent.writer},
-      {"digest", nullptr}};
+  Json json = {{"file", extent.file},
+               {"offset", extent.offset},
+               {"bytes", extent.box.elements() * item_bytes(tensor.dtype)},
+               {"flat", extent.flat},
+               {"start", extent.box.start},
+               {"count", extent.box.count},
+               {"writer", nullptr},
+               {"digest", nullptr}};
+  if (extent.writer >= 0) json["writer"] = extent.writer;
   if (extent.digest) json["digest"] = detail::to_hex(*extent.digest);
   return json;
 }
@@ -83,19 +97,32 @@ std::string text_of(const Statistics& statistics) {
   return text;
 }
 
-Json json_of(const TensorEntry& tensor) {
+/// The keys that lead to the tensor in its file; in a container, the groups and the dataset.
+Json path_of(const Manifest& manifest, const TensorEntry& tensor) {
+  Json path = Json::array();
+  for (const PathKey& key : tensor.path) {
+    std::visit([&](const auto& value) { path.push_back(value); }, key);
+  }
+  if (!path.empty()) return path;
+  if (manifest.is_container()) return components_of(tensor.name);
+  return Json::array({tensor.name});
+}
+
+Json json_of(const Manifest& manifest, const TensorEntry& tensor) {
   Json extents = Json::array();
   for (const Extent& extent : tensor.extents) extents.push_back(json_of(tensor, extent));
   Json json = {{"name", tensor.name},
-               {"dataset", "/" + tensor.name},
+               {"path", path_of(manifest, tensor)},
                {"dtype", to_string(tensor.dtype)},
                {"shape", tensor.shape},
                {"bytes", tensor.bytes()},
                {"placement", to_string(tensor.placement)},
                {"layout", layout_name(tensor.layout)},
                {"crc64", nullptr}};
+  if (manifest.is_container()) json["dataset"] = "/" + tensor.name;
   if (const auto digest = tensor.content_digest()) json["crc64"] = detail::to_hex(*digest);
   if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
+  if (tensor.layout == Layout::strided) json["strides"] = tensor.strides;
   if (tensor.statistics) json["statistics"] = json_of(*tensor.statistics);
   json["extents"] = std::move(extents);
   return json;
@@ -110,6 +137,25 @@ Json documents_of(const Manifest& manifest) {
   return documents;
 }
 
+Json files_of(const Manifest& manifest) {
+  Json files = Json::array();
+  for (const FileEntry& file : manifest.files) {
+    files.push_back({{"path", file.path.string()}, {"bytes", file.bytes}});
+  }
+  return files;
+}
+
+/// Only a container has one.
+void add_commit(const CommitInfo& commit, Json& json) {
+  json["format_version"] = commit.format_version;
+  json["committed"] = true;
+  json["step"] = commit.step;
+  json["writers"] = commit.writers;
+  json["committed_at"] = commit.committed_at;
+  json["structure"] = commit.structure;
+  json["library"] = commit.library_version;
+}
+
 Json json_of(const Manifest& manifest, const std::vector<std::string>& hashes) {
   Json groups = Json::object();
   for (const auto& [name, group] : groups_of(manifest)) {
@@ -117,38 +163,42 @@ Json json_of(const Manifest& manifest, const std::vector<std::string>& hashes) {
   }
   Json tensors = Json::array();
   for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
-    tensors.push_back(json_of(manifest.tensors[t]));
+    tensors.push_back(json_of(manifest, manifest.tensors[t]));
     if (!hashes.empty()) tensors.back()["sha256"] = hashes[t];
   }
-  return {{"path", manifest.path().string()},
-          {"format", manifest.format},
-          {"format_version", manifest.commit.format_version},
-          {"committed", true},
-          {"step", manifest.commit.step},
-          {"writers", manifest.commit.writers},
-          {"committed_at", manifest.commit.committed_at},
-          {"structure", manifest.commit.structure},
-          {"library", manifest.commit.library_version},
-          {"bytes", manifest.tensor_bytes()},
-          {"file_bytes", manifest.files.at(0).bytes},
-          {"documents", documents_of(manifest)},
-          {"warnings", manifest.warnings},
-          {"groups", std::move(groups)},
-          {"tensors", std::move(tensors)}};
+  Json json = {{"path", manifest.path().string()}, {"format", manifest.format}};
+  if (manifest.is_container()) add_commit(manifest.commit, json);
+  json["bytes"] = manifest.tensor_bytes();
+  json["file_bytes"] = manifest.file_bytes();
+  json["files"] = files_of(manifest);
+  json["documents"] = documents_of(manifest);
+  json["warnings"] = manifest.warnings;
+  json["groups"] = std::move(groups);
+  json["tensors"] = std::move(tensors);
+  return json;
+}
+
+std::string size_text(const Manifest& manifest) {
+  const std::string files =
+      manifest.files.size() == 1 ? "a file" : counted(manifest.files.size(), "file");
+  return fmt::format("{} of data in {} of {}", human_bytes(manifest.tensor_bytes()), files,
+                     human_bytes(manifest.file_bytes()));
 }
 
 std::string header_text(const Manifest& manifest) {
-  const CommitInfo& commit = manifest.commit;
   Table header;
-  header.add({"format", fmt::format("{}, version {}", manifest.format, commit.format_version)});
-  header.add({"status", fmt::format("committed {} by cairn {}", commit.committed_at,
-                                    commit.library_version)});
-  header.add({"step", fmt::format("{}", commit.step)});
-  header.add({"writers", counted(static_cast<std::uint64_t>(commit.writers), "rank")});
-  header.add({"structure", commit.structure});
-  header.add(
-      {"size", fmt::format("{} of data in a file of {}", human_bytes(manifest.tensor_bytes()),
-                           human_bytes(manifest.files.at(0).bytes))});
+  if (manifest.is_container()) {
+    const CommitInfo& commit = manifest.commit;
+    header.add({"format", fmt::format("{}, version {}", manifest.format, commit.format_version)});
+    header.add({"status", fmt::format("committed {} by cairn {}", commit.committed_at,
+                                      commit.library_version)});
+    header.add({"step", fmt::format("{}", commit.step)});
+    header.add({"writers", counted(static_cast<std::uint64_t>(commit.writers), "rank")});
+    header.add({"structure", commit.structure});
+  } else {
+    header.add({"format", manifest.format});
+  }
+  header.add({"size", size_text(manifest)});
   std::string text = manifest.path().string() + "\n" + header.text("  ");
   for (const std::string& warning : manifest.warnings) {
     text += fmt::format("  warning: {}\n", warning);

@@ -27,6 +27,7 @@ Json json_of(const std::string& path, const VerifyReport& report,
   return {{"path", path},
           {"ok", report.defects.empty()},
           {"tensors", report.tensors},
+          {"unchecked", report.unchecked},
           {"extents", report.extents},
           {"bytes", report.bytes},
           {"defects", std::move(defects)},
@@ -42,8 +43,13 @@ std::string text_of(const std::string& path, const VerifyReport& report,
     return text + fmt::format("{} in '{}'; use an older checkpoint\n",
                               counted(report.defects.size(), "defect"), path);
   }
-  return text + fmt::format("ok: {}, {}, {} B\n", counted(report.tensors, "tensor"),
-                            counted(report.extents, "extent"), report.bytes);
+  text += fmt::format("ok: {}, {}, {} B\n", counted(report.tensors, "tensor"),
+                      counted(report.extents, "extent"), report.bytes);
+  if (report.unchecked == 0) return text;
+  return text + fmt::format(
+                    "not checked: the values of {}, of which the format records no digest; "
+                    "names, types, shapes and places are in order\n",
+                    counted(report.unchecked, "tensor"));
 }
 
 /// Damage outside the tensors' data keeps a checkpoint from being opened; it is a defect like any

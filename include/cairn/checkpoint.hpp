@@ -145,7 +145,10 @@ struct Defect {
 };
 
 struct VerifyReport {
-  std::uint64_t tensors = 0;
+  std::uint64_t tensors = 0;  ///< tensors that were checked as a whole
+  /// Tensors that the file has no digests of, as most formats have none: nothing can tell whether
+  /// their bytes are what was saved.
+  std::uint64_t unchecked = 0;
   std::uint64_t extents = 0;
   std::uint64_t bytes = 0;  ///< bytes whose digest was checked
   std::vector<Defect> defects;

@@ -43,6 +43,7 @@ enum class BroadcastReplicas : std::uint8_t {
 };
 
 struct LoadOptions {
+  /// How the bytes are read. Files that are no containers are always read directly.
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   VerifyWhen verify = VerifyWhen::before;

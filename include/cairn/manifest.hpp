@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "cairn/dtype.hpp"
@@ -35,6 +36,7 @@ struct Extent {
 enum class Layout : std::uint8_t {
   contiguous = 0,  ///< one row-major run at TensorEntry::offset
   chunked = 1,     ///< a grid of chunks, each chunk one extent
+  strided = 2,     ///< one extent whose elements lie at TensorEntry::strides: a view of other data
 };
 
 /// What the elements of a tensor are like. Real and imaginary parts count as two; integers as f64.
@@ -47,6 +49,10 @@ struct Statistics {
   double sum_squares = 0;  ///< its root is the L2 norm; depends on the sharding in its last digits
 };
 
+/// One key on the way from the root of a file to a tensor: of a mapping, where texts and numbers
+/// are different keys, or a position in a sequence.
+using PathKey = std::variant<std::string, std::int64_t>;
+
 /// One tensor of a checkpoint.
 struct CAIRN_EXPORT TensorEntry {
   std::string name;
@@ -56,8 +62,12 @@ struct CAIRN_EXPORT TensorEntry {
   Layout layout = Layout::contiguous;
   std::uint64_t offset = 0;  ///< contiguous layout: where the data starts in its file
   Shape chunk;               ///< chunked layout: the chunk's shape
+  Shape strides;             ///< strided layout: bytes between neighbours, by dimension
   std::vector<Extent> extents;
   std::optional<Statistics> statistics;  ///< where they were wanted (SaveOptions::statistics)
+  /// The keys that lead to the tensor in its file. Empty where the name says it all: the dataset's
+  /// path in a container, the only key elsewhere.
+  std::vector<PathKey> path;
 
   /// CRC-64/XZ of the tensor's row-major little-endian bytes, whatever ranks and placements it was
   /// saved with; nothing where the format records no digests. Local.
@@ -142,9 +152,17 @@ struct FileEntry {
   std::uint64_t fingerprint = 0;  ///< XXH3-64 of its first and last 4096 bytes
 };
 
-/// What the commit record says.
+/// A range of a file under the format's own checksum, whatever tensors lie in it.
+struct Checksum {
+  std::uint32_t file = 0;  ///< index into Manifest::files
+  std::uint64_t offset = 0;
+  std::uint64_t bytes = 0;
+  std::uint32_t crc32 = 0;  ///< CRC-32 as in gzip and ZIP
+};
+
+/// What the commit record says. Formats other than the container have none.
 struct CommitInfo {
-  unsigned format_version = 0;
+  unsigned format_version = 0;  ///< 0: no commit record
   std::string library_version;
   std::uint64_t step = 0;
   std::string structure;     ///< hash of names, dtypes and shapes, hexadecimal
@@ -154,10 +172,13 @@ struct CommitInfo {
 
 /// A checkpoint as a table: what is in it and where the bytes are. A value; equal on all ranks.
 struct CAIRN_EXPORT Manifest {
-  std::string format;  ///< "cairn"
+  std::string format;  ///< "cairn" (the container) or "safetensors"
+  /// The first is the one that the checkpoint is named by; an index is followed by its shards.
   std::vector<FileEntry> files;
   CommitInfo commit;
   TensorTable tensors;
+  /// Where digests are not kept by tensor; in the order of the files, without overlaps.
+  std::vector<Checksum> checksums;
   /// JSON documents by name: "context", "topology", "provenance", ...
   std::map<std::string, std::string> documents;
   /// What a reader noticed and a user should know, for example that the file was rewritten.
@@ -165,6 +186,10 @@ struct CAIRN_EXPORT Manifest {
 
   /// The first file. Local.
   const std::filesystem::path& path() const { return files.at(0).path; }
+  /// Whether this is cairn's own format: with commit record, digests, and HDF5. Local.
+  bool is_container() const { return format == "cairn"; }
+  /// Bytes of all files. Local.
+  std::uint64_t file_bytes() const;
   /// The tensor of that name, or nullptr. Linear: use TensorNames for many look-ups. Local.
   const TensorEntry* find(std::string_view name) const;
   /// Bytes of all tensors, each counted once. Local.

@@ -252,6 +252,8 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
   std::uint64_t matched[1] = {0};     // targets of the rank that has the most
   std::unique_ptr<Engine> engine;
+  // Parallel HDF5 reads HDF5.
+  const EngineKind kind = manifest.is_container() ? options.engine : EngineKind::direct;
   agree(comm, "load: match", [&] {
     matches = match(manifest, targets, options);
     arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
@@ -259,7 +261,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
     for (const ReadItem& item : matches.straight) wanted[item.tensor] = 1;
     for (const LoadItem& item : matches.converted) wanted[item.tensor] = 2;
     matched[0] = matches.targets;
-    engine = make_engine(options.engine, options.transfer);
+    engine = make_engine(kind, options.transfer);
   });
   require_same(comm, "load: match", arguments, matched);
   if (!options.only.is_empty() && matched[0] == 0) {
@@ -290,8 +292,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
   try {
     move_straight(comm, *engine, options, manifest, matches, result);
     if (!result.casts.empty()) {
-      result.bytes_read +=
-          move_converted(comm, *engine, options.engine, manifest, matches.converted);
+      result.bytes_read += move_converted(comm, *engine, kind, manifest, matches.converted);
     }
   } catch (const Error& error) {
     throw Error(error.code(),

@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <system_error>
+#include <utility>
 
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "formats/hdf5/container.hpp"
+#include "formats/read_manifest.hpp"
 #include "manifest/codec.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
@@ -12,30 +14,34 @@ namespace cairn {
 
 using namespace detail;
 
-Manifest open_checkpoint(const std::filesystem::path& path) {
-  ContainerTable table = read_container(path);
-  check_table(table);
-  Manifest manifest = manifest_of(std::move(table));
-  check_metadata(manifest);
-  return manifest;
-}
+Manifest open_checkpoint(const std::filesystem::path& path) { return read_manifest(path); }
 
 Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path) {
+  // A container's table travels as it lies in the file, anything else's as part of the manifest.
+  Manifest manifest;
   ContainerTable table;
   std::vector<std::byte> head;
   agree(comm, "open", [&] {
     if (!comm.is_root()) return;
-    table = read_container(path);
-    head = encode(table.head);
+    const FoundFormat found = find_format(path);
+    if (found.format == Format::cairn) {
+      table = read_container(found.path);
+      head = encode(table.head);
+      manifest.format = table.head.format;
+    } else {
+      manifest = read_manifest(found);
+      head = encode(manifest);
+    }
   });
   comm.broadcast(head);
   comm.broadcast(table.index);
-  Manifest manifest;
   agree(comm, "open", [&] {
+    if (!comm.is_root()) manifest = decode_manifest(head);
+    if (!manifest.is_container()) return;
     if (comm.is_root()) {
       check_table(table);
     } else {
-      table.head = decode_manifest(head);
+      table.head = std::move(manifest);
     }
     manifest = manifest_of(std::move(table));
     if (comm.is_root()) check_metadata(manifest);

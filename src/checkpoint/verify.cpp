@@ -21,18 +21,24 @@ struct Work {
   std::uint64_t bytes;
 };
 
+/// The extents with digests, and in the report how much that is.
 std::vector<Work> extents_to_check(const Manifest& manifest,
                                    const std::vector<std::uint64_t>& wanted,
-                                   const HeldExtents* held) {
+                                   const HeldExtents* held, VerifyReport& report) {
   std::vector<Work> all;
   for (std::size_t t = 0; t < wanted.size(); ++t) {
     if (wanted[t] == 0) continue;
     const TensorEntry& tensor = manifest.tensors[t];
+    bool whole = true;
     for (std::size_t e = 0; e < tensor.extents.size(); ++e) {
+      whole = whole && tensor.extents[e].digest;
       if (!tensor.extents[e].digest || (held != nullptr && held->by_any_rank(t, e))) continue;
       all.push_back({t, e, tensor.extents[e].box.elements() * item_bytes(tensor.dtype)});
+      report.bytes += all.back().bytes;
     }
+    (whole ? report.tensors : report.unchecked) += 1;
   }
+  report.extents = all.size();
   return all;
 }
 
@@ -129,11 +135,7 @@ VerifyReport verify_wanted(const Comm& comm, const Manifest& manifest,
   VerifyReport report;
   std::vector<std::byte> mine;
   agree(comm, "verify", [&] {
-    const std::vector<Work> all = extents_to_check(manifest, wanted, held);
-    report.tensors = static_cast<std::uint64_t>(wanted.size()) -
-                     static_cast<std::uint64_t>(std::count(wanted.begin(), wanted.end(), 0U));
-    report.extents = all.size();
-    for (const Work& work : all) report.bytes += work.bytes;
+    const std::vector<Work> all = extents_to_check(manifest, wanted, held, report);
     ByteWriter defects;
     Reader reader(manifest);
     for (const Work& work : my_share(all, comm.rank(), comm.size())) {

@@ -71,6 +71,7 @@ void put_tensor_head(ByteWriter& out, const TensorEntry& tensor) {
   out.put(static_cast<std::uint8_t>(tensor.layout));
   out.put(tensor.offset);
   put_shape(out, tensor.chunk);
+  put_shape(out, tensor.strides);
 }
 
 TensorEntry get_tensor_head(ByteReader& in) {
@@ -82,10 +83,35 @@ TensorEntry get_tensor_head(ByteReader& in) {
   tensor.layout = static_cast<Layout>(in.get<std::uint8_t>());
   tensor.offset = in.get<std::uint64_t>();
   tensor.chunk = get_shape(in);
+  tensor.strides = get_shape(in);
   return tensor;
 }
 
 namespace {
+
+void put_path(ByteWriter& out, const std::vector<PathKey>& path) {
+  out.put(static_cast<std::uint64_t>(path.size()));
+  for (const PathKey& key : path) {
+    out.put(static_cast<std::uint8_t>(key.index()));
+    if (const auto* text = std::get_if<std::string>(&key)) {
+      out.put_text(*text);
+    } else {
+      out.put(std::get<std::int64_t>(key));
+    }
+  }
+}
+
+std::vector<PathKey> get_path(ByteReader& in) {
+  std::vector<PathKey> path;
+  for (auto n = in.get<std::uint64_t>(); n > 0; --n) {
+    if (in.get<std::uint8_t>() == 0) {
+      path.emplace_back(in.get_text());
+    } else {
+      path.emplace_back(in.get<std::int64_t>());
+    }
+  }
+  return path;
+}
 
 void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   put_tensor_head(out, tensor);
@@ -93,6 +119,7 @@ void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   for (const Extent& extent : tensor.extents) put_extent(out, extent);
   out.put(static_cast<std::uint8_t>(tensor.statistics.has_value()));
   if (tensor.statistics) out.put(*tensor.statistics);
+  put_path(out, tensor.path);
 }
 
 TensorEntry get_tensor(ByteReader& in) {
@@ -100,6 +127,7 @@ TensorEntry get_tensor(ByteReader& in) {
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
   if (in.get<std::uint8_t>() != 0) tensor.statistics = in.get<Statistics>();
+  tensor.path = get_path(in);
   return tensor;
 }
 
@@ -124,6 +152,13 @@ std::vector<std::byte> encode(const Manifest& manifest) {
   out.put_text(commit.committed_at);
   out.put(static_cast<std::uint64_t>(manifest.tensors.size()));
   for (const TensorEntry& tensor : manifest.tensors) put_tensor(out, tensor);
+  out.put(static_cast<std::uint64_t>(manifest.checksums.size()));
+  for (const Checksum& checksum : manifest.checksums) {
+    out.put(checksum.file);
+    out.put(checksum.offset);
+    out.put(checksum.bytes);
+    out.put(checksum.crc32);
+  }
   out.put(static_cast<std::uint64_t>(manifest.documents.size()));
   for (const auto& [name, text] : manifest.documents) {
     out.put_text(name);
@@ -155,6 +190,13 @@ Manifest decode_manifest(std::span<const std::byte> bytes) {
   commit.committed_at = in.get_text();
   const auto tensors = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < tensors; ++i) manifest.tensors.push_back(get_tensor(in));
+  for (auto n = in.get<std::uint64_t>(); n > 0; --n) {
+    Checksum& checksum = manifest.checksums.emplace_back();
+    checksum.file = in.get<std::uint32_t>();
+    checksum.offset = in.get<std::uint64_t>();
+    checksum.bytes = in.get<std::uint64_t>();
+    checksum.crc32 = in.get<std::uint32_t>();
+  }
   for (auto n = in.get<std::uint64_t>(); n > 0; --n) {
     std::string name = in.get_text();
     manifest.documents[std::move(name)] = in.get_text();

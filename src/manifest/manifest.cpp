@@ -52,6 +52,12 @@ std::uint64_t Manifest::tensor_bytes() const {
   return sum;
 }
 
+std::uint64_t Manifest::file_bytes() const {
+  std::uint64_t sum = 0;
+  for (const FileEntry& file : files) sum += file.bytes;
+  return sum;
+}
+
 namespace {
 
 std::vector<std::string_view> names_of(const TensorTable& tensors) {

@@ -1,6 +1,8 @@
 #include "plan/region.hpp"
 
 #include <algorithm>
+#include <cstddef>
+#include <numeric>
 
 namespace cairn::detail {
 
@@ -136,12 +138,33 @@ std::uint64_t offset_in_rows(const TensorEntry& tensor, const Extent& extent) {
 
 Region region_of(const TensorEntry& tensor, const Extent& extent) {
   const std::uint64_t item = item_bytes(tensor.dtype);
+  if (tensor.layout == Layout::strided) {
+    Region region;
+    if (extent.box.elements() != 0) region.boxes.push_back(extent.box);
+    region.base = extent.offset;
+    region.strides = tensor.strides;
+    return region;
+  }
   if (!lies_in_rows(tensor, extent)) {
     return dense_region(tensor.shape, extent.flat, extent.box, extent.offset, item);
   }
   Region region = dense_region(tensor.shape, false, Box::whole(tensor.shape), tensor.offset, item);
   region.boxes = {extent.box};
   return region;
+}
+
+void order_by_strides(Box& box, Region& a, Region& b) {
+  std::vector<std::size_t> order(box.start.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t x, std::size_t y) {
+    if ((a.strides[x] == 0) != (a.strides[y] == 0)) return a.strides[x] == 0;
+    return a.strides[x] > a.strides[y];
+  });
+  const auto permute = [&](Shape& shape) {
+    const Shape old = shape;
+    for (std::size_t d = 0; d < order.size(); ++d) shape[d] = old[order[d]];
+  };
+  for (Shape* shape : {&box.start, &box.count, &a.strides, &b.strides}) permute(*shape);
 }
 
 void for_each_run(const Box& common, const Region& a, const Region& b, std::uint64_t item,

@@ -47,6 +47,11 @@ std::uint64_t offset_in_rows(const TensorEntry& tensor, const Extent& extent);
 /// The region of an extent in its file.
 Region region_of(const TensorEntry& tensor, const Extent& extent);
 
+/// Renames the dimensions so that for_each_run goes through `a` in ascending order as far as it
+/// can: those of large strides outermost, and before them those that repeat what is there. The
+/// regions' own boxes keep their dimensions.
+void order_by_strides(Box& box, Region& a, Region& b);
+
 /// Calls `run(position_a, position_b, bytes)` for the runs that are contiguous in both regions, for
 /// all elements of `common`, in row-major order.
 void for_each_run(const Box& common, const Region& a, const Region& b, std::uint64_t item,

@@ -12,6 +12,8 @@
 #include "base/near_names.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
+#include "formats/detect.hpp"
+#include "manifest/names.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -52,6 +54,22 @@ fs::path newest_of(const fs::path& run) {
   return *newest;
 }
 
+/// The newest checkpoint of a run, or the directory itself where it is a checkpoint.
+fs::path checkpoint_in(const fs::path& directory) {
+  const auto is_of_run = [](const fs::directory_entry& entry) {
+    const std::string name = entry.path().filename().string();
+    return name.starts_with('.') || names::parse_checkpoint_file(name);
+  };
+  if (const auto newest = newest_checkpoint(directory)) return *newest;
+  if (find_in_directory(directory)) return directory;
+  const fs::directory_iterator entries(directory);
+  if (std::all_of(begin(entries), end(entries), is_of_run)) return newest_of(directory);
+  fail(Errc::unsupported,
+       "the directory '{}' holds neither checkpoints of a run (step-*.h5) nor files of another "
+       "format that cairn knows; name a file",
+       directory.string());
+}
+
 }  // namespace
 
 fs::path expand_home(const fs::path& path) {
@@ -82,7 +100,7 @@ fs::path find_local(const LocalSource& source) {
     }
     fail(Errc::not_found, "'{}' does not exist{}", path.string(), siblings_of(path));
   }
-  if (fs::is_directory(status)) return newest_of(path);
+  if (fs::is_directory(status)) return checkpoint_in(path);
   // What cannot be examined, opening it tells better.
   if (fs::exists(status) && !fs::is_regular_file(status)) {
     fail(Errc::unsupported, "'{}' is neither a file nor a run directory", path.string());

@@ -11,15 +11,16 @@ namespace cairn::detail {
 /// The path with a leading "~" or "~/" replaced by $HOME. Errors: usage ("~user", no $HOME). Local.
 std::filesystem::path expand_home(const std::filesystem::path& path);
 
-/// The checkpoint that a source means: the path itself, or the newest committed checkpoint of a run
-/// directory. A path that does not exist is an error that names its nearest siblings. Local.
-/// Errors: not_found, usage, unsupported (neither file nor directory; newer format), io.
+/// The checkpoint that a source means: the path itself, which may be the directory of a checkpoint
+/// of another format, or the newest committed checkpoint of a run directory. A path that does not
+/// exist is an error that names its nearest siblings. Local. Errors: not_found, usage, unsupported
+/// (neither file nor directory; newer format), io.
 std::filesystem::path find_local(const LocalSource& source);
 std::filesystem::path find_run(const RunSource& source);
 
-/// The checkpoint that `path` means: a file itself, or the newest committed checkpoint of a run
-/// directory. Rank 0 looks, and its path counts; the answer is the same on all ranks. Collective.
-/// Errors: not_found, usage, unsupported (neither file nor directory; newer format), io.
+/// The checkpoint that `path` means, as find_local. Rank 0 looks, and its path counts; the answer
+/// is the same on all ranks. Collective. Errors: not_found, usage, unsupported (neither file nor
+/// directory; newer format), io.
 CAIRN_EXPORT std::filesystem::path resolve_local(const Comm& comm,
                                                  const std::filesystem::path& path);
 

@@ -1,7 +1,8 @@
 #include "transfer/direct.hpp"
 
 #include <algorithm>
-#include <utility>
+#include <tuple>
+#include <vector>
 
 #include "os/fault.hpp"
 #include "os/file.hpp"
@@ -71,22 +72,23 @@ void DirectEngine::read(const Comm& comm, const Manifest& manifest,
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     Reader reader(manifest);
-    // In the order of the file, so that neighbouring tensors make large requests.
-    std::vector<std::pair<std::uint64_t, const ReadItem*>> order;
+    // In the order of the files, so that neighbouring tensors make large requests.
+    std::vector<std::tuple<std::uint32_t, std::uint64_t, const ReadItem*>> order;
     order.reserve(items.size());
     for (const ReadItem& item : items) {
       if (item.run) {
-        order.emplace_back(item.run->offset, &item);
+        order.emplace_back(item.run->file, item.run->offset, &item);
         continue;
       }
-      const TensorEntry& tensor = manifest.tensors[item.tensor];
-      order.emplace_back(tensor.extents.empty() ? 0 : tensor.extents.front().offset, &item);
+      const auto& extents = manifest.tensors[item.tensor].extents;
+      order.emplace_back(extents.empty() ? 0 : extents.front().file,
+                         extents.empty() ? 0 : extents.front().offset, &item);
     }
     if (!std::is_sorted(order.begin(), order.end())) std::sort(order.begin(), order.end());
-    for (const auto& [offset, item] : order) {
+    for (const auto& [file, offset, item] : order) {
       if (item->run) {
         const std::uint64_t unit = item_bytes(manifest.tensors.head(item->tensor).dtype);
-        reader.add_run(item->run->file, offset, item->data, item->piece->elements() * unit);
+        reader.add_run(file, offset, item->data, item->piece->elements() * unit);
       } else {
         reader.add(manifest.tensors[item->tensor], *item->piece, item->data);
       }

@@ -34,18 +34,26 @@ struct Reader::Impl {
 
   /// The parts of `piece` that lie in one region of the file; tells how many elements those are.
   std::uint64_t add_region(std::uint32_t file, const Region& in_file, const Region& in_memory,
-                           std::uint64_t item, std::byte* out) {
+                           std::uint64_t item, std::byte* out, bool strided = false) {
     RunReader& runs = runs_of(file);
+    const auto add = [&](std::uint64_t at, std::uint64_t to, std::uint64_t bytes) {
+      runs.add(at, out + to, bytes);
+    };
     std::uint64_t elements = 0;
     for (const Box& stored : in_file.boxes) {
       for (const Box& wanted : in_memory.boxes) {
-        const auto common = intersect(stored, wanted);
+        auto common = intersect(stored, wanted);
         if (!common) continue;
         elements += common->elements();
-        for_each_run(*common, in_file, in_memory, item,
-                     [&](std::uint64_t at, std::uint64_t to, std::uint64_t bytes) {
-                       runs.add(at, out + to, bytes);
-                     });
+        if (!strided) {
+          for_each_run(*common, in_file, in_memory, item, add);
+          continue;
+        }
+        // In the order of the file: a transposed matrix would be read once for each of its rows.
+        Region from{{}, in_file.base, in_file.strides};
+        Region to{{}, in_memory.base, in_memory.strides};
+        order_by_strides(*common, from, to);
+        for_each_run(*common, from, to, item, add);
       }
     }
     return elements;
@@ -68,7 +76,8 @@ struct Reader::Impl {
       elements = add_region(tensor.extents.front().file, whole, in_memory, item, out);
     } else {
       for (const Extent& extent : tensor.extents) {
-        elements += add_region(extent.file, region_of(tensor, extent), in_memory, item, out);
+        elements += add_region(extent.file, region_of(tensor, extent), in_memory, item, out,
+                               tensor.layout == Layout::strided);
       }
     }
     if (elements != piece.elements()) {

@@ -1,5 +1,6 @@
 """Runs cairn's programs for black-box tests."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -11,6 +12,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("CAIRN_BIN", ROOT / "build" / "bin"))
 TEST_BIN = BIN.parent / "tests" / "bin"
 SAMPLE = TEST_BIN / "cairn-sample"
+
+# Checkpoints that other programs wrote, or nobody could, with what must come out of each. Not part of the project.
+CORPUS = pathlib.Path(os.environ.get("CAIRN_CORPUS", ROOT.parent / "shared" / "corpus"))
+
+
+def corpus_entries(*folders):
+    """The entries of the corpus below any of the folders; skips the test where there is no corpus."""
+    manifest = CORPUS / "MANIFEST.json"
+    if not manifest.exists():
+        raise unittest.SkipTest(f"NOT TESTED: no corpus of checkpoints at {CORPUS}; set CAIRN_CORPUS")
+    entries = json.loads(manifest.read_text())["entries"]
+    return [entry for entry in entries if entry["path"].startswith(folders)]
+
 
 # Open MPI refuses to run as root unless told twice.
 ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}

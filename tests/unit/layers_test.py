@@ -16,7 +16,7 @@ ALLOWED = {
     "formats": {"base", "manifest", "os", "mpi", "plan"},
     "transfer": {"base", "manifest", "os", "mpi", "plan", "formats"},
     "checkpoint": {"base", "manifest", "os", "mpi", "plan", "formats", "transfer"},
-    "sources": {"base", "mpi", "checkpoint"},
+    "sources": {"base", "manifest", "mpi", "formats", "checkpoint"},
     "pipeline": {"base", "manifest", "os", "checkpoint", "sources"},
     "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline"},
 }

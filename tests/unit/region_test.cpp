@@ -77,5 +77,26 @@ TEST(Intersect, IsEmptyWhereBoxesOnlyTouch) {
   EXPECT_EQ(intersect({{0, 1}, {4, 4}}, {{2, 0}, {9, 3}}), (Box{{2, 1}, {2, 2}}));
 }
 
+TEST(OrderByStrides, FileOrderComesFirstAndRepeatsOutermost) {
+  // A transposed 2 x 3 view of six elements of 4 bytes, repeated twice.
+  const Shape shape{2, 3, 2};
+  Box box = Box::whole(shape);
+  Region file{{}, 100, {0, 4, 12}};
+  Region memory = dense_region(shape, false, box, 0, 4);
+  order_by_strides(box, file, memory);
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> runs;
+  for_each_run(box, file, memory, 4, [&](std::uint64_t at, std::uint64_t to, std::uint64_t bytes) {
+    EXPECT_EQ(bytes, 4U);
+    runs.emplace_back(at, to);
+  });
+  ASSERT_EQ(runs.size(), 12U);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    EXPECT_EQ(runs[i].first, 100 + 4 * (i % 6)) << i;
+    // Element (r, j, k) lies at 12 k + 4 j of the file and 24 r + 8 j + 4 k of the memory.
+    const std::size_t r = i / 6, k = i % 6 / 3, j = i % 3;
+    EXPECT_EQ(runs[i].second, 24 * r + 8 * j + 4 * k) << i;
+  }
+}
+
 }  // namespace
 }  // namespace cairn::detail

@@ -158,11 +158,15 @@ std::array<std::byte, kTrailerBytes> encode_trailer(const Trailer& trailer) {
   return bytes;
 }
 
+bool is_trailer(std::span<const std::byte> bytes) {
+  return bytes.size() >= sizeof(kTrailerMagic) &&
+         std::memcmp(bytes.data(), kTrailerMagic, sizeof(kTrailerMagic)) == 0;
+}
+
 std::optional<Trailer> decode_trailer(std::span<const std::byte> bytes) {
   TrailerRecord record;
-  if (bytes.size() != sizeof(record)) return std::nullopt;
+  if (bytes.size() != sizeof(record) || !is_trailer(bytes)) return std::nullopt;
   std::memcpy(&record, bytes.data(), sizeof(record));
-  if (std::memcmp(record.magic, kTrailerMagic, sizeof(kTrailerMagic)) != 0) return std::nullopt;
   if (own_digest(record) != record.digest)
     fail(Errc::corrupt, "the container's trailer is damaged");
   check_version(record.format_version);

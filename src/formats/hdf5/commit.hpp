@@ -40,6 +40,8 @@ struct Trailer {
 };
 
 std::array<std::byte, kTrailerBytes> encode_trailer(const Trailer& trailer);
+/// Whether the bytes start as a trailer does.
+bool is_trailer(std::span<const std::byte> bytes);
 /// Nothing where the bytes are no trailer at all. Errors: corrupt when it is damaged, unsupported
 /// for a newer format version.
 std::optional<Trailer> decode_trailer(std::span<const std::byte> bytes);

@@ -20,6 +20,7 @@
 #include "formats/hdf5/h5.hpp"
 #include "formats/hdf5/index.hpp"
 #include "formats/hdf5/layout.hpp"
+#include "formats/reading.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
 
@@ -193,17 +194,7 @@ void read_any(const File& file, ContainerTable& table) {
   fail(Errc::unsupported, "it is not a cairn container: it does not start with the HDF5 signature");
 }
 
-/// Runs `f` and names the checkpoint in what it throws.
-template <class F>
-auto reading(const std::filesystem::path& path, F&& f) {
-  try {
-    return f();
-  } catch (const Error& error) {
-    if (error.code() == Errc::io || error.code() == Errc::not_found) throw;
-    fail(error.code(), "cannot read checkpoint '{}': {}{}", path.string(), error.what(),
-         error.code() == Errc::corrupt ? "; use an older checkpoint" : "");
-  }
-}
+constexpr std::string_view kAdvice = "; use an older checkpoint";
 
 }  // namespace
 
@@ -212,7 +203,7 @@ ContainerTable read_container(const std::filesystem::path& path) {
   ContainerTable table;
   table.head.format = "cairn";
   table.head.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
-  reading(path, [&] {
+  reading(path, kAdvice, [&] {
     read_any(file, table);
     warn_of_other_step(path, table.head);
   });
@@ -220,12 +211,12 @@ ContainerTable read_container(const std::filesystem::path& path) {
 }
 
 void check_table(const ContainerTable& table) {
-  reading(table.head.path(), [&] { check_index(table.index, table.head.commit.writers); });
+  reading(table.head.path(), kAdvice, [&] { check_index(table.index, table.head.commit.writers); });
 }
 
 Manifest manifest_of(ContainerTable table) {
   const std::filesystem::path path = table.head.path();
-  return reading(path, [&] {
+  return reading(path, kAdvice, [&] {
     Manifest manifest = std::move(table.head);
     manifest.tensors = TensorTable(std::make_shared<IndexTable>(std::move(table.index)));
     return manifest;
@@ -234,7 +225,7 @@ Manifest manifest_of(ContainerTable table) {
 
 void check_metadata(const Manifest& manifest) {
   if (manifest.files.at(0).access != Access::extents) return;
-  reading(manifest.path(), [&] {
+  reading(manifest.path(), kAdvice, [&] {
     const File file = File::open_read(manifest.path());
     const auto trailer = read_trailer(file);
     if (!trailer) fail(Errc::corrupt, "it has lost its trailer");

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+namespace cairn::detail {
+
+/// What the readers of checkpoints tell apart.
+enum class Format {
+  cairn,        ///< the container
+  safetensors,  ///< one file
+  index,        ///< a JSON text that names the shards of a model
+  torch,        ///< PyTorch's zip file
+  pickle,       ///< PyTorch's file from before the zip file, or any other pickle
+  dcp,          ///< a directory of PyTorch's distributed checkpoints
+};
+
+struct FoundFormat {
+  Format format = Format::cairn;
+  std::filesystem::path path;  ///< the file to read; where a directory is the checkpoint, that
+};
+
+/// The format of a file or directory, judged by what is in it; only what could be anything is
+/// judged by its name. Local. Errors: not_found, io; unsupported, saying what it is instead where
+/// that is known; usage (a directory that holds several).
+FoundFormat find_format(const std::filesystem::path& path);
+/// The same of a directory; nothing where no known file is in it. Errors: io, usage.
+std::optional<FoundFormat> find_in_directory(const std::filesystem::path& directory);
+
+}  // namespace cairn::detail

@@ -1,0 +1,61 @@
+#include "formats/read_manifest.hpp"
+
+#include <utility>
+
+#include "formats/hdf5/container.hpp"
+#include "formats/reading.hpp"
+#include "formats/safetensors/reader.hpp"
+#include "formats/sharded.hpp"
+
+namespace cairn::detail {
+namespace {
+
+Manifest read_whole_container(const std::filesystem::path& path) {
+  ContainerTable table = read_container(path);
+  check_table(table);
+  Manifest manifest = manifest_of(std::move(table));
+  check_metadata(manifest);
+  return manifest;
+}
+
+/// A file of a format whose readers leave it to their caller to name the checkpoint.
+Manifest read_foreign(const FoundFormat& found) {
+  switch (found.format) {
+    case Format::safetensors:
+      return read_safetensors(found.path);
+    case Format::index:
+      return read_sharded(found.path, [](const std::filesystem::path& shard) {
+        const FoundFormat file = find_format(shard);
+        if (file.format == Format::index || file.format == Format::cairn) {
+          fail(Errc::corrupt, "it is no shard");
+        }
+        return read_foreign(file);
+      });
+    // The readers of PyTorch's formats belong here.
+    case Format::torch:
+      fail(Errc::unsupported, "it is a PyTorch zip file, which cairn cannot read yet");
+    case Format::pickle:
+      fail(Errc::unsupported,
+           "it is a pickle, as PyTorch wrote files before its zip files; cairn cannot read those "
+           "yet");
+    case Format::dcp:
+      fail(Errc::unsupported,
+           "it is a directory of PyTorch's distributed checkpoints, which cairn cannot read yet");
+    case Format::cairn:
+      break;
+  }
+  fail(Errc::internal, "no reader for this format");
+}
+
+}  // namespace
+
+Manifest read_manifest(const FoundFormat& found) {
+  if (found.format == Format::cairn) return read_whole_container(found.path);
+  return reading(found.path, "", [&] { return read_foreign(found); });
+}
+
+Manifest read_manifest(const std::filesystem::path& path) {
+  return read_manifest(find_format(path));
+}
+
+}  // namespace cairn::detail

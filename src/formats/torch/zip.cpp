@@ -1,0 +1,323 @@
+#include "formats/torch/zip.hpp"
+
+#include <isa-l/crc.h>
+#include <isa-l/igzip_lib.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <type_traits>
+
+#include "base/throw.hpp"
+
+namespace cairn::detail {
+namespace {
+
+constexpr std::uint64_t kEndBytes = 22;
+constexpr std::uint64_t kEnd64Bytes = 56;
+constexpr std::uint64_t kLocatorBytes = 20;
+constexpr std::uint64_t kCentralBytes = 46;
+constexpr std::uint64_t kLocalBytes = 30;
+constexpr std::uint64_t kMostTableBytes = 128 << 20;
+constexpr std::uint32_t kLong = 0xffffffff;  // the number is in the ZIP64 record
+
+template <class T>
+T at(std::span<const std::byte> bytes, std::size_t position) {
+  T value;
+  std::memcpy(&value, bytes.data() + position, sizeof(T));
+  return value;
+}
+
+std::string_view text_at(std::span<const std::byte> bytes, std::size_t position,
+                         std::size_t count) {
+  return {reinterpret_cast<const char*>(bytes.data()) + position, count};
+}
+
+/// Where the table is, from the start of the archive.
+struct Place {
+  std::uint64_t start = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t members = 0;
+};
+
+/// Reads within the archive, never outside it.
+class Window {
+ public:
+  Window(const File& file, std::uint64_t begin, std::uint64_t bytes)
+      : file_(file), begin_(begin), bytes_(bytes) {}
+
+  std::uint64_t begin() const { return begin_; }
+  std::uint64_t bytes() const { return bytes_; }
+  std::vector<std::byte> read(std::uint64_t position, std::uint64_t count) const {
+    if (position > bytes_ || count > bytes_ - position) fail(Errc::corrupt, "it ends early");
+    std::vector<std::byte> result(count);
+    file_.read_at(begin_ + position, result);
+    return result;
+  }
+
+ private:
+  const File& file_;
+  std::uint64_t begin_;
+  std::uint64_t bytes_;
+};
+
+/// The position of the end record: the one whose comment ends with the archive.
+std::uint64_t find_end(const Window& window) {
+  constexpr std::uint64_t kMostComment = 0xffff;
+  const std::uint64_t count = std::min(window.bytes(), kEndBytes + kMostComment);
+  const std::vector<std::byte> tail = window.read(window.bytes() - count, count);
+  std::optional<std::uint64_t> found;
+  for (std::uint64_t p = 0; p + kEndBytes <= count; ++p) {
+    if (at<std::uint32_t>(tail, p) != 0x06054b50) continue;
+    if (p + kEndBytes + at<std::uint16_t>(tail, p + 20) != count) continue;
+    if (found) fail(Errc::corrupt, "the zip archive has two ends");
+    found = p;
+  }
+  if (!found) {
+    fail(Errc::corrupt, "the zip archive has no end: it was cut off, or something follows it");
+  }
+  return window.bytes() - count + *found;
+}
+
+Place find_table(const Window& window) {
+  const std::uint64_t end = find_end(window);
+  const std::vector<std::byte> record = window.read(end, kEndBytes);
+  Place place{at<std::uint32_t>(record, 16), at<std::uint32_t>(record, 12),
+              at<std::uint16_t>(record, 10)};
+  std::uint64_t table_end = end;
+  std::uint32_t disk = at<std::uint16_t>(record, 4);
+  std::uint32_t table_disk = at<std::uint16_t>(record, 6);
+  std::uint64_t here = at<std::uint16_t>(record, 8);
+  const bool has_locator =
+      end >= kLocatorBytes &&
+      at<std::uint32_t>(window.read(end - kLocatorBytes, kLocatorBytes), 0) == 0x07064b50;
+  if (has_locator) {
+    const std::vector<std::byte> locator = window.read(end - kLocatorBytes, kLocatorBytes);
+    const auto position = at<std::uint64_t>(locator, 8);
+    const std::vector<std::byte> record64 = window.read(position, kEnd64Bytes);
+    const auto record_bytes = at<std::uint64_t>(record64, 4);
+    if (at<std::uint32_t>(record64, 0) != 0x06064b50 || record_bytes < kEnd64Bytes - 12 ||
+        record_bytes > window.bytes() || position + 12 + record_bytes != end - kLocatorBytes) {
+      fail(Errc::corrupt, "the zip archive's ZIP64 record is broken");
+    }
+    disk = at<std::uint32_t>(record64, 16);
+    table_disk = at<std::uint32_t>(record64, 20);
+    here = at<std::uint64_t>(record64, 24);
+    place = {at<std::uint64_t>(record64, 48), at<std::uint64_t>(record64, 40),
+             at<std::uint64_t>(record64, 32)};
+    table_end = position;
+  }
+  if (disk != 0 || table_disk != 0 || here != place.members) {
+    fail(Errc::unsupported, "it is one of several parts of a zip archive: join them first");
+  }
+  if (place.start > table_end || place.bytes != table_end - place.start) {
+    fail(Errc::corrupt, "the zip archive's table is not where its end says");
+  }
+  if (place.bytes > kMostTableBytes) {
+    fail(Errc::unsafe, "the zip archive's table has {} bytes; at most {} are read", place.bytes,
+         kMostTableBytes);
+  }
+  return place;
+}
+
+void check_name(std::string_view name) {
+  const bool drive = name.size() > 1 && name[1] == ':';
+  if (name.empty() || name.front() == '/' || drive || name.find('\\') != std::string_view::npos ||
+      name.find('\0') != std::string_view::npos) {
+    fail(Errc::unsafe, "the zip archive has a member whose name leaves it: '{}'", name);
+  }
+  for (std::string_view rest = name;;) {
+    const std::size_t slash = rest.find('/');
+    if (rest.substr(0, slash) == "..") {
+      fail(Errc::unsafe, "the zip archive has a member whose name leaves it: '{}'", name);
+    }
+    if (slash == std::string_view::npos) return;
+    rest.remove_prefix(slash + 1);
+  }
+}
+
+/// Takes the numbers that a header had no room for from its ZIP64 field, in their order.
+void take_long(std::span<const std::byte> extra, std::string_view name,
+               std::initializer_list<std::uint64_t*> numbers) {
+  for (std::size_t p = 0; p + 4 <= extra.size();) {
+    const auto id = at<std::uint16_t>(extra, p);
+    const std::size_t count = at<std::uint16_t>(extra, p + 2);
+    p += 4;
+    if (count > extra.size() - p) break;
+    if (id == 1) {
+      std::size_t from = p;
+      for (std::uint64_t* number : numbers) {
+        if (*number != kLong) continue;
+        if (from + 8 > p + count) fail(Errc::corrupt, "zip member '{}' has a broken header", name);
+        *number = at<std::uint64_t>(extra, from);
+        from += 8;
+      }
+      return;
+    }
+    p += count;
+  }
+}
+
+/// A member, with the position of its local header, from the start of the archive, as its offset.
+ZipMember read_central(std::span<const std::byte> table, std::size_t& position) {
+  if (table.size() - position < kCentralBytes || at<std::uint32_t>(table, position) != 0x02014b50) {
+    fail(Errc::corrupt, "the zip archive's table ends early");
+  }
+  const auto header = table.subspan(position);
+  const std::size_t name_bytes = at<std::uint16_t>(header, 28);
+  const std::size_t extra_bytes = at<std::uint16_t>(header, 30);
+  const std::size_t comment_bytes = at<std::uint16_t>(header, 32);
+  const std::size_t all = kCentralBytes + name_bytes + extra_bytes + comment_bytes;
+  if (header.size() < all) fail(Errc::corrupt, "the zip archive's table ends early");
+  position += all;
+
+  ZipMember member;
+  member.name = text_at(header, kCentralBytes, name_bytes);
+  check_name(member.name);
+  member.method = at<std::uint16_t>(header, 10);
+  member.crc = at<std::uint32_t>(header, 16);
+  member.bytes = at<std::uint32_t>(header, 20);
+  member.unpacked_bytes = at<std::uint32_t>(header, 24);
+  member.offset = at<std::uint32_t>(header, 42);
+  take_long(header.subspan(kCentralBytes + name_bytes, extra_bytes), member.name,
+            {&member.unpacked_bytes, &member.bytes, &member.offset});
+  if ((at<std::uint16_t>(header, 8) & 1) != 0) {
+    fail(Errc::unsupported, "zip member '{}' is encrypted", member.name);
+  }
+  if (member.method == 0 && member.bytes != member.unpacked_bytes) {
+    fail(Errc::corrupt, "zip member '{}' has two sizes: {} and {}", member.name, member.bytes,
+         member.unpacked_bytes);
+  }
+  return member;
+}
+
+/// Reads small pieces in ascending order with few requests.
+class Headers {
+ public:
+  Headers(const Window& window, std::uint64_t end) : window_(window), end_(end) {}
+
+  std::span<const std::byte> get(std::uint64_t position, std::uint64_t count) {
+    if (position > end_ || count > end_ - position) {
+      fail(Errc::corrupt, "the zip archive's table points behind its data");
+    }
+    if (position < start_ || position + count > start_ + buffer_.size()) {
+      // Small members lie close together, the headers of large ones far apart.
+      const std::uint64_t ahead = position - start_ < 4 * kAhead ? kAhead : 512;
+      start_ = position;
+      buffer_ = window_.read(position, std::min(std::max(count, ahead), end_ - position));
+    }
+    return std::span(buffer_).subspan(position - start_, count);
+  }
+
+ private:
+  static constexpr std::uint64_t kAhead = 64 << 10;
+  const Window& window_;
+  std::uint64_t end_;
+  std::uint64_t start_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+/// Turns the position of a member's local header into that of its data, and checks that header.
+/// Returns where the data ends.
+std::uint64_t settle(ZipMember& member, Headers& headers, std::uint64_t data_end) {
+  const auto header = headers.get(member.offset, kLocalBytes);
+  if (at<std::uint32_t>(header, 0) != 0x04034b50) {
+    fail(Errc::corrupt, "zip member '{}' has no header where the table says", member.name);
+  }
+  const auto flags = at<std::uint16_t>(header, 6);
+  const auto method = at<std::uint16_t>(header, 8);
+  const auto bytes = at<std::uint32_t>(header, 18);
+  const std::size_t name_bytes = at<std::uint16_t>(header, 26);
+  const std::size_t extra_bytes = at<std::uint16_t>(header, 28);
+  const auto name = headers.get(member.offset + kLocalBytes, name_bytes);
+  const bool described = (flags & 8) != 0;  // its sizes are behind the data
+  const bool sized = described || bytes == kLong || bytes == member.bytes;
+  if (text_at(name, 0, name_bytes) != member.name || method != member.method || !sized) {
+    fail(Errc::corrupt, "zip member '{}' has a header that contradicts the table", member.name);
+  }
+  member.offset += kLocalBytes + name_bytes + extra_bytes;
+  if (member.offset > data_end || member.bytes > data_end - member.offset) {
+    fail(Errc::corrupt, "zip member '{}' ends behind the archive's data", member.name);
+  }
+  return member.offset + member.bytes;
+}
+
+}  // namespace
+
+ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t bytes) {
+  const Window window(file, begin, bytes);
+  const Place place = find_table(window);
+  const std::vector<std::byte> table = window.read(place.start, place.bytes);
+  ZipTable result;
+  auto& members = result.members_;
+  std::size_t position = 0;
+  while (position < table.size()) members.push_back(read_central(table, position));
+  if (members.size() != place.members) {
+    fail(Errc::corrupt, "the zip archive has {} members instead of {}", members.size(),
+         place.members);
+  }
+  const auto by_offset = [](const ZipMember& a, const ZipMember& b) { return a.offset < b.offset; };
+  if (!std::is_sorted(members.begin(), members.end(), by_offset)) {
+    std::sort(members.begin(), members.end(), by_offset);
+  }
+  Headers headers(window, place.start);
+  std::uint64_t end = 0;
+  for (ZipMember& member : members) {
+    if (member.offset < end) {
+      fail(Errc::corrupt, "zip member '{}' overlaps another one", member.name);
+    }
+    end = settle(member, headers, place.start);
+    member.offset += begin;
+  }
+  std::sort(members.begin(), members.end(),
+            [](const ZipMember& a, const ZipMember& b) { return a.name < b.name; });
+  const auto twice =
+      std::adjacent_find(members.begin(), members.end(),
+                         [](const ZipMember& a, const ZipMember& b) { return a.name == b.name; });
+  if (twice != members.end()) {
+    fail(Errc::corrupt, "the zip archive has two members '{}'", twice->name);
+  }
+  return result;
+}
+
+const ZipMember* ZipTable::find(std::string_view name) const {
+  const auto it =
+      std::lower_bound(members_.begin(), members_.end(), name,
+                       [](const ZipMember& m, std::string_view wanted) { return m.name < wanted; });
+  return it != members_.end() && it->name == name ? &*it : nullptr;
+}
+
+std::vector<std::byte> read_member(const File& file, const ZipMember& member,
+                                   std::uint64_t most_bytes) {
+  if (member.bytes > most_bytes || member.unpacked_bytes > most_bytes) {
+    fail(Errc::unsafe, "zip member '{}' has {} bytes; at most {} are read", member.name,
+         std::max(member.bytes, member.unpacked_bytes), most_bytes);
+  }
+  std::vector<std::byte> data(member.bytes);
+  file.read_at(member.offset, data);
+  if (member.method == 8) {
+    std::vector<std::byte> unpacked(member.unpacked_bytes);
+    inflate_state state;
+    isal_inflate_init(&state);
+    state.next_in = reinterpret_cast<std::uint8_t*>(data.data());
+    state.avail_in = static_cast<std::uint32_t>(data.size());
+    state.next_out = reinterpret_cast<std::uint8_t*>(unpacked.data());
+    state.avail_out = static_cast<std::uint32_t>(unpacked.size());
+    if (isal_inflate_stateless(&state) != ISAL_DECOMP_OK || state.avail_out != 0) {
+      fail(Errc::corrupt, "zip member '{}' can't be unpacked", member.name);
+    }
+    data = std::move(unpacked);
+  } else if (member.method != 0) {
+    fail(Errc::unsupported, "zip member '{}' is compressed by method {}", member.name,
+         member.method);
+  }
+  const auto crc =
+      crc32_gzip_refl(0, reinterpret_cast<const std::uint8_t*>(data.data()), data.size());
+  if (crc != member.crc) {
+    fail(Errc::corrupt, "zip member '{}' is damaged: its CRC-32 is {:08x} instead of {:08x}",
+         member.name, crc, member.crc);
+  }
+  return data;
+}
+
+}  // namespace cairn::detail
