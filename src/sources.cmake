@@ -18,6 +18,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
+  src/base/base64.cpp
   src/base/copy.cpp
   src/base/crc64.cpp
   src/base/digest.cpp
@@ -69,8 +70,15 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/texts.cpp
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
+  src/formats/torch/archive.cpp
+  src/formats/torch/legacy.cpp
+  src/formats/torch/module.cpp
+  src/formats/torch/numpy.cpp
+  src/formats/torch/reader.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp
+  src/formats/torch/values.cpp
+  src/formats/torch/walk.cpp
   src/formats/torch/zip.cpp
   src/transfer/cast.cpp
   src/transfer/direct.cpp
