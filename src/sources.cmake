@@ -20,6 +20,7 @@ set(CAIRN_PUBLIC_HEADERS
 target_sources(cairn_core_obj PRIVATE
   src/base/base64.cpp
   src/base/copy.cpp
+  src/base/crc32.cpp
   src/base/crc64.cpp
   src/base/digest.cpp
   src/base/edit_distance.cpp
@@ -70,6 +71,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/texts.cpp
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
+  src/formats/safetensors/writer.cpp
   src/formats/torch/archive.cpp
   src/formats/torch/legacy.cpp
   src/formats/torch/module.cpp
@@ -81,10 +83,12 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/walk.cpp
   src/formats/torch/zip.cpp
   src/transfer/cast.cpp
+  src/transfer/copy_writer.cpp
   src/transfer/direct.cpp
   src/transfer/engine.cpp
   src/transfer/load_stream.cpp
   src/transfer/mpio.cpp
+  src/transfer/read_back.cpp
   src/transfer/reader.cpp
   src/transfer/runs.cpp
   src/transfer/staged_writer.cpp
@@ -93,6 +97,10 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp
   src/checkpoint/commit_step.cpp
+  src/checkpoint/convert.cpp
+  src/checkpoint/convert_container.cpp
+  src/checkpoint/convert_plan.cpp
+  src/checkpoint/convert_safetensors.cpp
   src/checkpoint/filter.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
@@ -102,6 +110,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/replica_step.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
+  src/checkpoint/verify_checksums.cpp
   src/sources/describe.cpp
   src/sources/local.cpp
   src/sources/registry.cpp

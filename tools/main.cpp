@@ -1,4 +1,4 @@
-// cairn: looks at checkpoints. Starts plain or under mpirun; only rank 0 prints.
+// cairn: looks at checkpoints and converts them. Starts plain or under mpirun; only rank 0 prints.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <string_view>
@@ -18,6 +18,12 @@ constexpr const char* kFooter =
     "Under mpirun the ranks share the work.";
 
 constexpr const char* kExitFooter = "Exit codes: 0 fine, 2 usage or error.";
+
+constexpr const char* kConvertFooter =
+    "OUT appears when it is whole and was read back. Below 'model/' a container holds what other\n"
+    "formats hold at their top; the rest of it keeps its names, and comes back from a safetensors\n"
+    "file that cairn wrote. The state of single ranks, under 'ranks/', is left out.\n"
+    "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
 
 constexpr const char* kDiffFooter =
     "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from "
@@ -40,6 +46,31 @@ CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json
   CLI::App* verb = app.add_subcommand(name, what);
   verb->add_flag("--json", json, "Print JSON, errors included");
   verb->footer(kFooter);
+  return verb;
+}
+
+CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
+  CLI::App* verb = add_verb(app, "convert", "Write a checkpoint in another format", json);
+  verb->add_option("IN", options.in, "Checkpoint, or a directory")->required();
+  verb->add_option("OUT", options.out, "File to write")->required();
+  verb->add_option("--to", options.to,
+                   "Format of OUT; by default its name tells (.h5, .safetensors)")
+      ->check(CLI::IsMember({"cairn", "safetensors"}));
+  verb->add_option("--select", options.select, "Only tensors in whose name this regex is found");
+  verb->add_option("--rename", options.rename,
+                   "FROM=TO: names of IN that start with FROM get TO in its place");
+  verb->add_option("--dtype", options.dtype, "Convert floats to this: f64, f32, f16 or bf16");
+  verb->add_flag("--weights-only", options.weights_only,
+                 "Of a container, only the model's tensors");
+  verb->add_option("--memory", options.memory_bytes,
+                   "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  verb->add_option("--shard-size", options.shard_bytes,
+                   "Divide safetensors into files of this size, such as 5GB; OUT is then their "
+                   "directory, or its *.index.json")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  verb->add_flag("--force", options.force, "Replace OUT where it exists");
+  verb->footer(kConvertFooter);
   return verb;
 }
 
@@ -68,7 +99,7 @@ CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Looks at sharded checkpoints.", "cairn"};
+  CLI::App app{"Looks at sharded checkpoints, and converts them.", "cairn"};
   app.set_version_flag("--version", std::string("cairn ") + CAIRN_VERSION_STRING);
   app.require_subcommand(0, 1);  // a word that is no verb is told as such, not as a missing verb
   app.footer(kFooter);
@@ -96,6 +127,9 @@ int main(int argc, char** argv) {
       add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
   verify_verb->add_option("FILE", verifying.file, "Checkpoint, or a directory")->required();
 
+  ConvertOptions converting;
+  CLI::App* convert_verb = add_convert_verb(app, converting, json);
+
   ConfigOptions configuring;
   CLI::App* config_verb = add_config_verb(app, configuring, json);
 
@@ -103,16 +137,18 @@ int main(int argc, char** argv) {
   const bool wants_json = std::any_of(argv + 1, argv + argc, [](const char* argument) {
     return std::string_view(argument) == "--json";
   });
-  return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
-                     [&](const cairn::Comm& comm) {
-                       inspecting.json = comparing.json = verifying.json = configuring.json = json;
-                       if (inspect_verb->parsed()) return inspect(comm, inspecting);
-                       if (diff_verb->parsed()) return diff(comm, comparing);
-                       if (verify_verb->parsed()) return verify(comm, verifying);
-                       if (config_verb->parsed()) return config(comm, configuring);
-                       throw cairn::Error(
-                           cairn::Errc::usage,
-                           "name what to do: inspect, diff, verify or config; see 'cairn --help'",
-                           0);
-                     });
+  return run_program(
+      app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
+      [&](const cairn::Comm& comm) {
+        inspecting.json = comparing.json = verifying.json = converting.json = json;
+        configuring.json = json;
+        if (inspect_verb->parsed()) return inspect(comm, inspecting);
+        if (diff_verb->parsed()) return diff(comm, comparing);
+        if (verify_verb->parsed()) return verify(comm, verifying);
+        if (convert_verb->parsed()) return convert(comm, converting);
+        if (config_verb->parsed()) return config(comm, configuring);
+        throw cairn::Error(
+            cairn::Errc::usage,
+            "name what to do: inspect, diff, verify, convert or config; see 'cairn --help'", 0);
+      });
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,21 @@ struct VerifyOptions {
   bool json = false;
 };
 int verify(const Comm& comm, const VerifyOptions& options);
+
+struct ConvertOptions {
+  std::string in;
+  std::string out;
+  std::string to;  ///< "cairn", "safetensors", or "": by the name of `out`
+  std::string select;
+  std::vector<std::string> rename;  ///< FROM=TO
+  std::string dtype;
+  bool weights_only = false;
+  std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  std::uint64_t shard_bytes = 0;
+  bool force = false;
+  bool json = false;
+};
+int convert(const Comm& comm, const ConvertOptions& options);
 
 enum class ConfigAction { check, show, schema };
 struct ConfigOptions {

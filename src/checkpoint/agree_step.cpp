@@ -85,12 +85,6 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   }
 }
 
-/// Never 0, which is what a file without a nonce holds.
-std::uint64_t random_nonce() {
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device() | 1;
-}
-
 /// Whether this rank contributes the same pieces and blobs as to the last layout.
 bool contributes_as_before(const StateView& state, const SaveLayout& layout) {
   return std::equal(state.tensors.begin(), state.tensors.end(), layout.pieces.begin(),
@@ -104,6 +98,11 @@ bool contributes_as_before(const StateView& state, const SaveLayout& layout) {
 
 }  // namespace
 
+std::uint64_t random_nonce() {
+  std::random_device device;
+  return std::uint64_t{device()} << 32 | device() | 1;
+}
+
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout) {
   SaveStart start;
   std::vector<Argument> arguments;
@@ -114,7 +113,7 @@ SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const S
     bool fits = layout != nullptr && contributes_as_before(request.state, *layout);
     for (const TensorView& piece : request.state.tensors) {
       if (!fits) check_kind(piece);  // otherwise it passed before
-      check_data(piece);
+      if (!request.bytes_elsewhere) check_data(piece);
     }
     start.documents = with_own_documents(comm, request.state, request.options);
     arguments = {{"path", digest_of(request.target.string())},

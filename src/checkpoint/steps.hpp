@@ -56,6 +56,7 @@ struct SaveRequest {
   std::filesystem::path partial;  ///< where the bytes are until the checkpoint is published
   const StateView& state;
   const SaveOptions& options;
+  bool bytes_elsewhere = false;  ///< the tensors have no data: the writer knows where it is
 };
 
 /// What the ranks agreed on.
@@ -64,6 +65,9 @@ struct SaveStart {
   bool layout_fits = false;                      ///< every rank can use the last layout
   std::uint64_t nonce = 0;                       ///< rank 0's, by which all know its partial file
 };
+
+/// Never 0, which is what a file without a nonce holds. Local.
+std::uint64_t random_nonce();
 
 /// Step 1. `layout` is the last one, or null. Collective.
 /// Errors: usage; mismatch when ranks disagree on path, step, options or blob names.

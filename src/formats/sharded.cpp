@@ -159,6 +159,10 @@ class Merger {
       for (Extent& extent : tensor.extents) extent.file += file;
       manifest_.tensors.push_back(std::move(tensor));
     }
+    for (Checksum& checksum : part.checksums) {
+      checksum.file += file;
+      manifest_.checksums.push_back(checksum);
+    }
     for (FileEntry& entry : part.files) manifest_.files.push_back(std::move(entry));
     for (std::string& warning : part.warnings) manifest_.warnings.push_back(std::move(warning));
     for (auto& [name, text] : part.documents) documents_[name][text].push_back(shard);
@@ -187,17 +191,21 @@ class Merger {
     seen_[*position] = true;
   }
 
-  /// What all shards say alike is one document, what they do not is one for each of them.
+  /// What all shards that have a document say alike is one document; the rest is by shard.
   void add_documents() {
+    nlohmann::json by_shard;
     for (const auto& [name, texts] : documents_) {
+      if (texts.size() == 1) {
+        manifest_.documents[name] = texts.begin()->first;
+        continue;
+      }
       for (const auto& [text, shards] : texts) {
-        if (texts.size() == 1) manifest_.documents[name] = text;
-        if (texts.size() == 1) continue;
         for (const std::uint32_t shard : shards) {
-          manifest_.documents[fmt::format("{}:{}", name, index_.shards[shard])] = text;
+          by_shard[index_.shards[shard]][name] = nlohmann::json::parse(text);
         }
       }
     }
+    if (!by_shard.is_null()) manifest_.documents["shards"] = by_shard.dump();
     if (!index_.metadata.empty()) manifest_.documents["index"] = index_.metadata.dump();
   }
 

@@ -96,6 +96,10 @@ std::filesystem::path partial_link(const std::filesystem::path& link) {
   return hidden(link, ".partial");
 }
 
+std::string shard_file(std::size_t number, std::size_t count) {
+  return fmt::format("model-{:05}-of-{:05}.safetensors", number, count);
+}
+
 std::string rank_blob(std::string_view blob) {
   return fmt::format("{}/{}", kRanks, escape_component(blob));
 }

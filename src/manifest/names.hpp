@@ -27,6 +27,8 @@ std::filesystem::path partial_file(const std::filesystem::path& target);
 std::filesystem::path skeleton_file(const std::filesystem::path& target);
 /// The hidden name under which the `last` link is made before it is moved into place.
 std::filesystem::path partial_link(const std::filesystem::path& link);
+/// "model-00001-of-00003.safetensors"; `number` counts from 1
+std::string shard_file(std::size_t number, std::size_t count);
 /// "ranks/<blob>"
 std::string rank_blob(std::string_view blob);
 /// "meta/<document>"

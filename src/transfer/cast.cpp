@@ -259,9 +259,8 @@ void cast_elements(DType from, const std::byte* from_bytes, DType to, std::byte*
     return;
   }
   const DefaultFloats floats;
-  with_float(from, [&](auto type) {
-    cast_from<decltype(type)>(from_bytes, to, to_bytes, elements);
-  });
+  with_float(from,
+             [&](auto type) { cast_from<decltype(type)>(from_bytes, to, to_bytes, elements); });
 }
 
 }  // namespace cairn::detail

@@ -8,6 +8,7 @@
 #include "os/file.hpp"
 #include "plan/region.hpp"
 #include "plan/slices.hpp"
+#include "transfer/read_back.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::detail {
@@ -31,13 +32,6 @@ void append_boxes(std::size_t tensor, const std::vector<Box>& region, std::uint6
 void sort_by_tensor(std::vector<BoxTransfer>& boxes) {
   std::stable_sort(boxes.begin(), boxes.end(),
                    [](const BoxTransfer& a, const BoxTransfer& b) { return a.tensor < b.tensor; });
-}
-
-/// A manifest of the file being written, for reading it back.
-Manifest manifest_of(const WriteJob& job, const File& file) {
-  Manifest manifest;
-  manifest.files.push_back({job.file, file.size(), Access::extents, file.fingerprint()});
-  return manifest;
 }
 
 }  // namespace
@@ -68,21 +62,8 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
   });
   if (job.progress) job.progress(total / 2);
   transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, collective_);
-  agree(comm, "save: read back", [&] {
-    const Manifest manifest = manifest_of(job, *file);
-    Reader reader(manifest);
-    for (std::size_t i = 0; i < job.items.size(); ++i) {
-      const Extent& extent = *job.items[i].extent;
-      TensorEntry tensor = job.tensors[job.items[i].tensor];
-      tensor.extents = {extent};
-      if (digest_in_file(reader, tensor, extent) != reports[i].digest) {
-        fail(Errc::io,
-             "MPI-IO reported success, but tensor '{}' {} is not in '{}' as written; use "
-             "'engine: direct'",
-             tensor.name, to_string(extent.box), job.file.string());
-      }
-    }
-  });
+  agree(comm, "save: read back",
+        [&] { check_read_back(job, *file, reports, "MPI-IO", "use 'engine: direct'"); });
   if (job.progress) job.progress(total);
   return reports;
 }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "plan/region.hpp"
+
 namespace cairn::detail {
 namespace {
 
@@ -88,6 +90,21 @@ void RunWriter::flush() {
   wrote_(pending_.size());
   pending_ = {};
   buffer_.clear();
+}
+
+void add_part(RunWriter& runs, const TensorEntry& tensor, const Extent& extent, const Box& box,
+              std::span<const std::byte> bytes, std::uint64_t done) {
+  const std::uint64_t item = item_bytes(tensor.dtype);
+  if (!lies_in_rows(tensor, extent)) {
+    runs.add(extent.offset + done, bytes.data(), bytes.size());
+    return;
+  }
+  const Region in_memory = dense_region(tensor.shape, false, box, 0, item);
+  const Region in_file = region_of(tensor, extent);
+  for_each_run(box, in_file, in_memory, item,
+               [&](std::uint64_t at, std::uint64_t from, std::uint64_t count) {
+                 runs.add(at, bytes.data() + from, count);
+               });
 }
 
 }  // namespace cairn::detail

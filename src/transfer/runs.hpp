@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cairn/manifest.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -58,5 +59,10 @@ class RunWriter {
   std::span<const std::byte> pending_;  // in the caller's memory, or all of buffer_
   std::vector<std::byte> buffer_;
 };
+
+/// Adds a part of an extent: the bytes of `box`, the next of the extent's boxes, of whose dense
+/// bytes `done` went before. `bytes` must stay valid until the flush.
+void add_part(RunWriter& runs, const TensorEntry& tensor, const Extent& extent, const Box& box,
+              std::span<const std::byte> bytes, std::uint64_t done);
 
 }  // namespace cairn::detail

@@ -391,13 +391,13 @@ class BadInput(CliTest):
         self.at_once(check, cases)
         self.assertEqual(self.json("diff", self.one, code=FAILED)["error"]["code"], "usage")
         self.assertIn("frobnicate", self.cairn("frobnicate", code=FAILED).stderr)
-        self.assertIn("inspect, diff, verify or config", self.cairn(code=FAILED).stderr)
+        self.assertIn("inspect, diff, verify, convert or config", self.cairn(code=FAILED).stderr)
 
     def test_help_and_version(self):
         self.assertRegex(self.cairn("--version").stdout, r"^cairn \d+\.\d+\.\d+\n$")
         self.assertEqual(self.cairn("--version", ranks=2).stdout.count("cairn"), 1)
         self.assertIn("Exit codes", self.cairn("--help").stdout)
-        for verb in ("inspect", "diff", "verify"):
+        for verb in ("inspect", "diff", "verify", "convert"):
             self.assertIn("--json", self.cairn(verb, "--help").stdout)
 
     def test_output_that_cannot_be_written_is_an_error(self):

@@ -150,8 +150,9 @@ class Sharded(Tool):
             self.assertEqual([file["path"] for file in table["files"]],
                              [str(index), str(self.dir / "m-1.safetensors"), str(self.dir / "m-2.safetensors")])
             self.assertEqual(table["documents"], {
-                "index": {"total_size": 16}, "__metadata__:m-1.safetensors": {"format": "pt"},
-                "__metadata__:m-2.safetensors": {"format": "pt", "n": "2"}})
+                "index": {"total_size": 16},
+                "shards": {"m-1.safetensors": {"__metadata__": {"format": "pt"}},
+                           "m-2.safetensors": {"__metadata__": {"format": "pt", "n": "2"}}}})
             self.assertEqual(table["warnings"], [])
 
     def test_a_wrong_sum_is_a_warning(self):

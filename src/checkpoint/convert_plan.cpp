@@ -1,0 +1,196 @@
+#include "checkpoint/convert_plan.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+#include "checkpoint/filter.hpp"
+#include "manifest/names.hpp"
+#include "transfer/cast.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kModel = "model/";
+constexpr std::string_view kMetadata = "__metadata__";
+// Keys of safetensors' metadata that cairn writes.
+constexpr std::string_view kMark = "cairn";
+constexpr std::string_view kStep = "cairn.step";
+constexpr std::string_view kDocument = "cairn.document.";
+
+/// What says how files were written, and is said anew of others.
+bool is_origin(std::string_view document) {
+  return document == "topology" || document == "provenance" || document == "index" ||
+         document == "shards";
+}
+
+/// `__metadata__` of the source as an object of texts; empty where there is none.
+Json metadata_of(const Manifest& source) {
+  const auto found = source.documents.find(std::string(kMetadata));
+  Json metadata = found == source.documents.end()
+                      ? Json::object()
+                      : Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  const bool is_flat =
+      metadata.is_object() && std::all_of(metadata.begin(), metadata.end(),
+                                          [](const Json& value) { return value.is_string(); });
+  return is_flat ? metadata : Json::object();
+}
+
+bool is_marked(const Manifest& source) {
+  return !source.is_container() && metadata_of(source).contains(kMark);
+}
+
+/// Whether a plain name could be taken for a path of a container.
+bool looks_like_path(std::string_view name) {
+  return name.starts_with(kModel) || name.starts_with("optimizer/") || name.starts_with("ranks/");
+}
+
+/// The name in safetensors of a container's tensor.
+std::string plain_name(const std::string& name) {
+  if (!name.starts_with(kModel)) return name;
+  std::string plain = unescape_component(std::string_view(name).substr(kModel.size()));
+  const bool leads_back = fmt::format("{}{}", kModel, escape_component(plain)) == name;
+  return leads_back && !looks_like_path(plain) ? plain : name;
+}
+
+std::string container_name(const std::string& name, bool marked) {
+  if (marked && looks_like_path(name)) return name;
+  return fmt::format("{}{}", kModel, escape_component(name));
+}
+
+class Planner {
+ public:
+  Planner(const Manifest& source, const ConvertOptions& options)
+      : source_(source), options_(options), marked_(is_marked(source)) {}
+
+  ConvertPlan plan() {
+    const CompiledFilter select(options_.select);
+    select.require_in(source_);
+    for (std::size_t t = 0; t < source_.tensors.size(); ++t) {
+      const TensorEntry& tensor = source_.tensors[t];
+      if (select.matches(tensor.name)) take(t, tensor);
+    }
+    if (plan_.tensors.empty() && !source_.tensors.empty()) {
+      fail(Errc::not_found, "no tensor of '{}' is wanted", source_.path().string());
+    }
+    check_names();
+    plan_.step = source_.commit.step;
+    if (options_.to == TargetFormat::cairn) {
+      add_documents();
+    } else {
+      add_metadata();
+    }
+    plan_.result.tensors = plan_.tensors.size();
+    return std::move(plan_);
+  }
+
+ private:
+  bool to_container() const { return options_.to == TargetFormat::cairn; }
+
+  std::string renamed(std::string name) const {
+    for (const auto& [from, to] : options_.rename) {
+      if (name.starts_with(from)) name.replace(0, from.size(), to);
+    }
+    return name;
+  }
+
+  std::string target_name(const std::string& name) const {
+    const std::string wanted = renamed(name);
+    if (source_.is_container() == to_container()) return wanted;
+    return to_container() ? container_name(wanted, marked_) : plain_name(wanted);
+  }
+
+  void take(std::size_t position, const TensorEntry& tensor) {
+    if (source_.is_container()) {
+      if (options_.weights_only && !tensor.name.starts_with(kModel)) return;
+      if (tensor.name.starts_with("ranks/")) {
+        plan_.result.left_out.push_back(tensor.name);
+        return;
+      }
+    }
+    TensorEntry entry;
+    entry.name = target_name(tensor.name);
+    entry.dtype = tensor.dtype;
+    entry.shape = tensor.shape;
+    if (options_.dtype && is_float(tensor.dtype) && *options_.dtype != tensor.dtype) {
+      entry.dtype = *options_.dtype;
+      plan_.result.casts.push_back({entry.name, tensor.dtype, entry.dtype});
+    }
+    plan_.result.bytes += entry.bytes();
+    plan_.tensors.push_back(std::move(entry));
+    plan_.sources.push_back(position);
+  }
+
+  /// What a cast can start from: floats can become floats, and nothing else can.
+  bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
+
+  void check_names() const {
+    const TensorNames names{std::span<const TensorEntry>(plan_.tensors)};
+    if (const auto twice = names.duplicate()) {
+      fail(Errc::mismatch, "two tensors would be called '{}'", *twice);
+    }
+    if (!to_container()) return;
+    for (const TensorEntry& tensor : plan_.tensors) names::check_tensor_name(tensor.name);
+  }
+
+  /// What the source says of itself, and what cairn packed into the metadata of safetensors.
+  void add_documents() {
+    if (options_.weights_only) return;
+    for (const auto& [name, text] : source_.documents) {
+      if (!is_origin(name)) plan_.documents[name] = text;
+    }
+    if (!marked_) return;
+    const Json packed = metadata_of(source_);
+    Json rest = Json::object();
+    for (const auto& [key, value] : packed.items()) {
+      const std::string& text = value.get_ref<const std::string&>();
+      if (key == kStep) {
+        std::from_chars(text.data(), text.data() + text.size(), plan_.step);
+      } else if (key.starts_with(kDocument)) {
+        plan_.documents[key.substr(kDocument.size())] = text;
+      } else if (key != kMark) {
+        rest[key] = text;
+      }
+    }
+    plan_.documents.erase(std::string(kMetadata));
+    if (!rest.empty()) plan_.documents[std::string(kMetadata)] = rest.dump();
+  }
+
+  void add_metadata() {
+    Json metadata = metadata_of(source_);
+    if (source_.is_container() && !options_.weights_only) {
+      for (const auto& [name, text] : source_.documents) {
+        if (name == kMetadata || is_origin(name)) continue;
+        metadata[fmt::format("{}{}", kDocument, name)] = text;
+      }
+      if (source_.commit.step != 0) metadata[std::string(kStep)] = std::to_string(plan_.step);
+    }
+    const bool has_paths = std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
+                                       [](const auto& t) { return looks_like_path(t.name); });
+    const bool has_documents = metadata.size() > metadata_of(source_).size();
+    if (source_.is_container() && (has_paths || has_documents)) metadata[std::string(kMark)] = "1";
+    if (!metadata.empty()) plan_.documents[std::string(kMetadata)] = metadata.dump();
+  }
+
+  const Manifest& source_;
+  const ConvertOptions& options_;
+  const bool marked_;
+  ConvertPlan plan_;
+};
+
+}  // namespace
+
+ConvertPlan plan_conversion(const Manifest& source, const ConvertOptions& options) {
+  if (options.dtype && !can_cast(DType::f64, *options.dtype)) {
+    fail(Errc::usage, "tensors can be converted to f64, f32, f16 and bf16, not to {}",
+         to_string(*options.dtype));
+  }
+  return Planner(source, options).plan();
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "checkpoint/convert.hpp"
+
+namespace cairn::detail {
+
+/// What a conversion writes.
+struct ConvertPlan {
+  std::vector<TensorEntry> tensors;              ///< name, dtype and shape in the target
+  std::vector<std::size_t> sources;              ///< of each: its position in the source
+  std::map<std::string, std::string> documents;  ///< of the target; of safetensors, `__metadata__`
+  std::uint64_t step = 0;
+  ConvertResult result;
+};
+
+// Names. A container keeps a model's tensors below `model/`, with components escaped; safetensors
+// have their plain names. What else a container holds (`optimizer/...`) keeps its path in
+// safetensors, which are then marked in their metadata, so that the way back leads to the same
+// container. Its documents and step travel in the metadata, too.
+
+/// The same on all ranks, for the same arguments. Local. Errors: those of convert_checkpoint.
+ConvertPlan plan_conversion(const Manifest& source, const ConvertOptions& options);
+
+}  // namespace cairn::detail

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+
+#include "checkpoint/convert.hpp"
+#include "checkpoint/convert_plan.hpp"
+#include "transfer/copy_writer.hpp"
+
+namespace cairn::detail {
+
+/// The parts of a conversion, whatever it writes.
+
+/// Errors: usage, where `target` may not be written. Local.
+void check_target(const Manifest& source, const std::filesystem::path& target,
+                  const ConvertOptions& options);
+/// Of the memory for bytes on their way: CopyWriter has a window as they are stored, and one as
+/// they are written. Local.
+std::uint64_t window_bytes(const ConvertOptions& options);
+/// Lifetime: that of `options`. Local.
+std::function<void(std::uint64_t)> progress_of(const WriteJob& job, const ConvertOptions& options);
+
+/// Write and publish what was planned. Collective. Errors: those of convert_checkpoint.
+void write_container(const Comm& comm, const Manifest& source, const std::filesystem::path& target,
+                     const ConvertPlan& plan, const ConvertOptions& options);
+void write_safetensors(const Comm& comm, const Manifest& source,
+                       const std::filesystem::path& target, const ConvertPlan& plan,
+                       const ConvertOptions& options);
+
+}  // namespace cairn::detail

@@ -1,0 +1,128 @@
+#include "checkpoint/convert.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/throw.hpp"
+#include "output.hpp"
+#include "program.hpp"
+#include "sources/local.hpp"
+#include "verbs.hpp"
+
+namespace cairn::tool {
+namespace {
+
+using detail::fail;
+using detail::TargetFormat;
+
+TargetFormat target_format(const ConvertOptions& options) {
+  const std::string end = std::filesystem::path(options.out).extension().string();
+  const std::string& to = options.to;
+  if (to == "cairn" || (to.empty() && end == ".h5")) return TargetFormat::cairn;
+  if (to == "safetensors" || (to.empty() && (end == ".safetensors" || options.shard_bytes != 0))) {
+    return TargetFormat::safetensors;
+  }
+  fail(Errc::usage, "the name of '{}' does not tell a format; give --to cairn or --to safetensors",
+       options.out);
+}
+
+std::filesystem::path target_of(const ConvertOptions& options) {
+  const std::filesystem::path out = options.out;
+  if (options.shard_bytes == 0 || out.extension() == ".json") return out;
+  return out / "model.safetensors.index.json";
+}
+
+std::optional<DType> dtype_of(const std::string& name) {
+  if (name.empty()) return std::nullopt;
+  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    if (to_string(dtype) == name) return dtype;
+  }
+  fail(Errc::usage, "--dtype '{}': f64, f32, f16 and bf16 are possible", name);
+}
+
+std::pair<std::string, std::string> renaming(const std::string& text) {
+  const std::size_t middle = text.find('=');
+  if (middle == std::string::npos || middle == 0) {
+    fail(Errc::usage, "--rename '{}' is not FROM=TO", text);
+  }
+  return {text.substr(0, middle), text.substr(middle + 1)};
+}
+
+/// Draws how far this process is, where somebody looks.
+std::function<void(std::uint64_t, std::uint64_t)> progress_bar() {
+  if (::isatty(STDERR_FILENO) == 0) return {};
+  return [shown = -1](std::uint64_t done, std::uint64_t total) mutable {
+    constexpr int kWidth = 40;
+    const int percent =
+        total == 0
+            ? 100
+            : static_cast<int>(100. * static_cast<double>(done) / static_cast<double>(total));
+    if (percent == shown) return;
+    shown = percent;
+    const auto full = static_cast<std::size_t>(percent * kWidth / 100);
+    const std::string line = fmt::format("\r[{:<{}}] {:3}%{}", std::string(full, '='), kWidth,
+                                         percent, percent == 100 ? "\n" : "");
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+  };
+}
+
+detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& options) {
+  detail::ConvertOptions convert;
+  convert.to = target_format(options);
+  if (convert.to == TargetFormat::cairn && options.shard_bytes != 0) {
+    fail(Errc::usage, "a container is one file: --shard-size is for safetensors");
+  }
+  convert.overwrite = options.force;
+  convert.weights_only = options.weights_only;
+  convert.select.regex = options.select;
+  for (const std::string& text : options.rename) convert.rename.push_back(renaming(text));
+  convert.dtype = dtype_of(options.dtype);
+  convert.memory_bytes = options.memory_bytes;
+  convert.shard_bytes = options.shard_bytes;
+  if (comm.is_root()) convert.progress = progress_bar();
+  return convert;
+}
+
+std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+  std::string text;
+  for (const std::string& name : result.left_out) {
+    text += fmt::format("left out: '{}', the state of single ranks\n", name);
+  }
+  text += fmt::format("{}: {}, {}", options.out, counted(result.tensors, "tensor"),
+                      human_bytes(result.bytes));
+  if (!result.casts.empty()) text += fmt::format(", {} converted", result.casts.size());
+  return text + "\n";
+}
+
+Json json_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+  Json casts = Json::array();
+  for (const TensorCast& cast : result.casts) {
+    casts.push_back(
+        {{"name", cast.name}, {"from", to_string(cast.from)}, {"to", to_string(cast.to)}});
+  }
+  return {{"path", options.out},
+          {"tensors", result.tensors},
+          {"bytes", result.bytes},
+          {"casts", std::move(casts)},
+          {"left_out", result.left_out}};
+}
+
+}  // namespace
+
+int convert(const Comm& comm, const ConvertOptions& options) {
+  const Manifest source = open_checkpoint(comm, detail::resolve_local(comm, options.in));
+  detail::ConvertOptions convert;
+  agree(comm, "convert", [&] { convert = options_of(comm, options); });
+  const auto result = detail::convert_checkpoint(comm, source, target_of(options), convert);
+  print(comm, [&] {
+    return options.json ? to_text(json_of(options, result)) : text_of(options, result);
+  });
+  return kFine;
+}
+
+}  // namespace cairn::tool
