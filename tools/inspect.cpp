@@ -138,22 +138,27 @@ Json documents_of(const Manifest& manifest) {
   return documents;
 }
 
-/// The values beside the tensors that a format lists: each beside its path in the file. Arrays are
-/// told by their hash.
+/// Moves the values beside the tensors that a format lists, each beside its path in the file, out
+/// of the documents. Arrays are told by their hash.
 void add_values(Json& json) {
-  Json& documents = json["documents"];
-  for (const char* name : {"objects", "opaque", "aliases", "arrays"}) {
-    const auto found = documents.find(name);
-    if (found == documents.end()) continue;
-    json[name] = std::move(*found);
-    documents.erase(found);
+  Json documents = Json::object();
+  for (auto& [name, document] : json["documents"].items()) {
+    if (name == "arrays") {
+      Json& arrays = json[name] = Json::array();
+      for (const Json& array : document) {
+        const auto bytes = detail::bytes_of_base64(array.at("base64").get<std::string>());
+        arrays.push_back({{"path", array.at("path")},
+                          {"dtype", array.at("dtype")},
+                          {"shape", array.at("shape")},
+                          {"sha256", sha256_of(bytes)}});
+      }
+    } else if (name == "objects" || name == "opaque" || name == "aliases") {
+      json[name] = std::move(document);
+    } else {
+      documents[name] = std::move(document);
+    }
   }
-  if (!json.contains("arrays")) return;
-  for (Json& array : json["arrays"]) {
-    const auto bytes = detail::bytes_of_base64(array.at("base64").get<std::string>());
-    array.erase("base64");
-    array["sha256"] = sha256_of(bytes);
-  }
+  json["documents"] = std::move(documents);
 }
 
 Json files_of(const Manifest& manifest) {
