@@ -72,10 +72,13 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
   src/formats/safetensors/writer.cpp
+  src/formats/torch/anemoi.cpp
   src/formats/torch/archive.cpp
+  src/formats/torch/facts.cpp
   src/formats/torch/legacy.cpp
   src/formats/torch/module.cpp
   src/formats/torch/numpy.cpp
+  src/formats/torch/optimizer_names.cpp
   src/formats/torch/reader.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp

@@ -1,5 +1,6 @@
 """PyTorch's files: what real writers wrote must come out, and nothing hostile may run or exhaust the machine."""
 
+import hashlib
 import json
 import os
 import resource
@@ -84,7 +85,54 @@ class Corpus(Case):
             self.assertEqual({k: found[key].get(k) for k in value}, value)
 
     def check_facts(self, entry, documents):
-        pass
+        for role, path in entry.get("roles", {}).items():
+            self.assertEqual(documents["roles"][role], path)
+        facts = entry.get("metadata", {})
+        if "optimizer_param_names" in facts:
+            self.assertEqual(documents["optimizers"][0]["parameters"], facts["optimizer_param_names"])
+        if "param_groups" in facts:
+            self.assertEqual(self.plain(documents["optimizers"][0]["param_groups"]), facts["param_groups"])
+        training = documents.get("training", {})
+        for key in ("epoch", "global_step"):
+            if key in facts:
+                self.assertEqual(training[key], facts[key])
+        if "pytorch_lightning_version" in facts:
+            self.check_lightning(facts, training)
+        if "anemoi" in facts:
+            self.check_anemoi(entry, facts["anemoi"], documents["anemoi"])
+
+    @staticmethod
+    def plain(groups):
+        return [{k: v for k, v in group.items() if not isinstance(v, dict)} for group in groups]
+
+    def check_lightning(self, facts, training):
+        self.assertEqual(training["kind"], "lightning")
+        self.assertEqual(training["pytorch-lightning_version"], facts["pytorch_lightning_version"])
+        fit = training["loops"]["fit_loop"]
+        self.assertEqual(fit["epoch_progress"]["current"]["completed"], facts["loop_epoch_completed"])
+        self.assertEqual(fit["epoch_loop.state_dict"]["_batches_that_stepped"], facts["loop_batches_that_stepped"])
+        self.assertIn("EarlyStopping{'monitor': 'val_loss', 'mode': 'min'}", training["callbacks"])
+        for key, value in facts["config"].items():
+            node = training["hyper_parameters"]["config"]
+            for part in key.split("."):
+                node = node[part]
+            self.assertEqual(node, value)
+        self.assertEqual(training["hyper_parameters"]["metadata"]["run_id"], facts["lineage"]["run_id"])
+        self.assertEqual([m["name"] for m in training["migrations"]], facts["migrations"])
+
+    def check_anemoi(self, entry, wanted, found):
+        data = (CORPUS / entry["path"]).read_bytes()
+
+        def sha256(place):
+            return hashlib.sha256(data[place["offset"]:place["offset"] + place["bytes"]]).hexdigest()
+
+        self.assertEqual(found["member"], wanted["member"])
+        self.assertEqual(sha256(found), wanted["json_sha256"])
+        for key in ("run_id", "uuid", "version", "parent_uuid"):
+            self.assertEqual(found["metadata"].get(key), wanted.get(key))
+        arrays = [{**{k: array[k] for k in ("name", "dtype", "shape")}, "sha256": sha256(array)}
+                  for array in found["supporting_arrays"]]
+        self.assertEqual(arrays, wanted["supporting_arrays"])
 
     def check_all(self, folders):
         for entry in corpus_entries(*folders):

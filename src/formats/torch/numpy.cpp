@@ -149,6 +149,13 @@ std::optional<NumpyArray> numpy_array_of(const Graph& graph, Ref ref) {
   }
 }
 
+std::optional<DType> dtype_of_numpy(std::string_view name) {
+  for (const Row& row : kTypes) {
+    if (row.name == name) return row.dtype;
+  }
+  return std::nullopt;
+}
+
 std::string numpy_name(DType dtype) {
   for (const Row& row : kTypes) {
     if (row.dtype == dtype) return std::string(row.name);

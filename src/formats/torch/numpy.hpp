@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cairn/dtype.hpp"
@@ -22,7 +23,9 @@ struct NumpyArray {
 /// The array or scalar that a value records, or nothing where it records none. Local. Errors:
 /// corrupt.
 std::optional<NumpyArray> numpy_array_of(const pickle::Graph& graph, pickle::Ref ref);
-/// NumPy's name of a dtype: "float32". Local.
+/// NumPy's name of a dtype: "float32"; and the inverse, nothing where cairn has none like it.
+/// Local.
 std::string numpy_name(DType dtype);
+std::optional<DType> dtype_of_numpy(std::string_view name);
 
 }  // namespace cairn::detail::torch

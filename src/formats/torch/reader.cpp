@@ -9,7 +9,9 @@
 
 #include "base/throw.hpp"
 #include "formats/pickle/parse.hpp"
+#include "formats/torch/anemoi.hpp"
 #include "formats/torch/archive.hpp"
+#include "formats/torch/facts.hpp"
 #include "formats/torch/legacy.hpp"
 #include "formats/torch/values.hpp"
 #include "formats/torch/walk.hpp"
@@ -38,6 +40,7 @@ void add_contents(const pickle::Graph& graph, const torch::Storages& storages, M
   manifest.documents["arrays"] = std::move(contents.arrays);
   manifest.documents["aliases"] = Json(contents.aliases).dump();
   manifest.documents["globals"] = globals_of(graph);
+  manifest.documents.merge(torch::facts_of(graph, manifest.tensors));
   manifest.warnings.insert(manifest.warnings.end(), contents.warnings.begin(),
                            contents.warnings.end());
 }
@@ -50,6 +53,8 @@ void read_zip_file(const File& file, Manifest& manifest) {
   add_contents(graph, storages, manifest);
   manifest.documents["archive"] = archive.describe();
   manifest.checksums = archive.checksums();
+  std::string anemoi = torch::anemoi_metadata_of(file, archive, manifest.warnings);
+  if (!anemoi.empty()) manifest.documents["anemoi"] = std::move(anemoi);
 }
 
 void read_old_file(const File& file, Manifest& manifest) {

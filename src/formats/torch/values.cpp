@@ -303,6 +303,21 @@ Ref attributes_of(const Graph& graph, Ref ref) {
   return inner && graph.kind(*inner) == Kind::dict ? *inner : state;
 }
 
+Ref plain_of(const Graph& graph, Ref ref) {
+  constexpr int kMostNodes = 100;  // nodes around each other
+  for (int i = 0; i < kMostNodes && graph.kind(ref) == Kind::object; ++i) {
+    const Class cls = graph.class_of(ref);
+    const bool node = cls == Class::omega_node;
+    if (!node && cls != Class::omega_dict && cls != Class::omega_list) return ref;
+    const Ref attributes = attributes_of(graph, ref);
+    if (attributes == kNoRef) return ref;
+    const auto content = graph.find(attributes, node ? "_val" : "_content");
+    if (!content) return ref;
+    ref = *content;
+  }
+  return ref;
+}
+
 Json opaque_of(const Graph& graph, Ref ref) {
   if (graph.kind(ref) == Kind::global) return {{"class", graph.global(ref).qualified()}};
   if (graph.kind(ref) == Kind::persistent) {  // a storage that is no tensor's

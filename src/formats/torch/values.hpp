@@ -26,6 +26,10 @@ Json opaque_of(const pickle::Graph& graph, pickle::Ref ref);
 /// The dict that is, or is in, the state of an object; kNoRef where there is none. Local.
 pickle::Ref attributes_of(const pickle::Graph& graph, pickle::Ref ref);
 
+/// The value in the containers and nodes of OmegaConf, whose '_parent' is not followed; any other
+/// value as it is. Local.
+pickle::Ref plain_of(const pickle::Graph& graph, pickle::Ref ref);
+
 Json json_of(std::span<const PathKey> path);
 /// The keys, joined with '/'; '\' and '/' in keys have a '\' before them. Local.
 std::string name_of(std::span<const PathKey> path);

@@ -64,7 +64,6 @@ class Walk {
   bool visit_object(Ref ref);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
   std::optional<PathKey> key_of(Ref key);
-  Ref unwrap(Ref ref) const;
   void add_tensor(Ref ref);
   void add_module(Ref ref);
   void add_array(const NumpyArray& array);
@@ -127,29 +126,13 @@ std::optional<PathKey> Walk::key_of(Ref key) {
   return std::nullopt;
 }
 
-/// The value in the containers and nodes of OmegaConf. A '_parent' is not followed.
-Ref Walk::unwrap(Ref ref) const {
-  for (std::size_t i = 0; i < kMostDepth; ++i) {
-    if (graph_.kind(ref) != Kind::object) return ref;
-    const Class cls = graph_.class_of(ref);
-    const bool node = cls == Class::omega_node;
-    if (!node && cls != Class::omega_dict && cls != Class::omega_list) return ref;
-    const Ref attributes = attributes_of(graph_, ref);
-    const auto content =
-        attributes == kNoRef ? std::nullopt : graph_.find(attributes, node ? "_val" : "_content");
-    if (!content) return ref;
-    ref = *content;
-  }
-  return ref;
-}
-
 /// Takes a value in, or enters it when it is a container; tells whether it did the latter.
 bool Walk::visit(Ref ref) {
   if (++steps_ > kMostSteps) {
     fail(Errc::unsafe, "it leads to more than {} values, by few that refer to each other",
          kMostSteps);
   }
-  ref = unwrap(ref);
+  ref = plain_of(graph_, ref);
   if (is_tensor(graph_, ref)) {
     add_tensor(ref);
     return false;
