@@ -18,7 +18,9 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
+  src/base/base64.cpp
   src/base/copy.cpp
+  src/base/crc32.cpp
   src/base/crc64.cpp
   src/base/digest.cpp
   src/base/edit_distance.cpp
@@ -71,8 +73,18 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/safetensors/header.cpp
   src/formats/safetensors/reader.cpp
   src/formats/safetensors/writer.cpp
+  src/formats/torch/anemoi.cpp
+  src/formats/torch/archive.cpp
+  src/formats/torch/facts.cpp
+  src/formats/torch/legacy.cpp
+  src/formats/torch/module.cpp
+  src/formats/torch/numpy.cpp
+  src/formats/torch/optimizer_names.cpp
+  src/formats/torch/reader.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp
+  src/formats/torch/values.cpp
+  src/formats/torch/walk.cpp
   src/formats/torch/zip.cpp
   src/transfer/cast.cpp
   src/transfer/copy_writer.cpp
@@ -104,6 +116,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/replica_step.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
+  src/checkpoint/verify_checksums.cpp
   src/sources/describe.cpp
   src/sources/local.cpp
   src/sources/registry.cpp

@@ -91,6 +91,12 @@ std::string to_hex(const std::byte* bytes) {
 
 }  // namespace
 
+std::string sha256_of(std::span<const std::byte> bytes) {
+  Sha256 hash;
+  hash.update(bytes.data(), bytes.size());
+  return to_hex(hash.finish().data());
+}
+
 std::vector<std::string> sha256_of_tensors(const Comm& comm, const Manifest& manifest) {
   std::vector<std::vector<std::size_t>> shares;
   std::vector<std::byte> mine;

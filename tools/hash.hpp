@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,5 +13,8 @@ namespace cairn::tool {
 /// manifest: on rank 0; empty elsewhere. Collective; every rank hashes about the same number of
 /// bytes, with a window of memory. Errors: corrupt, io.
 std::vector<std::string> sha256_of_tensors(const Comm& comm, const Manifest& manifest);
+
+/// SHA-256, in hexadecimal. Local.
+std::string sha256_of(std::span<const std::byte> bytes);
 
 }  // namespace cairn::tool

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "base/base64.hpp"
 #include "base/digest.hpp"
 #include "hash.hpp"
 #include "manifest/names.hpp"
@@ -103,7 +104,7 @@ Json path_of(const Manifest& manifest, const TensorEntry& tensor) {
   for (const PathKey& key : tensor.path) {
     std::visit([&](const auto& value) { path.push_back(value); }, key);
   }
-  if (!path.empty()) return path;
+  if (!path.empty() || tensor.name.empty()) return path;  // without a name: the root itself
   if (manifest.is_container()) return components_of(tensor.name);
   return Json::array({tensor.name});
 }
@@ -135,6 +136,29 @@ Json documents_of(const Manifest& manifest) {
     documents[name] = document.is_discarded() ? Json(text) : std::move(document);
   }
   return documents;
+}
+
+/// Moves the values beside the tensors that a format lists, each beside its path in the file, out
+/// of the documents. Arrays are told by their hash.
+void add_values(Json& json) {
+  Json documents = Json::object();
+  for (auto& [name, document] : json["documents"].items()) {
+    if (name == "arrays") {
+      Json& arrays = json[name] = Json::array();
+      for (const Json& array : document) {
+        const auto bytes = detail::bytes_of_base64(array.at("base64").get<std::string>());
+        arrays.push_back({{"path", array.at("path")},
+                          {"dtype", array.at("dtype")},
+                          {"shape", array.at("shape")},
+                          {"sha256", sha256_of(bytes)}});
+      }
+    } else if (name == "objects" || name == "opaque" || name == "aliases") {
+      json[name] = std::move(document);
+    } else {
+      documents[name] = std::move(document);
+    }
+  }
+  json["documents"] = std::move(documents);
 }
 
 Json files_of(const Manifest& manifest) {
@@ -172,6 +196,7 @@ Json json_of(const Manifest& manifest, const std::vector<std::string>& hashes) {
   json["file_bytes"] = manifest.file_bytes();
   json["files"] = files_of(manifest);
   json["documents"] = documents_of(manifest);
+  if (!manifest.is_container()) add_values(json);
   json["warnings"] = manifest.warnings;
   json["groups"] = std::move(groups);
   json["tensors"] = std::move(tensors);

@@ -4,6 +4,7 @@
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "checkpoint/verify_checksums.hpp"
 #include "manifest/codec.hpp"
 #include "mpi/same.hpp"
 #include "transfer/engine.hpp"
@@ -21,7 +22,8 @@ struct Work {
   std::uint64_t bytes;
 };
 
-/// The extents with digests, and in the report how much that is.
+/// The extents with digests, and in the report how much that is. Tensors that checksums of the
+/// format cover count as checked.
 std::vector<Work> extents_to_check(const Manifest& manifest,
                                    const std::vector<std::uint64_t>& wanted,
                                    const HeldExtents* held, VerifyReport& report) {
@@ -36,6 +38,7 @@ std::vector<Work> extents_to_check(const Manifest& manifest,
       all.push_back({t, e, tensor.extents[e].box.elements() * item_bytes(tensor.dtype)});
       report.bytes += all.back().bytes;
     }
+    whole = whole || is_covered(manifest, tensor);
     (whole ? report.tensors : report.unchecked) += 1;
   }
   report.extents = all.size();
@@ -145,6 +148,9 @@ VerifyReport verify_wanted(const Comm& comm, const Manifest& manifest,
                                  [&] { return digest_in_file(reader, tensor, extent); });
       if (defect) put_defect(defects, *defect);
     }
+    const std::vector<Checksum> checksums = checksums_to_check(manifest, wanted);
+    for (const Checksum& checksum : checksums) report.bytes += checksum.bytes;
+    for (const Defect& defect : check_share(comm, manifest, checksums)) put_defect(defects, defect);
     mine = defects.take();
   });
   report.defects = share_defects(comm, mine);

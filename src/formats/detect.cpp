@@ -75,6 +75,7 @@ Format format_of_file(const File& file) {
   if (head.starts_with("\x89HDF\r\n\x1a\n") || ends_with_trailer(file)) return Format::cairn;
   if (head.starts_with("PK\x03\x04") || head.starts_with("PK\x05\x06")) return Format::torch;
   if (head.size() > 1 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5) return Format::pickle;
+  if (head.size() > 257 && head.substr(257).starts_with("ustar")) return Format::pickle;  // a tar
   for (const Mistaken& mistaken : kMistaken) {
     if (!head.starts_with(mistaken.start)) continue;
     fail(Errc::unsupported, "'{}' is no checkpoint: it is {}", file.path().string(), mistaken.what);
@@ -90,7 +91,8 @@ Format format_of_file(const File& file) {
   // From here on it is damaged or foreign, and the name says whose complaint helps most.
   if (name.ends_with(kSafetensors)) return Format::safetensors;
   if (head.starts_with(kWithheld)) return Format::cairn;
-  fail(Errc::unsupported, "'{}' is {}: cairn reads its own containers and safetensors",
+  fail(Errc::unsupported,
+       "'{}' is {}: cairn reads its own containers, safetensors and PyTorch's files",
        file.path().string(), head.empty() ? "empty" : "of no format that cairn knows");
 }
 

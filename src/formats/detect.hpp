@@ -11,7 +11,7 @@ enum class Format {
   safetensors,  ///< one file
   index,        ///< a JSON text that names the shards of a model
   torch,        ///< PyTorch's zip file
-  pickle,       ///< PyTorch's file from before the zip file, or any other pickle
+  pickle,       ///< PyTorch's files from before the zip file, or any other pickle
   dcp,          ///< a directory of PyTorch's distributed checkpoints
 };
 

@@ -6,6 +6,7 @@
 #include "formats/reading.hpp"
 #include "formats/safetensors/reader.hpp"
 #include "formats/sharded.hpp"
+#include "formats/torch/reader.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -31,13 +32,9 @@ Manifest read_foreign(const FoundFormat& found) {
         }
         return read_foreign(file);
       });
-    // The readers of PyTorch's formats belong here.
     case Format::torch:
-      fail(Errc::unsupported, "it is a PyTorch zip file, which cairn cannot read yet");
     case Format::pickle:
-      fail(Errc::unsupported,
-           "it is a pickle, as PyTorch wrote files before its zip files; cairn cannot read those "
-           "yet");
+      return read_torch(found.path);
     case Format::dcp:
       fail(Errc::unsupported,
            "it is a directory of PyTorch's distributed checkpoints, which cairn cannot read yet");

@@ -125,6 +125,8 @@ constexpr Known kKnown[] = {
     {"numpy.core.multiarray", "scalar", Class::numpy_scalar},
     {"numpy._core.multiarray", "_reconstruct", Class::numpy_reconstruct},
     {"numpy._core.multiarray", "scalar", Class::numpy_scalar},
+    {"numpy.core.numeric", "_frombuffer", Class::numpy_frombuffer},
+    {"numpy._core.numeric", "_frombuffer", Class::numpy_frombuffer},
     {"omegaconf.dictconfig", "DictConfig", Class::omega_dict},
     {"omegaconf.listconfig", "ListConfig", Class::omega_list},
 };

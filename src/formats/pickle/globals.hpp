@@ -45,6 +45,7 @@ enum class Class : std::uint8_t {
   numpy_ndarray,
   numpy_reconstruct,
   numpy_scalar,
+  numpy_frombuffer,
   // OmegaConf
   omega_dict,
   omega_list,

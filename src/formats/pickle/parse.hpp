@@ -11,7 +11,7 @@ namespace cairn::detail::pickle {
 
 /// What one pickle may cost. Python's own writer stops at about 1000 nested values.
 struct Limits {
-  std::uint64_t memory_bytes = 176 << 20;  ///< of the graph, beyond the stream itself
+  std::uint64_t memory_bytes = 128 << 20;  ///< of the graph, beyond the stream itself
   std::size_t depth = 2000;                ///< values nested in each other
   std::size_t digits = 4300;               ///< of an integer: Python's own limit for texts
 };

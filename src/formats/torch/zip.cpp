@@ -1,6 +1,5 @@
 #include "formats/torch/zip.hpp"
 
-#include <isa-l/crc.h>
 #include <isa-l/igzip_lib.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <span>
 #include <type_traits>
 
+#include "base/crc32.hpp"
 #include "base/throw.hpp"
 
 namespace cairn::detail {
@@ -311,8 +311,7 @@ std::vector<std::byte> read_member(const File& file, const ZipMember& member,
     fail(Errc::unsupported, "zip member '{}' is compressed by method {}", member.name,
          member.method);
   }
-  const auto crc =
-      crc32_gzip_refl(0, reinterpret_cast<const std::uint8_t*>(data.data()), data.size());
+  const std::uint32_t crc = crc32_update(0, data);
   if (crc != member.crc) {
     fail(Errc::corrupt, "zip member '{}' is damaged: its CRC-32 is {:08x} instead of {:08x}",
          member.name, crc, member.crc);

@@ -1,0 +1,289 @@
+#include "formats/torch/facts.hpp"
+
+#include <algorithm>
+#include <initializer_list>
+#include <optional>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "formats/torch/numpy.hpp"
+#include "formats/torch/optimizer_names.hpp"
+#include "formats/torch/tensor.hpp"
+#include "formats/torch/values.hpp"
+
+namespace cairn::detail::torch {
+namespace {
+
+using pickle::Graph;
+using pickle::Kind;
+using pickle::Ref;
+
+using Path = std::vector<PathKey>;
+
+constexpr std::size_t kMostValues = 100'000;
+constexpr int kMostDepth = 40;
+
+/// A value as a JSON tree: tensors and arrays by their names, objects of unknown classes as
+/// records.
+class Tree {
+ public:
+  explicit Tree(const Graph& graph) : graph_(graph) {}
+
+  Json of(Ref ref, Path& path, int depth = 0) {
+    ref = plain_of(graph_, ref);
+    if (++values_ > kMostValues || depth > kMostDepth) return "...";
+    if (is_tensor(graph_, ref)) return {{"tensor", name_of(path)}};
+    if (const auto leaf = leaf_of(graph_, ref)) return leaf->at("value");
+    switch (graph_.kind(ref)) {
+      case Kind::dict: {
+        Json json = Json::object();
+        const auto pairs = graph_.pairs(ref);
+        for (std::size_t i = 0; i < pairs.size(); i += 2) {
+          const bool text = graph_.kind(pairs[i]) == Kind::text;
+          if (!text && graph_.kind(pairs[i]) != Kind::integer) continue;
+          path.push_back(text ? PathKey(std::string(graph_.text(pairs[i])))
+                              : PathKey(graph_.integer(pairs[i])));
+          json[text ? std::string(graph_.text(pairs[i])) : graph_.decimal(pairs[i])] =
+              of(pairs[i + 1], path, depth + 1);
+          path.pop_back();
+        }
+        return json;
+      }
+      case Kind::list:
+      case Kind::tuple: {
+        Json json = Json::array();
+        for (const Ref part : graph_.elements(ref)) {
+          path.emplace_back(static_cast<std::int64_t>(json.size()));
+          json.push_back(of(part, path, depth + 1));
+          path.pop_back();
+        }
+        return json;
+      }
+      case Kind::object:
+        if (const auto array = numpy_array_of(graph_, ref); array && array->dtype) {
+          return {{"array", name_of(path)}};
+        }
+        break;
+      default:
+        break;
+    }
+    return opaque_of(graph_, ref);
+  }
+
+ private:
+  const Graph& graph_;
+  std::size_t values_ = 0;
+};
+
+class Facts {
+ public:
+  Facts(const Graph& graph, const TensorTable& tensors)
+      : graph_(graph), tensors_(tensors), root_(plain_of(graph, graph.root())) {}
+
+  std::map<std::string, std::string> find();
+
+ private:
+  std::optional<Ref> get(std::string_view key) const { return graph_.find(root_, key); }
+  bool is_lightning() const;
+  void find_roles();
+  std::optional<std::string> first_dict(std::initializer_list<std::string_view> keys) const;
+  std::vector<ModelTensor> model_tensors() const;
+  std::vector<OptimizerParameter> parameters_of(Ref optimizer) const;
+  std::optional<Shape> shape_of(Ref state) const;
+  std::optional<std::vector<std::string>> saved_names(Ref optimizer) const;
+  Json optimizer_of(Ref optimizer, Path path) const;
+
+  const Graph& graph_;
+  const TensorTable& tensors_;
+  Ref root_;
+  bool lightning_ = false;
+  std::optional<Path> model_;
+  std::optional<Path> ema_;
+  std::vector<std::pair<Ref, Path>> optimizers_;
+};
+
+bool Facts::is_lightning() const {
+  if (get("pytorch-lightning_version")) return true;
+  int found = 0;
+  for (const std::string_view key : {"callbacks", "optimizer_states", "lr_schedulers", "loops"}) {
+    found += get(key).has_value();
+  }
+  return found >= 2;
+}
+
+/// The first of the keys under which there is a mapping with something in it.
+std::optional<std::string> Facts::first_dict(std::initializer_list<std::string_view> keys) const {
+  for (const std::string_view key : keys) {
+    const auto found = get(key);
+    if (found && !graph_.pairs(*found).empty()) return std::string(key);
+  }
+  return std::nullopt;
+}
+
+void Facts::find_roles() {
+  lightning_ = is_lightning();
+  if (lightning_) {
+    // With weights averaged, state_dict holds the averages, and the training goes on from the
+    // other.
+    const auto raw = first_dict({"current_model_state"});
+    if (raw) ema_ = Path{std::string("state_dict")};
+    if (raw || get("state_dict")) model_ = Path{raw.value_or("state_dict")};
+    if (const auto states = get("optimizer_states")) {
+      std::int64_t i = 0;
+      for (const Ref state : graph_.elements(*states)) {
+        optimizers_.emplace_back(state, Path{std::string("optimizer_states"), i++});
+      }
+    }
+    return;
+  }
+  for (const std::string_view key :
+       {"optimizer_state_dict", "optimizer", "optim", "optimizer_state"}) {
+    const auto found = get(key);
+    if (found && graph_.find(*found, "param_groups")) {
+      optimizers_.emplace_back(*found, Path{std::string(key)});
+    }
+  }
+  if (const auto key = first_dict({"model_state_dict", "state_dict", "model", "module", "net"})) {
+    model_ = Path{*key};
+  } else if (optimizers_.empty() && !tensors_.empty()) {
+    const auto flat = [](const TensorEntry& tensor) {
+      return tensor.path.size() == 1 && std::holds_alternative<std::string>(tensor.path[0]);
+    };
+    if (std::all_of(tensors_.begin(), tensors_.end(), flat)) model_ = Path{};
+  }
+  if (const auto key = first_dict({"ema_state_dict", "model_ema", "ema", "state_dict_ema"})) {
+    ema_ = Path{*key};
+  }
+}
+
+std::vector<ModelTensor> Facts::model_tensors() const {
+  std::vector<ModelTensor> model;
+  if (!model_) return model;
+  for (const TensorEntry& tensor : tensors_) {
+    const bool inside = tensor.path.size() == model_->size() + 1 &&
+                        std::equal(model_->begin(), model_->end(), tensor.path.begin());
+    const auto* name = inside ? std::get_if<std::string>(&tensor.path.back()) : nullptr;
+    if (name != nullptr) model.push_back({*name, tensor.shape});
+  }
+  return model;
+}
+
+/// The shape of a parameter by the state that optimizers keep for each of its elements.
+std::optional<Shape> Facts::shape_of(Ref state) const {
+  for (const std::string_view slot : {"exp_avg", "momentum_buffer", "exp_avg_sq", "square_avg",
+                                      "sum", "exp_inf", "acc_delta", "prev", "ax"}) {
+    const auto tensor = graph_.find(state, slot);
+    if (!tensor || !is_tensor(graph_, *tensor)) continue;
+    // The record's third argument: (storage, offset, size, ...), maybe within a parameter.
+    const auto args = graph_.elements(graph_.object(*tensor).args);
+    if (args.size() < 4 || graph_.kind(args[2]) != Kind::tuple) continue;
+    Shape shape;
+    for (const Ref count : graph_.elements(args[2])) {
+      if (graph_.kind(count) != Kind::integer) return std::nullopt;
+      shape.push_back(static_cast<std::uint64_t>(graph_.integer(count)));
+    }
+    return shape;
+  }
+  return std::nullopt;
+}
+
+std::vector<OptimizerParameter> Facts::parameters_of(Ref optimizer) const {
+  std::vector<OptimizerParameter> parameters;
+  const auto groups = graph_.find(optimizer, "param_groups");
+  if (!groups) return parameters;
+  std::map<std::int64_t, Ref> states;
+  const auto state = graph_.find(optimizer, "state");
+  const auto pairs = state ? graph_.pairs(*state) : std::span<const Ref>();
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    if (graph_.kind(pairs[i]) == Kind::integer) states[graph_.integer(pairs[i])] = pairs[i + 1];
+  }
+  std::size_t number = 0;
+  for (const Ref group : graph_.elements(*groups)) {
+    const auto indices = graph_.find(group, "params");
+    for (const Ref index : indices ? graph_.elements(*indices) : std::span<const Ref>()) {
+      OptimizerParameter parameter{number, std::nullopt};
+      if (graph_.kind(index) != Kind::integer) return {};
+      const auto found = states.find(graph_.integer(index));
+      if (found != states.end()) parameter.shape = shape_of(found->second);
+      parameters.push_back(std::move(parameter));
+    }
+    ++number;
+  }
+  return parameters;
+}
+
+/// PyTorch 2.6 and later can save the names in the groups.
+std::optional<std::vector<std::string>> Facts::saved_names(Ref optimizer) const {
+  std::vector<std::string> names;
+  const auto groups = graph_.find(optimizer, "param_groups");
+  for (const Ref group : groups ? graph_.elements(*groups) : std::span<const Ref>()) {
+    const auto list = graph_.find(group, "param_names");
+    const auto indices = graph_.find(group, "params");
+    if (!list || !indices) return std::nullopt;
+    const auto texts = graph_.elements(*list);
+    if (texts.size() != graph_.elements(*indices).size()) return std::nullopt;
+    for (const Ref text : texts) {
+      if (graph_.kind(text) != Kind::text) return std::nullopt;
+      names.emplace_back(graph_.text(text));
+    }
+  }
+  return names;
+}
+
+Json Facts::optimizer_of(Ref optimizer, Path path) const {
+  Json json = {{"path", json_of(path)}, {"parameters", nullptr}, {"names_from", nullptr}};
+  if (const auto names = saved_names(optimizer); names && !names->empty()) {
+    json["parameters"] = *names;
+    json["names_from"] = "file";
+  } else if (const auto found = optimizer_names(model_tensors(), parameters_of(optimizer))) {
+    json["parameters"] = *found;
+    json["names_from"] = "order and shapes";
+  }
+  if (const auto groups = graph_.find(optimizer, "param_groups")) {
+    path.emplace_back(std::string("param_groups"));
+    json["param_groups"] = Tree(graph_).of(*groups, path);
+  }
+  return json;
+}
+
+std::map<std::string, std::string> Facts::find() {
+  std::map<std::string, std::string> documents;
+  if (graph_.kind(root_) != Kind::dict) return documents;
+  find_roles();
+  Json roles = Json::object();
+  if (model_) roles["model"] = json_of(*model_);
+  if (!optimizers_.empty()) roles["optimizer"] = json_of(optimizers_.front().second);
+  if (ema_) roles["ema"] = json_of(*ema_);
+  if (!roles.empty()) documents["roles"] = roles.dump();
+  if (!optimizers_.empty()) {
+    Json all = Json::array();
+    for (const auto& [ref, path] : optimizers_) all.push_back(optimizer_of(ref, path));
+    documents["optimizers"] = all.dump();
+  }
+  if (!lightning_ && optimizers_.empty()) return documents;
+  Json training = {{"kind", lightning_ ? "lightning" : "pytorch"}};
+  const auto pairs = graph_.pairs(root_);
+  Tree tree(graph_);
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    if (graph_.kind(pairs[i]) != Kind::text) continue;
+    const std::string key(graph_.text(pairs[i]));
+    const auto is = [&](const Path& path) { return std::get<std::string>(path.front()) == key; };
+    const bool weights = (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
+                         std::any_of(optimizers_.begin(), optimizers_.end(),
+                                     [&](const auto& optimizer) { return is(optimizer.second); });
+    if (weights) continue;
+    Path path{key};
+    training[key] = tree.of(pairs[i + 1], path);
+  }
+  documents["training"] = training.dump();
+  return documents;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> facts_of(const Graph& graph, const TensorTable& tensors) {
+  return Facts(graph, tensors).find();
+}
+
+}  // namespace cairn::detail::torch

@@ -1,0 +1,375 @@
+#include "formats/torch/values.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "formats/torch/numpy.hpp"
+
+namespace cairn::detail::torch {
+namespace {
+
+using pickle::Class;
+using pickle::Graph;
+using pickle::Kind;
+using pickle::kNoRef;
+using pickle::Ref;
+
+Json number_of(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
+
+Json float_of(std::string type, double value) {
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return {{"type", std::move(type)},
+          {"value", number_of(value)},
+          {"bits", fmt::format("{:016x}", bits)}};
+}
+
+Json integer_of(const Graph& graph, Ref ref) {
+  constexpr std::int64_t kExact = std::int64_t{1} << 53;
+  const bool exact = graph.kind(ref) == Kind::integer && graph.integer(ref) < kExact &&
+                     graph.integer(ref) > -kExact;
+  if (exact) return graph.integer(ref);
+  return graph.decimal(ref);
+}
+
+std::string hex_of(std::string_view raw) {
+  std::string hex;
+  for (const char byte : raw) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return hex;
+}
+
+template <class T>
+T element(const NumpyArray& array) {
+  T value;
+  std::memcpy(&value, array.bytes.data(), sizeof(T));
+  return value;
+}
+
+template <class T>
+Json integer_element(const std::string& type, const NumpyArray& array) {
+  const T value = element<T>(array);
+  constexpr double kExact = 9007199254740992.0;
+  const bool exact = std::abs(static_cast<double>(value)) < kExact;
+  return {{"type", type}, {"value", exact ? Json(value) : Json(fmt::format("{}", value))}};
+}
+
+std::optional<Json> numpy_scalar_of(const Graph& graph, Ref ref) {
+  const auto array = numpy_array_of(graph, ref);
+  if (!array || !array->dtype) return std::nullopt;
+  const std::string type = "numpy." + numpy_name(*array->dtype);
+  switch (*array->dtype) {
+    case DType::f64:
+      return float_of(type, element<double>(*array));
+    case DType::f32:
+      return float_of(type, element<float>(*array));
+    case DType::i64:
+      return integer_element<std::int64_t>(type, *array);
+    case DType::i32:
+      return integer_element<std::int32_t>(type, *array);
+    case DType::i16:
+      return integer_element<std::int16_t>(type, *array);
+    case DType::i8:
+      return integer_element<std::int8_t>(type, *array);
+    case DType::u64:
+      return integer_element<std::uint64_t>(type, *array);
+    case DType::u32:
+      return integer_element<std::uint32_t>(type, *array);
+    case DType::u16:
+      return integer_element<std::uint16_t>(type, *array);
+    case DType::u8:
+      return integer_element<std::uint8_t>(type, *array);
+    case DType::boolean:
+      return Json{{"type", type}, {"value", element<std::uint8_t>(*array) != 0}};
+    default: {
+      const auto* raw = reinterpret_cast<const char*>(array->bytes.data());
+      return Json{{"type", type}, {"value", hex_of({raw, array->bytes.size()})}};
+    }
+  }
+}
+
+std::string_view container_name(Kind kind) {
+  switch (kind) {
+    case Kind::tuple:
+      return "tuple";
+    case Kind::list:
+      return "list";
+    case Kind::set:
+      return "set";
+    case Kind::frozenset:
+      return "frozenset";
+    default:
+      return "dict";
+  }
+}
+
+/// The value alone, for lists of values.
+Json value_of(const Graph& graph, Ref ref) {
+  if (const auto scalar = scalar_of(graph, ref)) return scalar->at("value");
+  if (graph.kind(ref) == Kind::tuple) {
+    Json values = Json::array();
+    for (const Ref part : graph.elements(ref)) {
+      const auto scalar = scalar_of(graph, part);
+      values.push_back(scalar ? scalar->at("value") : Json("..."));
+    }
+    return values;
+  }
+  return "...";
+}
+
+Json values_of(const Graph& graph, Ref ref) {
+  Json values = Json::array();
+  for (const Ref part : graph.elements(ref)) values.push_back(value_of(graph, part));
+  return values;
+}
+
+/// The order in which Python sorts a set by repr().
+Json set_of(const Graph& graph, Ref ref) {
+  std::vector<std::pair<std::string, Json>> values;
+  for (const Ref part : graph.elements(ref)) {
+    Json value = value_of(graph, part);
+    std::string text = value.is_string() ? "'" + value.get<std::string>() + "'" : value.dump();
+    values.emplace_back(std::move(text), std::move(value));
+  }
+  std::sort(values.begin(), values.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  Json sorted = Json::array();
+  for (auto& [text, value] : values) sorted.push_back(std::move(value));
+  return sorted;
+}
+
+/// Long lists of integers and names, or of numbers, say nothing by their positions.
+bool is_flat(const Graph& graph, Ref ref) {
+  constexpr std::size_t kFewNames = 8;
+  constexpr std::size_t kFewNumbers = 64;
+  const auto elements = graph.elements(ref);
+  if (elements.size() <= kFewNames) return false;
+  return std::all_of(elements.begin(), elements.end(), [&](Ref part) {
+    const Kind kind = graph.kind(part);
+    return kind == Kind::integer || kind == Kind::big_integer || kind == Kind::boolean ||
+           kind == Kind::text || (kind == Kind::real && elements.size() > kFewNumbers);
+  });
+}
+
+std::string path_text(const Graph& graph, std::span<const Ref> parts) {
+  std::string text;
+  for (const Ref part : parts) {
+    if (graph.kind(part) != Kind::text) return "...";
+    if (!text.empty() && text.back() != '/') text += '/';
+    text += graph.text(part);
+  }
+  if (text.empty()) text += '.';
+  return text;
+}
+
+std::optional<Json> known_object(const Graph& graph, Ref ref) {
+  const auto args = graph.elements(graph.object(ref).args);
+  switch (graph.class_of(ref)) {
+    case Class::torch_size:
+      if (args.size() != 1) return std::nullopt;
+      return Json{{"type", "torch.Size"}, {"value", values_of(graph, args[0])}};
+    case Class::torch_device: {
+      std::string device;
+      for (const Ref part : args) {
+        const bool text = graph.kind(part) == Kind::text;
+        if (!text && graph.kind(part) != Kind::integer) return std::nullopt;
+        if (!device.empty()) device += ':';
+        device += text ? std::string(graph.text(part)) : graph.decimal(part);
+      }
+      return Json{{"type", "torch.device"}, {"value", device}};
+    }
+    case Class::path:
+      return Json{{"type", "path"}, {"value", path_text(graph, args)}};
+    case Class::numpy_scalar:
+      return numpy_scalar_of(graph, ref);
+    default:
+      return std::nullopt;
+  }
+}
+
+/// "module.Class", also of a class in a class.
+std::string class_name(const Graph& graph, Ref callee) {
+  if (graph.kind(callee) == Kind::global) return graph.global(callee).qualified();
+  const pickle::Object& object = graph.object(callee);
+  const auto args = graph.elements(object.args);
+  const bool nested = graph.class_of(callee) == Class::get_attribute && args.size() == 2 &&
+                      graph.kind(args[0]) == Kind::global && graph.kind(args[1]) == Kind::text;
+  if (!nested) return "builtins.object";
+  return fmt::format("{}.{}", graph.global(args[0]).qualified(), graph.text(args[1]));
+}
+
+Json state_of(const Graph& graph, Ref dict) {
+  Json state = Json::object();
+  const auto pairs = graph.pairs(dict);
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    if (graph.kind(pairs[i]) != Kind::text) continue;
+    switch (graph.kind(pairs[i + 1])) {
+      case Kind::none:
+      case Kind::boolean:
+      case Kind::integer:
+      case Kind::big_integer:
+      case Kind::real:
+      case Kind::text:
+        state[std::string(graph.text(pairs[i]))] = value_of(graph, pairs[i + 1]);
+        break;
+      default:
+        break;
+    }
+  }
+  return state;
+}
+
+/// getattr(Colour, "RED") is how Python 3.11 writes an enum, getattr(object, "name") a method.
+Json attribute_of(const Graph& graph, std::span<const Ref> args) {
+  const std::string name(graph.kind(args[1]) == Kind::text ? graph.text(args[1]) : "...");
+  if (graph.kind(args[0]) == Kind::global) {
+    return {{"class", graph.global(args[0]).qualified()}, {"enum_name", name}};
+  }
+  return {{"class", "builtins.method"}, {"name", name}};
+}
+
+}  // namespace
+
+std::optional<Json> scalar_of(const Graph& graph, Ref ref) {
+  switch (graph.kind(ref)) {
+    case Kind::none:
+      return Json{{"type", "none"}, {"value", nullptr}};
+    case Kind::boolean:
+      return Json{{"type", "bool"}, {"value", graph.boolean(ref)}};
+    case Kind::integer:
+    case Kind::big_integer:
+      return Json{{"type", "int"}, {"value", integer_of(graph, ref)}};
+    case Kind::real:
+      return float_of("float", graph.real(ref));
+    case Kind::text:
+      return Json{{"type", "str"}, {"value", std::string(graph.text(ref))}};
+    case Kind::bytes:
+    case Kind::bytearray:
+      return Json{{"type", graph.kind(ref) == Kind::bytes ? "bytes" : "bytearray"},
+                  {"value", hex_of(graph.text(ref))}};
+    case Kind::complex: {
+      const auto parts = graph.elements(ref);
+      return Json{{"type", "complex"},
+                  {"value", {number_of(graph.real(parts[0])), number_of(graph.real(parts[1]))}}};
+    }
+    default:
+      return std::nullopt;
+  }
+}
+
+std::optional<Json> leaf_of(const Graph& graph, Ref ref) {
+  if (auto scalar = scalar_of(graph, ref)) return scalar;
+  switch (graph.kind(ref)) {
+    case Kind::set:
+    case Kind::frozenset:
+      return Json{{"type", container_name(graph.kind(ref))}, {"value", set_of(graph, ref)}};
+    case Kind::list:
+    case Kind::tuple:
+      if (!graph.elements(ref).empty() && !is_flat(graph, ref)) return std::nullopt;
+      return Json{{"type", container_name(graph.kind(ref))}, {"value", values_of(graph, ref)}};
+    case Kind::dict:
+      if (!graph.pairs(ref).empty()) return std::nullopt;
+      return Json{{"type", "dict"}, {"value", Json::object()}};
+    case Kind::global:
+      if (graph.class_of(ref) != Class::torch_dtype) return std::nullopt;
+      return Json{{"type", "torch.dtype"}, {"value", graph.global(ref).qualified()}};
+    case Kind::object:
+      return known_object(graph, ref);
+    default:
+      return std::nullopt;
+  }
+}
+
+Ref attributes_of(const Graph& graph, Ref ref) {
+  if (graph.kind(ref) != Kind::object) return kNoRef;
+  Ref state = graph.object(ref).state;
+  if (state == kNoRef) return kNoRef;
+  if (graph.kind(state) == Kind::tuple) {  // (attributes, slots)
+    const auto parts = graph.elements(state);
+    const auto dict = std::find_if(parts.begin(), parts.end(),
+                                   [&](Ref part) { return graph.kind(part) == Kind::dict; });
+    if (dict == parts.end()) return kNoRef;
+    state = *dict;
+  }
+  if (graph.kind(state) != Kind::dict) return kNoRef;
+  const auto inner = graph.find(state, "__dict__");  // pydantic's models
+  return inner && graph.kind(*inner) == Kind::dict ? *inner : state;
+}
+
+Ref plain_of(const Graph& graph, Ref ref) {
+  constexpr int kMostNodes = 100;  // nodes around each other
+  for (int i = 0; i < kMostNodes && graph.kind(ref) == Kind::object; ++i) {
+    const Class cls = graph.class_of(ref);
+    const bool node = cls == Class::omega_node;
+    if (!node && cls != Class::omega_dict && cls != Class::omega_list) return ref;
+    const Ref attributes = attributes_of(graph, ref);
+    if (attributes == kNoRef) return ref;
+    const auto content = graph.find(attributes, node ? "_val" : "_content");
+    if (!content) return ref;
+    ref = *content;
+  }
+  return ref;
+}
+
+Json opaque_of(const Graph& graph, Ref ref) {
+  if (graph.kind(ref) == Kind::global) return {{"class", graph.global(ref).qualified()}};
+  if (graph.kind(ref) == Kind::persistent) {  // a storage that is no tensor's
+    return {{"class", class_name(graph, graph.elements(graph.persistent_id(ref))[1])}};
+  }
+  const pickle::Object& object = graph.object(ref);
+  const auto args = graph.elements(object.args);
+  if (graph.class_of(ref) == Class::get_attribute && args.size() == 2) {
+    return attribute_of(graph, args);
+  }
+  if (const auto array = numpy_array_of(graph, ref)) {
+    return {{"class", "numpy.ndarray"}, {"dtype", array->type}};
+  }
+  Json record = {{"class", class_name(graph, object.callee)}};
+  if (!args.empty()) {
+    const Kind kind = graph.kind(args[0]);
+    const bool value = kind == Kind::integer || kind == Kind::text;
+    if (object.called && args.size() == 1 && value) {
+      record["enum_value"] = value_of(graph, args[0]);
+    }
+    record["args"] = values_of(graph, object.args);
+  }
+  const Ref attributes = attributes_of(graph, ref);
+  if (attributes != kNoRef) record["state"] = state_of(graph, attributes);
+  return record;
+}
+
+Json json_of(std::span<const PathKey> path) {
+  Json json = Json::array();
+  for (const PathKey& key : path) {
+    std::visit([&](const auto& value) { json.push_back(value); }, key);
+  }
+  return json;
+}
+
+std::string name_of(std::span<const PathKey> path) {
+  std::string name;
+  bool first = true;
+  for (const PathKey& key : path) {
+    if (!first) name += '/';
+    first = false;
+    const auto* text = std::get_if<std::string>(&key);
+    if (text == nullptr) {
+      name += std::to_string(std::get<std::int64_t>(key));
+      continue;
+    }
+    for (const char c : *text) {
+      if (c == '/' || c == '\\') name += '\\';
+      name += c;
+    }
+  }
+  return name;
+}
+
+}  // namespace cairn::detail::torch

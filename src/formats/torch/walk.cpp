@@ -1,0 +1,265 @@
+#include "formats/torch/walk.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <unordered_set>
+#include <utility>
+
+#include "base/base64.hpp"
+#include "base/throw.hpp"
+#include "formats/torch/module.hpp"
+#include "formats/torch/numpy.hpp"
+#include "formats/torch/tensor.hpp"
+#include "formats/torch/values.hpp"
+
+namespace cairn::detail::torch {
+namespace {
+
+using pickle::Class;
+using pickle::Graph;
+using pickle::Kind;
+using pickle::kNoRef;
+using pickle::Ref;
+
+constexpr std::size_t kMostDepth = 1000;
+constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
+constexpr std::size_t kMostListBytes = 24 << 20;
+constexpr std::size_t kMostTableBytes = 192 << 20;
+
+/// A JSON list that becomes a text entry by entry; a tree of them would take ten times the memory.
+class JsonList {
+ public:
+  /// False when the list is full.
+  bool add(const Json& entry) {
+    if (text_.size() > kMostListBytes) return false;
+    if (text_.size() > 1) text_ += ',';
+    text_ += entry.dump();
+    return true;
+  }
+  std::string take() { return std::move(text_ += ']'); }
+
+ private:
+  std::string text_ = "[";
+};
+
+class Walk {
+ public:
+  Walk(const Graph& graph, const Storages& storages)
+      : graph_(graph), storages_(storages), of_storage_(storages.all.size()) {}
+
+  Contents run();
+
+ private:
+  /// A container on the way from the root.
+  struct Level {
+    Ref container = kNoRef;
+    std::span<const Ref> parts;  // of a mapping: key, value, key, value, ...
+    bool mapping = false;
+    std::size_t next = 0;
+  };
+
+  bool visit(Ref ref);
+  bool visit_object(Ref ref);
+  bool enter(Ref container, std::span<const Ref> parts, bool mapping);
+  std::optional<PathKey> key_of(Ref key);
+  void add_tensor(Ref ref);
+  void add_module(Ref ref);
+  void add_array(const NumpyArray& array);
+  void add(JsonList& list, Json entry);
+  void find_aliases();
+
+  const Graph& graph_;
+  const Storages& storages_;
+  std::vector<Level> way_;
+  std::unordered_set<Ref> on_way_;
+  std::vector<PathKey> path_;
+  std::size_t steps_ = 0;
+  std::size_t table_bytes_ = 0;
+  bool full_ = false;
+  JsonList objects_;
+  JsonList opaque_;
+  JsonList arrays_;
+  std::vector<std::vector<std::size_t>> of_storage_;  // positions of its tensors
+  Contents contents_;
+};
+
+Contents Walk::run() {
+  visit(graph_.root());
+  while (!way_.empty()) {
+    Level& level = way_.back();
+    if (level.next >= level.parts.size()) {
+      on_way_.erase(level.container);
+      way_.pop_back();
+      if (!way_.empty()) path_.pop_back();
+      continue;
+    }
+    std::optional<PathKey> key;
+    if (level.mapping) {
+      key = key_of(level.parts[level.next++]);
+    } else {
+      key = static_cast<std::int64_t>(level.next);
+    }
+    const Ref value = level.parts[level.next++];
+    if (!key) continue;
+    path_.push_back(std::move(*key));
+    if (!visit(value)) path_.pop_back();
+  }
+  find_aliases();
+  contents_.objects = objects_.take();
+  contents_.opaque = opaque_.take();
+  contents_.arrays = arrays_.take();
+  if (full_) {
+    contents_.warnings.emplace_back(
+        "it holds more values beside its tensors than cairn lists; the last ones are left out");
+  }
+  return std::move(contents_);
+}
+
+/// A mapping's key, where it is a text or an integer; others are reported.
+std::optional<PathKey> Walk::key_of(Ref key) {
+  if (graph_.kind(key) == Kind::text) return PathKey(std::string(graph_.text(key)));
+  if (graph_.kind(key) == Kind::integer) return PathKey(graph_.integer(key));
+  const auto leaf = leaf_of(graph_, key);
+  add(opaque_, {{"key", leaf ? leaf->at("value").dump() : std::string("...")}});
+  return std::nullopt;
+}
+
+/// Takes a value in, or enters it when it is a container; tells whether it did the latter.
+bool Walk::visit(Ref ref) {
+  if (++steps_ > kMostSteps) {
+    fail(Errc::unsafe, "it leads to more than {} values, by few that refer to each other",
+         kMostSteps);
+  }
+  ref = plain_of(graph_, ref);
+  if (is_tensor(graph_, ref)) {
+    add_tensor(ref);
+    return false;
+  }
+  if (auto leaf = leaf_of(graph_, ref)) {
+    add(objects_, std::move(*leaf));
+    return false;
+  }
+  switch (graph_.kind(ref)) {
+    case Kind::dict:
+      return enter(ref, graph_.pairs(ref), true);
+    case Kind::list:
+    case Kind::tuple:
+      return enter(ref, graph_.elements(ref), false);
+    case Kind::object:
+      return visit_object(ref);
+    default:
+      add(opaque_, opaque_of(graph_, ref));
+      return false;
+  }
+}
+
+/// An object stays closed, unless it is a container by another name.
+bool Walk::visit_object(Ref ref) {
+  if (const auto array = numpy_array_of(graph_, ref); array && array->dtype) {
+    add_array(*array);
+    return false;
+  }
+  add(opaque_, opaque_of(graph_, ref));
+  if (is_module(graph_, ref)) {
+    add_module(ref);
+    return false;
+  }
+  const pickle::Object& object = graph_.object(ref);
+  if (!object.pairs.empty()) return enter(ref, object.pairs, true);   // a dict's subclass
+  if (!object.items.empty()) return enter(ref, object.items, false);  // a list's
+  const Ref attributes = attributes_of(graph_, ref);
+  const bool model =
+      attributes != kNoRef && attributes != object.state && graph_.kind(object.state) == Kind::dict;
+  if (model || (attributes != kNoRef && graph_.class_of(ref) == Class::name_space)) {
+    return enter(ref, graph_.pairs(attributes), true);
+  }
+  const auto args = graph_.elements(object.args);
+  const bool parts = std::any_of(args.begin(), args.end(), [&](Ref part) {
+    return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
+  });
+  if (!object.called && object.state == kNoRef && parts)
+    return enter(ref, args, false);  // a tuple's
+  return false;
+}
+
+bool Walk::enter(Ref container, std::span<const Ref> parts, bool mapping) {
+  if (!on_way_.insert(container).second) return false;  // it holds itself
+  if (way_.size() >= kMostDepth) {
+    fail(Errc::unsafe, "its values are nested deeper than {}", kMostDepth);
+  }
+  way_.push_back({container, parts, mapping, 0});
+  return true;
+}
+
+void Walk::add(JsonList& list, Json entry) {
+  if (full_) return;
+  Json with_path = {{"path", json_of(path_)}};
+  with_path.update(entry);
+  full_ = !list.add(with_path);
+}
+
+void Walk::add_tensor(Ref ref) {
+  TensorEntry entry;
+  entry.name = name_of(path_);
+  if (entry.name.find('\0') != std::string::npos) {
+    fail(Errc::unsafe, "a tensor's name holds NUL, where other programs cut it off");
+  }
+  Tensor tensor;
+  try {
+    tensor = tensor_of(graph_, ref, storages_);
+  } catch (const Error& error) {
+    fail(error.code(), "tensor '{}': {}", entry.name, error.what());
+  }
+  entry.path = path_;
+  entry.dtype = tensor.dtype;
+  entry.shape = tensor.shape;
+  if (element_count(tensor.shape) != 0) {
+    entry.offset = storages_.all[tensor.storage].offset + tensor.first;
+    Extent extent;
+    extent.offset = entry.offset;
+    extent.box = Box::whole(entry.shape);
+    entry.extents.push_back(std::move(extent));
+    of_storage_[tensor.storage].push_back(contents_.tensors.size());
+    if (!tensor.contiguous) {
+      entry.layout = Layout::strided;
+      entry.strides = tensor.strides;
+    }
+  }
+  table_bytes_ += sizeof(entry) + sizeof(Extent) + entry.name.size() +
+                  entry.path.size() * sizeof(PathKey) + entry.name.size();
+  if (table_bytes_ > kMostTableBytes) {
+    fail(Errc::unsafe, "its table of tensors takes more than {} MiB", kMostTableBytes >> 20);
+  }
+  contents_.tensors.push_back(std::move(entry));
+}
+
+void Walk::add_module(Ref ref) {
+  for (const ModuleTensor& part : module_tensors(graph_, ref)) {
+    path_.emplace_back(part.name);
+    add_tensor(part.tensor);
+    path_.pop_back();
+  }
+}
+
+void Walk::add_array(const NumpyArray& array) {
+  add(arrays_, {{"dtype", to_string(*array.dtype)},
+                {"shape", array.shape},
+                {"base64", base64_of(array.bytes)}});
+}
+
+void Walk::find_aliases() {
+  for (const std::vector<std::size_t>& tensors : of_storage_) {
+    if (tensors.size() < 2) continue;
+    auto& names = contents_.aliases.emplace_back();
+    for (const std::size_t t : tensors) names.push_back(contents_.tensors[t].name);
+    std::sort(names.begin(), names.end());
+  }
+}
+
+}  // namespace
+
+Contents walk(const Graph& graph, const Storages& storages) { return Walk(graph, storages).run(); }
+
+}  // namespace cairn::detail::torch

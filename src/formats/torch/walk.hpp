@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cairn/manifest.hpp"
+#include "formats/pickle/graph.hpp"
+#include "formats/torch/storages.hpp"
+
+namespace cairn::detail::torch {
+
+/// What a pickled object holds, found by walking from its root through all containers.
+struct Contents {
+  std::vector<TensorEntry> tensors;  ///< in file 0, in the order of the pickle
+  /// Names of tensors that are views of one storage, as far as there are several.
+  std::vector<std::vector<std::string>> aliases;
+  // JSON lists, see docs/formats.md.
+  std::string objects;  ///< values without parts
+  std::string opaque;   ///< objects of classes that cairn does not know
+  std::string arrays;   ///< NumPy arrays
+  std::vector<std::string> warnings;
+};
+
+/// Walks a pickled object. An object that is no container stays closed: tensors in it are not
+/// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
+/// The storages' offsets must be known. Local. Errors: corrupt, unsupported (a tensor that cairn
+/// cannot read); unsafe (too many or too deep paths, a name with NUL).
+Contents walk(const pickle::Graph& graph, const Storages& storages);
+
+}  // namespace cairn::detail::torch

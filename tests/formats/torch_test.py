@@ -1,0 +1,162 @@
+"""PyTorch's files: what real writers wrote must come out, and nothing hostile may run or exhaust the machine."""
+
+import hashlib
+import json
+import os
+import resource
+import subprocess
+import time
+import unittest
+
+from harness import BIN, CORPUS, ENVIRONMENT, Case, corpus_entries
+
+CAIRN = BIN / "cairn"
+LOADED = ("torch/", "torch-legacy/", "training/", "lightning/", "inference/")
+HOSTILE = ("hostile/pickle-", "hostile/legacy/", "hostile/tensor/", "hostile/zip/", "hostile/not-a-checkpoint/")
+LIMITS = json.loads((CORPUS / "MANIFEST.json").read_text())["default_limits"] if CORPUS.exists() else {}
+SANITIZED = "sanitize" in os.environ.get("CAIRN_BUILD_FLAGS", "")
+
+
+def inspect(path, cwd):
+    """Runs `cairn inspect --json --hash sha256` and checks its time and memory; returns exit code and JSON."""
+    start = time.monotonic()
+    process = subprocess.Popen([CAIRN, "inspect", "--json", "--hash", "sha256", path], cwd=cwd,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ENVIRONMENT})
+    out, err = process.communicate(timeout=LIMITS["seconds"])
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # MiB, of the largest child so far
+    assert time.monotonic() - start <= LIMITS["seconds"]
+    if not SANITIZED:
+        assert peak <= LIMITS["rss_mb"], f"{peak} MiB"
+    try:
+        return process.returncode, json.loads(out)
+    except json.JSONDecodeError:
+        raise AssertionError(f"exit code {process.returncode}, no JSON: {out[:500]} {err[-2000:]}") from None
+
+
+def by_path(entries):
+    return {json.dumps(entry["path"]): entry for entry in entries}
+
+
+class Corpus(Case):
+    def check(self, entry):
+        path = CORPUS / entry["path"]
+        code, found = inspect(path / entry["entry_point"] if "entry_point" in entry else path, self.dir)
+        self.assertEqual(list(self.dir.iterdir()), [], "something was written or run")
+        if code == 0:
+            self.assertIn("load", self.outcomes(entry), found.get("warnings"))
+            if entry["expect"] == "load":
+                self.check_loaded(entry, found)
+        else:
+            self.assertEqual(code, 2)
+            self.assertIn(found["error"]["code"], self.outcomes(entry), found["error"]["message"])
+
+    @staticmethod
+    def outcomes(entry):
+        return {other.get("reason", "load") for other in [entry, *entry.get("also_accept", [])]}
+
+    def check_loaded(self, entry, found):
+        if entry.get("whole_module") or entry["format"] == "hf-index":
+            wanted = {t["name"]: t for t in entry["tensors"]}
+            tensors = {t["name"]: t for t in found["tensors"]}
+        else:
+            wanted, tensors = by_path(entry["tensors"]), by_path(found["tensors"])
+        self.assertEqual(tensors.keys(), wanted.keys())
+        for key, tensor in wanted.items():
+            for field in ("name", "dtype", "shape", "sha256"):
+                self.assertEqual(tensors[key][field], tensor[field], f"{key} {field}")
+        self.assertEqual(sorted(found["aliases"]), sorted(entry.get("aliases", [])))
+        self.check_listed(entry.get("arrays", []), found["arrays"])
+        self.check_listed(entry.get("objects", []), found["objects"])
+        self.check_listed(entry.get("opaque", []), found["opaque"])
+        if not entry.get("whole_module"):
+            for kind in ("objects", "arrays"):
+                extra = by_path(found[kind]).keys() - by_path(entry.get(kind, [])).keys()
+                self.assertEqual(extra, set(), f"more {kind} than there are")
+        if "globals" in entry:
+            self.assertEqual(found["documents"]["globals"], entry["globals"])
+        if "archive_top" in entry:
+            self.assertEqual(found["documents"]["archive"]["top"], entry["archive_top"])
+        self.check_facts(entry, found["documents"])
+
+    def check_listed(self, wanted, found):
+        found = by_path(found)
+        for key, value in by_path(wanted).items():
+            self.assertIn(key, found)
+            self.assertEqual({k: found[key].get(k) for k in value}, value)
+
+    def check_facts(self, entry, documents):
+        for role, path in entry.get("roles", {}).items():
+            self.assertEqual(documents["roles"][role], path)
+        facts = entry.get("metadata", {})
+        if "optimizer_param_names" in facts:
+            self.assertEqual(documents["optimizers"][0]["parameters"], facts["optimizer_param_names"])
+        if "param_groups" in facts:
+            self.assertEqual(self.plain(documents["optimizers"][0]["param_groups"]), facts["param_groups"])
+        training = documents.get("training", {})
+        for key in ("epoch", "global_step"):
+            if key in facts:
+                self.assertEqual(training[key], facts[key])
+        if "pytorch_lightning_version" in facts:
+            self.check_lightning(facts, training)
+        if "anemoi" in facts:
+            self.check_anemoi(entry, facts["anemoi"], documents["anemoi"])
+
+    @staticmethod
+    def plain(groups):
+        return [{k: v for k, v in group.items() if not isinstance(v, dict)} for group in groups]
+
+    def check_lightning(self, facts, training):
+        self.assertEqual(training["kind"], "lightning")
+        self.assertEqual(training["pytorch-lightning_version"], facts["pytorch_lightning_version"])
+        fit = training["loops"]["fit_loop"]
+        self.assertEqual(fit["epoch_progress"]["current"]["completed"], facts["loop_epoch_completed"])
+        self.assertEqual(fit["epoch_loop.state_dict"]["_batches_that_stepped"], facts["loop_batches_that_stepped"])
+        self.assertIn("EarlyStopping{'monitor': 'val_loss', 'mode': 'min'}", training["callbacks"])
+        for key, value in facts["config"].items():
+            node = training["hyper_parameters"]["config"]
+            for part in key.split("."):
+                node = node[part]
+            self.assertEqual(node, value)
+        self.assertEqual(training["hyper_parameters"]["metadata"]["run_id"], facts["lineage"]["run_id"])
+        self.assertEqual([m["name"] for m in training["migrations"]], facts["migrations"])
+
+    def check_anemoi(self, entry, wanted, found):
+        data = (CORPUS / entry["path"]).read_bytes()
+
+        def sha256(place):
+            return hashlib.sha256(data[place["offset"]:place["offset"] + place["bytes"]]).hexdigest()
+
+        self.assertEqual(found["member"], wanted["member"])
+        self.assertEqual(sha256(found), wanted["json_sha256"])
+        for key in ("run_id", "uuid", "version", "parent_uuid"):
+            self.assertEqual(found["metadata"].get(key), wanted.get(key))
+        arrays = [{**{k: array[k] for k in ("name", "dtype", "shape")}, "sha256": sha256(array)}
+                  for array in found["supporting_arrays"]]
+        self.assertEqual(arrays, wanted["supporting_arrays"])
+
+    def check_all(self, folders):
+        for entry in corpus_entries(*folders):
+            with self.subTest(entry["path"]):
+                self.check(entry)
+
+    def test_what_pytorch_wrote_comes_out_whole(self):
+        self.check_all(LOADED)
+
+    def test_what_is_hostile_or_broken_is_refused_for_the_right_reason(self):
+        self.check_all(HOSTILE)
+
+    def test_damaged_weights_are_a_defect(self):
+        corpus_entries()
+        for name in ("bit_flip_in_weights", "crc_data"):
+            done = subprocess.run([CAIRN, "verify", "--json", CORPUS / f"hostile/zip/{name}.pt"], capture_output=True,
+                                  text=True, timeout=60, env={**os.environ, **ENVIRONMENT})
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("tensor 'w'", json.loads(done.stdout)["defects"][0]["text"])
+        whole = subprocess.run([CAIRN, "verify", "--json", CORPUS / "torch/2.6/views.pt"], capture_output=True,
+                               text=True, timeout=60, env={**os.environ, **ENVIRONMENT})
+        self.assertEqual(whole.returncode, 0, whole.stderr)
+        self.assertEqual(json.loads(whole.stdout)["unchecked"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

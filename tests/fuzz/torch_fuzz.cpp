@@ -1,0 +1,7 @@
+// libFuzzer's entry: build/tests/bin/torch_fuzz DIRECTORY_OF_FILES (see tests/fuzz/CMakeLists.txt).
+#include "fuzz/torch_target.hpp"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  cairn::fuzz::read_as_torch({data, size});
+  return 0;
+}
