@@ -24,6 +24,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/edit_distance.cpp
   src/base/error.cpp
   src/base/near_names.cpp
+  src/base/sha256.cpp
   src/manifest/codec.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
@@ -81,6 +82,7 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/local.cpp
   src/sources/registry.cpp
   src/sources/resolve.cpp
+  src/sources/sigv4.cpp
   src/sources/url.cpp
   src/pipeline/config.cpp
   src/pipeline/config_save.cpp

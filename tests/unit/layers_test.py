@@ -33,7 +33,7 @@ GATES = {  # header pattern -> where it may be included
     r"^(torch|ATen|c10)/": r"^(include/cairn/torch\.hpp|src/torch/|tests/torch/|jobs/)",
     r"^CLI/": r"^(tools/|jobs/|tests/bench/)",
     r"^yaml-cpp/": r"^src/pipeline/",
-    r"^openssl/": r"^tools/",
+    r"^openssl/": r"^src/base/",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 
