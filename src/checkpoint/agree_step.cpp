@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <system_error>
 
 #include "base/digest.hpp"
+#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
 #include "checkpoint/steps.hpp"
@@ -83,12 +83,6 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   if (comm.is_root() && std::filesystem::is_directory(target, ignored)) {
     fail(Errc::usage, "'{}' is a directory; name the file to save to", target.string());
   }
-}
-
-/// Never 0, which is what a file without a nonce holds.
-std::uint64_t random_nonce() {
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device() | 1;
 }
 
 /// Whether this rank contributes the same pieces and blobs as to the last layout.
