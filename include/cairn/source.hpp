@@ -103,7 +103,7 @@ using Source = std::variant<LocalSource, RunSource, HttpSource, S3Source, HubSou
 CAIRN_EXPORT std::string_view source_type(const Source& source);
 /// What a source is called in messages: without credentials, and without what follows a `?`. Local.
 CAIRN_EXPORT std::string describe(const Source& source);
-/// What the fetch of a registered type may use, resolved: nothing in it is zero or empty.
+/// What the fetch of a registered type may use, with all defaults filled in.
 struct FetchContext {
   std::filesystem::path cache_dir;
   int max_retries = 0;

@@ -99,7 +99,7 @@ class Download {
 
   Downloaded run() {
     while (!parts_.empty()) {
-      check_deadline(limits_, state_, remote_.shown);
+      check_deadline(limits_, state_, last_failure_.empty() ? remote_.shown : last_failure_);
       start_due();
       int running = 0;
       curl_multi_perform(multi_.get(), &running);
@@ -319,6 +319,8 @@ class Download {
           {}};
     }
     detach(part);
+    last_failure_ = failure.text;
+    check_deadline(limits_, state_, last_failure_);
     if (!failure.again || part.failures >= limits_.max_retries) {
       const int sent = part.failures + 1;
       fail(failure.code, "{}{}", failure.text,
@@ -347,6 +349,7 @@ class Download {
   bool started_ = false;  // an answer with content has come
   bool in_parts_ = true;  // as far as is known, the server serves ranges
   int restarts_ = 0;
+  std::string last_failure_;
   std::uint64_t counted_ = 0;  // this file's share in state_
   std::uint64_t total_counted_ = 0;
   Downloaded result_;

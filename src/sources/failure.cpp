@@ -65,7 +65,7 @@ RequestFailure refused(const Remote& remote, const Request& request) {
 }  // namespace
 
 RequestFailure explain_failure(const Remote& remote, const Request& request, CURLcode code) {
-  if (code == CURLE_OK || request.reply().status >= 300) return refused(remote, request);
+  if (code == CURLE_OK || request.reply().status >= 400) return refused(remote, request);
   RequestFailure failure{
       Errc::io, fmt::format("{}: {}", remote.shown, request.detail(code)), true, {}};
   switch (code) {

@@ -38,6 +38,21 @@ TEST(SigV4, SignsTheTestSuiteAsPublished) {
             "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500");
   EXPECT_EQ(signature(suite({"POST", "/", "", {}, ""})),
             "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b");
+  // post-sts-header-before
+  EXPECT_EQ(
+      signature(suite({"POST",
+                       "/",
+                       "",
+                       {{"x-amz-security-token",
+                         "AQoDYXdzEPT//////////"
+                         "wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSP"
+                         "fIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/"
+                         "kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT"
+                         "7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d+"
+                         "xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlz"
+                         "m8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA=="}},
+                       ""})),
+      "85d96828115b5dc0cfc3bd16ad9e210dd772bbebba041836c64533a82be05ead");
   // get-header-value-trim
   EXPECT_EQ(
       signature(suite(

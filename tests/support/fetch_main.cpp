@@ -1,5 +1,6 @@
-// cairn-fetch CONFIG [DEADLINE_S]: resolves the source of a configuration as a program does, and says what each
-// rank got: "file <rank> <sha256> <path>", or "error <code>: <text>". Ends with 2 after an error.
+// cairn-fetch CONFIG [DEADLINE_S]: resolves the source of a configuration as a program does, and
+// says what each rank got: "file <rank> <sha256> <path>", or "error <code>: <text>". Ends with 2
+// after an error.
 #include <cstdio>
 #include <fstream>
 #include <iterator>

@@ -4,14 +4,20 @@ Four of Swift's own servers (account, container, object, proxy), started as they
 middlewares `s3api` and `tempauth`. Everything lies in one directory. `/etc/swift/swift.conf` is the package's.
 """
 
+import collections
 import contextlib
 import getpass
 import pathlib
+import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
+import urllib.error
+import urllib.request
+import uuid
+
+from web import free_port, wait_for_port
 
 ACCESS_KEY = "test:tester"
 SECRET_KEY = "testing-secret/with+signs"
@@ -40,12 +46,15 @@ swift_dir = {rings}
 user = {user}
 log_address = {log}
 [pipeline:main]
-pipeline = catch_errors cache s3api tempauth copy slo dlo proxy-server
+pipeline = catch_errors proxy-logging cache s3api tempauth copy slo dlo proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
 [filter:catch_errors]
 use = egg:swift#catch_errors
+[filter:proxy-logging]
+use = egg:swift#proxy_logging
+log_msg_template = REQUEST {{method}} {{path}} {{status_int}} {{bytes_sent}}
 [filter:cache]
 use = egg:swift#memcache
 # Nobody listens there: signatures need no cache, but tempauth wants to be given one.
@@ -53,6 +62,7 @@ memcache_servers = 127.0.0.1:{no_memcached}
 [filter:s3api]
 use = egg:swift#s3api
 location = us-east-1
+storage_domain = localhost
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_tester = {secret} .admin
@@ -63,6 +73,8 @@ use = egg:swift#slo
 [filter:dlo]
 use = egg:swift#dlo
 """
+LINE = re.compile(r"REQUEST (\S+) (\S+) (\d+) (\S+)")
+Request = collections.namedtuple("Request", "method path status bytes")
 
 
 def missing():
@@ -71,12 +83,6 @@ def missing():
         if shutil.which(program) is None:
             return program
     return None
-
-
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Swift:
@@ -94,6 +100,21 @@ class Swift:
     @property
     def endpoint(self):
         return f"http://127.0.0.1:{self.port}"
+
+    def requests(self):
+        """What was asked for so far, in order: (method, path, status, bytes) of each request."""
+        # Answers are logged when they are over. This one comes after all before it.
+        marker = f"/no-such-{uuid.uuid4()}"
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(self.endpoint + marker, timeout=60)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            lines = LINE.findall((self.dir / "proxy.log").read_text())
+            if any(line[1] == marker for line in lines):
+                return [Request(line[0], line[1], int(line[2]), int(line[3]) if line[3].isdigit() else 0)
+                        for line in lines if not line[1].startswith("/no-such-")]
+            time.sleep(0.05)
+        raise RuntimeError("the proxy logs nothing:\n" + (self.dir / "proxy.log").read_text()[-2000:])
 
     def stop(self):
         for process in self.processes.values():
@@ -130,16 +151,3 @@ class Swift:
         with open(self.dir / f"{kind}.log", "w") as log:
             self.processes[kind] = subprocess.Popen(
                 [f"swift-{kind}-server", config, "-v"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
-
-def wait_for_port(port, process, log):
-    """Returns when somebody listens; fails when the process ends or 60 s have passed."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        with contextlib.closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    raise RuntimeError(f"no server on port {port}:\n{pathlib.Path(log).read_text()[-2000:]}")
