@@ -1,6 +1,6 @@
 // The cache (cache_dir), from which nothing is ever removed but what is damaged:
 //   <place>/.lock               held by who fetches or looks
-//   <place>/.partial-<nonce>    being fetched; of processes that died, the next one removes them
+//   <place>/.partial-<nonce>    being fetched; those of processes that died go after an hour
 //   <place>/<version>/<name>    a whole file
 //   <place>/<version>/.entry    what it is, as JSON; written last: without it the file does not
 //   count
@@ -34,6 +34,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t kWindowBytes = 4 << 20;
 constexpr std::uint64_t kMostEntryBytes = 64 << 10;
 constexpr std::chrono::milliseconds kLockPause{100};
+constexpr std::chrono::hours kOld{1};
 
 const char* variable(const char* name) {
   const char* value = std::getenv(name);
@@ -89,12 +90,18 @@ std::optional<CachedFile> newest_in(const fs::path& place) {
   return newest;
 }
 
-void remove_partials(const fs::path& place) {
+/// Of processes that died. What was written to lately may be another node's, where locks hold on
+/// one node only.
+void remove_old_partials(const fs::path& place) {
   std::vector<fs::path> partials;
   std::error_code error;
   for (fs::directory_iterator at(place, error); !error && at != fs::directory_iterator();
        at.increment(error)) {
-    if (names::is_cache_partial(at->path().filename().string())) partials.push_back(at->path());
+    std::error_code gone;
+    const auto age = fs::file_time_type::clock::now() - fs::last_write_time(at->path(), gone);
+    if (!gone && age > kOld && names::is_cache_partial(at->path().filename().string())) {
+      partials.push_back(at->path());
+    }
   }
   for (const fs::path& partial : partials) remove_quietly(partial);
 }
@@ -107,15 +114,17 @@ FileLock lock(const fs::path& place, const Remote& remote, const FetchLimits& li
     check_deadline(limits, state, fmt::format("{} (another process fetches it)", remote.shown));
     std::this_thread::sleep_for(kLockPause);
   }
-  if (lock.holds()) remove_partials(place);
+  remove_old_partials(place);
   return lock;
 }
 
 bool is_sound(const CachedFile& file, const FetchLimits& limits, const FetchState& state) {
-  if (sha256_of_file(file.path, limits, state) == file.sha256) return true;
-  remove_quietly(file.path.parent_path() / names::kCacheEntry);
-  remove_quietly(file.path);
-  return false;
+  try {
+    return sha256_of_file(file.path, limits, state) == file.sha256;
+  } catch (const Error& error) {
+    if (error.code() == Errc::timeout) throw;
+    return false;  // what cannot be read is fetched again
+  }
 }
 
 /// Makes a whole file count.
@@ -201,16 +210,30 @@ CachedFile fetch_cached(const Remote& remote, const std::string& sha256, const f
       sha256.empty() ? to_hex(sha256_of(url_without_secrets(remote.url))) : sha256;
   const fs::path place = cache_dir / key;
   make_directories(place);
-  const FileLock held = lock(place, remote, limits, state);
-  auto known = newest_in(place);
-  if (known && !sha256.empty()) {
-    if (known->sha256 == sha256 && is_sound(*known, limits, state)) return *known;
-    known.reset();
+  const auto wanted = [&](const CachedFile& file) {
+    return !sha256.empty() && file.sha256 == sha256;
+  };
+  for (bool damaged = false;;) {
+    std::optional<CachedFile> known;
+    {
+      const FileLock held = lock(place, remote, limits, state);
+      known = newest_in(place);
+      // Looked at again: another process may have replaced it meanwhile.
+      if (known && damaged && !is_sound(*known, limits, state)) {
+        remove_quietly(known->path.parent_path() / names::kCacheEntry);
+        known.reset();
+      }
+      if (!known || !wanted(*known)) {
+        const CachedFile file = download_to(place, remote, sha256, limits,
+                                            sha256.empty() ? known : std::nullopt, state);
+        if (!known || file.path != known->path) return file;
+        known = file;
+      }
+    }
+    // Without the lock, because it takes a while, and others may want the same file.
+    if (is_sound(*known, limits, state)) return *known;
+    damaged = true;
   }
-  CachedFile file = download_to(place, remote, sha256, limits, known, state);
-  const bool came = !known || file.path != known->path;
-  if (came || is_sound(file, limits, state)) return file;
-  return download_to(place, remote, sha256, limits, {}, state);
 }
 
 std::string sha256_of_file(const fs::path& path, const FetchLimits& limits,

@@ -109,8 +109,8 @@ class Nginx:
         return (self.dir / "access.log").read_text().splitlines()
 
     def stop(self):
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # not kill: the workers would stay
+        self.process.wait(60)
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
