@@ -56,7 +56,6 @@ Request::Request(const Remote& remote, const Ask& ask, Sink sink)
       easy_(curl_easy_init(), curl_easy_cleanup) {
   if (easy_ == nullptr) fail(Errc::io, "out of memory");
   CURL* const easy = easy_.get();
-  set(easy, CURLOPT_PRIVATE, static_cast<void*>(this));
   set(easy, CURLOPT_ERRORBUFFER, error_);
   set(easy, CURLOPT_URL, remote.url.c_str());
   set(easy, CURLOPT_USERAGENT, "cairn/" CAIRN_VERSION_STRING);

@@ -1,9 +1,10 @@
 """Sources that come over HTTP, from nginx and from a server that misbehaves; the cache; other nodes."""
 
+import contextlib
 import os
 import pathlib
+import pty
 import random
-import shutil
 import subprocess
 import sys
 import unittest
@@ -132,6 +133,22 @@ class Fetching(Served):
     def test_a_fetch_may_take_longer_than_the_deadline_of_the_communicator(self):
         result = self.fetch(self.http("slow/m.bin", connections=1), ranks=2, deadline_s=2)
         self.assert_got(result, CONTENT, ranks=2)
+
+    def test_a_terminal_sees_how_far_it_is_and_a_log_does_not(self):
+        config = self.config(self.http("slow/m.bin", connections=1))
+        near, far = pty.openpty()
+        job = subprocess.Popen([FETCH, config], stdout=subprocess.PIPE, stderr=far, text=True,
+                               env={**os.environ, **MPI_ENVIRONMENT, **ENVIRONMENT})
+        os.close(far)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(near, 4096):
+                shown += piece
+        os.close(near)
+        self.assertIn(f"file 0 {sha256(CONTENT)}", job.communicate(timeout=60)[0])
+        self.assertRegex(shown.decode(), r"slow/m.bin: \d+ % of 3.01 MiB, .*/s")
+        self.cache = self.dir / "again"
+        self.assertEqual(self.fetch(self.http("slow/m.bin", connections=1)).stderr, "")
 
     def test_no_such_host_and_nobody_there(self):
         self.pipeline["max_retries"] = 1
