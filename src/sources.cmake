@@ -26,6 +26,8 @@ target_sources(cairn_core_obj PRIVATE
   src/base/edit_distance.cpp
   src/base/error.cpp
   src/base/near_names.cpp
+  src/base/nonce.cpp
+  src/base/sha256.cpp
   src/manifest/codec.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
@@ -34,12 +36,14 @@ target_sources(cairn_core_obj PRIVATE
   src/os/block_writer.cpp
   src/os/fault.cpp
   src/os/file.cpp
+  src/os/lock.cpp
   src/mpi/agree.cpp
   src/mpi/comm.cpp
   src/mpi/comm_exchange.cpp
   src/mpi/comm_wait.cpp
   src/mpi/funnel.cpp
   src/mpi/lifetime.cpp
+  src/mpi/nodes.cpp
   src/mpi/same.cpp
   src/plan/part_digest.cpp
   src/plan/part_scan.cpp
@@ -117,10 +121,22 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
   src/checkpoint/verify_checksums.cpp
+  src/sources/aws_profile.cpp
+  src/sources/cache.cpp
   src/sources/describe.cpp
+  src/sources/download.cpp
+  src/sources/failure.cpp
+  src/sources/fetch.cpp
+  src/sources/http.cpp
+  src/sources/hub.cpp
   src/sources/local.cpp
+  src/sources/progress.cpp
   src/sources/registry.cpp
+  src/sources/request.cpp
   src/sources/resolve.cpp
+  src/sources/s3.cpp
+  src/sources/sigv4.cpp
+  src/sources/spread.cpp
   src/sources/url.cpp
   src/pipeline/config.cpp
   src/pipeline/config_save.cpp

@@ -1,51 +1,23 @@
 #include "hash.hpp"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>
-#include <memory>
 #include <numeric>
 #include <queue>
 
-#include "base/throw.hpp"
+#include "base/sha256.hpp"
 #include "scan.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::tool {
 namespace {
 
-using detail::fail;
+using detail::Sha256;
+using detail::Sha256Digest;
 
 constexpr std::uint64_t kWindowBytes = 16 << 20;
-constexpr std::size_t kSha256Bytes = 32;
-
-class Sha256 {
- public:
-  Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    check(context_ != nullptr && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
-  }
-
-  void update(const std::byte* bytes, std::size_t count) {
-    check(EVP_DigestUpdate(context_.get(), bytes, count) == 1);
-  }
-
-  std::array<std::byte, kSha256Bytes> finish() {
-    std::array<std::byte, kSha256Bytes> hash{};
-    check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(hash.data()),
-                             nullptr) == 1);
-    return hash;
-  }
-
- private:
-  static void check(bool ok) {
-    if (!ok) fail(Errc::internal, "OpenSSL cannot compute SHA-256; see its configuration");
-  }
-
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
 
 /// The tensors of each rank, in the order of the manifest: largest first, each to the rank with the
 /// fewest bytes so far. The same on all ranks.
@@ -70,23 +42,15 @@ std::vector<std::vector<std::size_t>> share_out(const Manifest& manifest, int ra
   return shares;
 }
 
-std::array<std::byte, kSha256Bytes> sha256_of(detail::Reader& reader, const TensorEntry& tensor,
-                                              std::vector<std::byte>& window) {
+Sha256Digest sha256_of(detail::Reader& reader, const TensorEntry& tensor,
+                       std::vector<std::byte>& window) {
   Sha256 hash;
   for_each_window(tensor, kWindowBytes, [&](std::uint64_t start, std::uint64_t count) {
     window.resize(count * item_bytes(tensor.dtype));
     reader.read(tensor, Placement::flat(tensor.shape, start, count), window.data());
-    hash.update(window.data(), window.size());
+    hash.update(window);
   });
   return hash.finish();
-}
-
-std::string to_hex(const std::byte* bytes) {
-  std::string text;
-  for (std::size_t i = 0; i < kSha256Bytes; ++i) {
-    text += fmt::format("{:02x}", static_cast<unsigned>(bytes[i]));
-  }
-  return text;
 }
 
 }  // namespace
@@ -116,7 +80,8 @@ std::vector<std::string> sha256_of_tensors(const Comm& comm, const Manifest& man
     hashes.resize(manifest.tensors.size());
     for (std::size_t rank = 0; rank < shares.size(); ++rank) {
       for (std::size_t i = 0; i < shares[rank].size(); ++i) {
-        hashes[shares[rank][i]] = to_hex(all[rank].data() + i * kSha256Bytes);
+        const std::size_t bytes = sizeof(Sha256Digest);
+        hashes[shares[rank][i]] = detail::to_hex(std::span(all[rank]).subspan(i * bytes, bytes));
       }
     }
   });

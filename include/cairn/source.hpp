@@ -103,35 +103,47 @@ using Source = std::variant<LocalSource, RunSource, HttpSource, S3Source, HubSou
 CAIRN_EXPORT std::string_view source_type(const Source& source);
 /// What a source is called in messages: without credentials, and without what follows a `?`. Local.
 CAIRN_EXPORT std::string describe(const Source& source);
-/// What the fetch of a registered type may use, resolved: nothing in it is zero or empty.
+/// What the fetch of a registered type may use, with all defaults filled in.
 struct FetchContext {
   std::filesystem::path cache_dir;
   int max_retries = 0;
   std::chrono::steady_clock::time_point deadline;
 };
 
-/// Gets a checkpoint and returns where it lies now. Called on rank 0 only; must not communicate,
-/// and must end by `deadline`. What it throws all ranks throw. Where the file lies in
-/// `context.cache_dir` and other nodes do not see it, cairn brings it to them.
+/// Gets a checkpoint and returns where it lies now. Called on rank 0 only, on a thread of its own;
+/// it must not communicate, and must end by `deadline`: later its result does not count. What it
+/// throws all ranks throw. Where the file, or the directory, lies in `context.cache_dir` and other
+/// nodes do not see it, cairn brings it to them.
 using SourceFunction =
     std::function<std::filesystem::path(const CustomSource& source, const FetchContext& context)>;
 
-/// Makes `type` known to configurations on this process, which may then name it; resolve_source
-/// does not call `fetch` so far and refuses it. Call it on every rank, before the configuration is
-/// read. Thread-safe. Local. Errors: usage (the type exists).
+/// Makes `type` known to configurations and to resolve_source on this process. Call it on every
+/// rank, before the configuration is read. Thread-safe. Local. Errors: usage (the type exists).
 CAIRN_EXPORT void register_source_type(const std::string& type, SourceFunction fetch);
+
+/// How far a fetch is. What the cache has already does not count.
+struct FetchProgress {
+  std::uint64_t done_bytes = 0;
+  std::uint64_t total_bytes = 0;  ///< of the files whose sizes are known so far
+};
 
 /// What holds for all sources of a program (the configuration's `pipeline`).
 struct SourceSettings {
+  /// How often a request that brought nothing is sent again, in a row.
   int max_retries = 3;
   /// From the call to the file, whatever happens in between.
   std::chrono::milliseconds timeout = std::chrono::seconds(600);
+  /// Called on rank 0, in resolve_source, a few times a second. Empty: a line on the terminal, if
+  /// standard error is one.
+  std::function<void(const FetchProgress&)> progress = {};
 };
 
-/// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks; its `source`
-/// counts. Only LocalSource and RunSource without `fork` are resolved so far: nothing is fetched,
-/// and `settings` and registered functions are not used. Collective. Errors: not_found, usage,
-/// unsupported (any other source), io, timeout.
+/// The file that `source` means, ready to be opened by every rank. Rank 0 alone looks and fetches;
+/// its `source` and `settings` count. Files are kept in the cache and used again; where the nodes
+/// of other ranks do not see them, rank 0 sends them there, once a node. Collective. Errors:
+/// not_found (no such file or object), io (refused: 401, 403; no connection; no such host),
+/// timeout, corrupt (not the SHA-256 that is expected), usage, unsafe (an index names files outside
+/// the model), unsupported (`fork`; a server that does not tell how long a file is).
 CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source& source,
                                                   const SourceSettings& settings = {});
 

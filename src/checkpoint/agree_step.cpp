@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
-#include <random>
 #include <system_error>
 
 #include "base/digest.hpp"
+#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
 #include "checkpoint/steps.hpp"

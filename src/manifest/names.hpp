@@ -29,6 +29,14 @@ std::filesystem::path skeleton_file(const std::filesystem::path& target);
 std::filesystem::path partial_link(const std::filesystem::path& link);
 /// "model-00001-of-00003.safetensors"; `number` counts from 1
 std::string shard_file(std::size_t number, std::size_t count);
+/// In the directory of a cached file: what it is; and beside the versions of a file: who is at it.
+inline constexpr std::string_view kCacheEntry = ".entry";
+inline constexpr std::string_view kCacheLock = ".lock";
+/// The hidden file of a cache in which a file is fetched: ".partial-<16 digits>".
+std::string cache_partial(std::uint64_t nonce);
+bool is_cache_partial(std::string_view name);
+/// The hidden file by which other nodes look whether they see the same directory.
+std::string sight_file(std::uint64_t nonce);
 /// "ranks/<blob>"
 std::string rank_blob(std::string_view blob);
 /// "meta/<document>"

@@ -36,6 +36,12 @@ std::vector<std::string> registered_source_types() {
   return types;
 }
 
+SourceFunction source_function(const std::string& type) {
+  const std::lock_guard lock(registry().mutex);
+  const auto found = registry().types.find(type);
+  return found == registry().types.end() ? SourceFunction() : found->second;
+}
+
 }  // namespace detail
 
 void register_source_type(const std::string& type, SourceFunction fetch) {

@@ -1,35 +1,77 @@
-#include <fmt/format.h>
+#include <array>
+#include <exception>
+#include <optional>
+#include <span>
+#include <utility>
 
-#include "base/throw.hpp"
 #include "cairn/source.hpp"
-#include "sources/local.hpp"
+#include "sources/fetch.hpp"
+#include "sources/progress.hpp"
+#include "sources/spread.hpp"
 
 namespace cairn {
+namespace {
 
 using namespace detail;
 
-std::filesystem::path resolve_source(const Comm& comm, const Source& source,
-                                     const SourceSettings&) {
-  std::string found;
-  agree(comm, "resolve source", [&] {
-    if (!comm.is_root()) return;
-    if (const auto* local = std::get_if<LocalSource>(&source)) {
-      found = find_local(*local).string();
-    } else if (const auto* run = std::get_if<RunSource>(&source)) {
-      if (run->fork) {
-        fail(Errc::unsupported,
-             "source.fork is not supported by this version of cairn: the run '{}' would be "
-             "continued, not forked; take fork away, and give save.dir another directory",
-             run->run_id);
-      }
-      found = find_run(*run).string();
+/// How often the ranks that wait hear of rank 0: their waits end with the communicator's deadline,
+/// and a fetch may take longer.
+constexpr std::chrono::milliseconds kPulse{250};
+
+/// What rank 0 does while the others wait.
+class Waiting {
+ public:
+  Waiting(const Source& source, const SourceSettings& settings)
+      : settings_(settings), fetch_(source, settings), line_(describe(source)) {}
+
+  /// Whether the fetch still goes on.
+  bool goes_on() {
+    if (fetch_.wait(kPulse)) return false;
+    if (settings_.progress) {
+      settings_.progress(fetch_.progress());
     } else {
-      fail(Errc::unsupported, "the source type '{}' is not supported by this version of cairn",
-           source_type(source));
+      line_.show(fetch_.progress());
     }
+    return true;
+  }
+
+  Fetched get() { return fetch_.get(); }
+
+ private:
+  const SourceSettings& settings_;
+  Fetch fetch_;
+  ProgressLine line_;
+};
+
+}  // namespace
+
+std::filesystem::path resolve_source(const Comm& comm, const Source& source,
+                                     const SourceSettings& settings) {
+  std::optional<Waiting> waiting;  // on rank 0
+  std::exception_ptr failure;
+  std::array<std::uint64_t, 1> busy{};
+  do {
+    busy[0] = 0;
+    if (comm.is_root()) {
+      try {
+        if (!waiting) waiting.emplace(source, settings);
+        busy[0] = waiting->goes_on() ? 1 : 0;
+      } catch (...) {
+        failure = std::current_exception();
+      }
+    }
+    comm.all_reduce_max(std::span<std::uint64_t>(busy));
+  } while (busy[0] != 0);
+
+  Fetched fetched;
+  agree(comm, "resolve source", [&] {
+    if (failure) std::rethrow_exception(failure);
+    if (comm.is_root()) fetched = waiting->get();
   });
-  comm.broadcast(found);
-  return found;
+  std::string path = fetched.path.string();
+  comm.broadcast(path);
+  spread_files(comm, std::move(fetched.files));
+  return path;
 }
 
 }  // namespace cairn

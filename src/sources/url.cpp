@@ -1,25 +1,149 @@
 #include "sources/url.hpp"
 
+#include <curl/curl.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <memory>
+
+#include "base/throw.hpp"
+
 namespace cairn::detail {
+namespace {
+
+/// A URL cut at its joints, without looking at what is between them.
+struct Pieces {
+  std::string_view scheme;  ///< with "://"; empty: no URL
+  std::string_view user;    ///< with "@"
+  std::string_view host_and_path;
+  std::string_view tail;  ///< from "?" or "#"
+};
+
+Pieces cut(std::string_view text) {
+  const auto scheme = text.find("://");
+  if (scheme == std::string_view::npos) return {};
+  Pieces pieces;
+  pieces.scheme = text.substr(0, scheme + 3);
+  text.remove_prefix(scheme + 3);
+  const auto host_end = std::min(text.find_first_of("/?#"), text.size());
+  if (const auto at = text.substr(0, host_end).rfind('@'); at != std::string_view::npos) {
+    pieces.user = text.substr(0, at + 1);
+    text.remove_prefix(at + 1);
+  }
+  const auto tail = std::min(text.find_first_of("?#"), text.size());
+  pieces.host_and_path = text.substr(0, tail);
+  pieces.tail = text.substr(tail);
+  return pieces;
+}
+
+/// Whether a parameter signs the request, or is a secret, rather than naming the file.
+bool is_secret(std::string_view parameter) {
+  constexpr std::array<std::string_view, 14> kNames{"signature",
+                                                    "expires",
+                                                    "awsaccesskeyid",
+                                                    "googleaccessid",
+                                                    "key-pair-id",
+                                                    "policy",
+                                                    "sig",
+                                                    "se",
+                                                    "sp",
+                                                    "sv",
+                                                    "sr",
+                                                    "st",
+                                                    "token",
+                                                    "access_token"};
+  std::string name(parameter.substr(0, parameter.find('=')));
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
+         std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
+bool is_plain(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_' ||
+         c == '~';
+}
+
+}  // namespace
 
 std::string masked_url(std::string_view text) {
-  const auto scheme = text.find("://");
-  if (scheme == std::string_view::npos) return std::string(text);
-  const auto begin = scheme + 3;
-  std::string_view host = text.substr(begin);
-  std::string_view tail;
-  if (const auto end = host.find_first_of("/?#"); end != std::string_view::npos) {
-    tail = host.substr(end);
-    host = host.substr(0, end);
+  const Pieces pieces = cut(text);
+  if (pieces.scheme.empty()) return std::string(text);
+  return fmt::format("{}{}{}{}", pieces.scheme, pieces.user.empty() ? "" : "***@",
+                     pieces.host_and_path, pieces.tail.empty() ? "" : "?***");
+}
+
+std::string url_without_secrets(std::string_view url) {
+  const Pieces pieces = cut(url);
+  std::string text = fmt::format("{}{}", pieces.scheme, pieces.host_and_path);
+  std::string_view query = pieces.tail.substr(0, pieces.tail.find('#'));
+  char separator = '?';
+  while (!query.empty()) {
+    query.remove_prefix(1);  // the separator
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    if (!parameter.empty() && !is_secret(parameter)) {
+      text += fmt::format("{}{}", separator, parameter);
+      separator = '&';
+    }
+    query.remove_prefix(parameter.size());
   }
-  const auto at = host.rfind('@');
-  const auto query = tail.find_first_of("?#");
-  return fmt::format("{}{}{}{}{}", text.substr(0, begin),
-                     at == std::string_view::npos ? "" : "***@",
-                     at == std::string_view::npos ? host : host.substr(at + 1),
-                     tail.substr(0, query), query == std::string_view::npos ? "" : "?***");
+  return text;
+}
+
+std::string percent_encoded(std::string_view text, std::string_view also) {
+  std::string result;
+  for (const char c : text) {
+    if (is_plain(c) || also.find(c) != std::string_view::npos) {
+      result += c;
+    } else {
+      result += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return result;
+}
+
+std::string file_name_of(std::string_view path) {
+  constexpr std::size_t kMostBytes = 128;
+  path = path.substr(0, path.find_first_of("?#"));
+  if (const auto slash = path.rfind('/'); slash != std::string_view::npos) {
+    path.remove_prefix(slash + 1);
+  }
+  if (path.size() > kMostBytes) path.remove_prefix(path.size() - kMostBytes);  // keeps the suffix
+  std::string name(path);
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !is_plain(c); }, '_');
+  if (name.empty()) return "file";
+  if (name.front() == '.') name.front() = '_';
+  return name;
+}
+
+Url parse_url(const std::string& text) {
+  const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), curl_url_cleanup);
+  if (url == nullptr) fail(Errc::io, "out of memory");
+  if (const CURLUcode code = curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0);
+      code != CURLUE_OK) {
+    fail(Errc::usage, "'{}' is not a URL: {}", masked_url(text), curl_url_strerror(code));
+  }
+  const auto part = [&](CURLUPart what, unsigned flags = 0) -> std::string {
+    char* value = nullptr;
+    if (curl_url_get(url.get(), what, &value, flags) != CURLUE_OK) return {};
+    const std::unique_ptr<char, decltype(&curl_free)> owner(value, curl_free);
+    return value;
+  };
+  Url result{part(CURLUPART_SCHEME), part(CURLUPART_HOST), {}, !part(CURLUPART_USER).empty(), {}};
+  if ((result.scheme != "http" && result.scheme != "https") || result.host.empty()) {
+    fail(Errc::usage, "'{}' is not a URL of a file: it must begin with http:// or https://",
+         masked_url(text));
+  }
+  const std::string port = part(CURLUPART_PORT, CURLU_NO_DEFAULT_PORT);
+  if (!port.empty()) result.host += ":" + port;
+  const Pieces pieces = cut(text);
+  const auto slash = pieces.host_and_path.find('/');
+  result.path = slash == std::string_view::npos ? "/" : pieces.host_and_path.substr(slash);
+  result.has_query = !pieces.tail.empty();
+  return result;
 }
 
 }  // namespace cairn::detail

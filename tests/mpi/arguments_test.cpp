@@ -127,7 +127,7 @@ TEST_F(Arguments, SourcesThatAreNotActedOnAreRefused) {
   RunSource fork = run;
   fork.fork = true;
   expect_same_error(Errc::unsupported, [&] { resolve_source(world(), fork); });
-  expect_same_error(Errc::unsupported, [&] { resolve_source(world(), HttpSource{}); });
+  expect_same_error(Errc::usage, [&] { resolve_source(world(), HttpSource{}); });
 }
 
 TEST_F(Arguments, TooManyDocumentsAreRefusedBeforeBytesMove) {

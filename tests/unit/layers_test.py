@@ -16,7 +16,7 @@ ALLOWED = {
     "formats": {"base", "manifest", "os", "mpi", "plan"},
     "transfer": {"base", "manifest", "os", "mpi", "plan", "formats"},
     "checkpoint": {"base", "manifest", "os", "mpi", "plan", "formats", "transfer"},
-    "sources": {"base", "manifest", "mpi", "formats", "checkpoint"},
+    "sources": {"base", "manifest", "os", "mpi", "formats", "checkpoint"},
     "pipeline": {"base", "manifest", "os", "checkpoint", "sources"},
     "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline"},
 }
@@ -33,7 +33,8 @@ GATES = {  # header pattern -> where it may be included
     r"^(torch|ATen|c10)/": r"^(include/cairn/torch\.hpp|src/torch/|tests/torch/|jobs/)",
     r"^CLI/": r"^(tools/|jobs/|tests/bench/)",
     r"^yaml-cpp/": r"^src/pipeline/",
-    r"^openssl/": r"^tools/",
+    r"^curl/": r"^src/sources/",
+    r"^openssl/": r"^src/base/",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 

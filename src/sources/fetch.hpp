@@ -1,0 +1,43 @@
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "cairn/source.hpp"
+#include "sources/download.hpp"
+
+namespace cairn::detail {
+
+/// Where a source's files are on this machine.
+struct Fetched {
+  std::filesystem::path path;
+  /// What other nodes must see, too, with `path` among it or around it; empty: a path that the user
+  /// gave, and that is the user's care.
+  std::vector<std::filesystem::path> files = {};
+};
+
+/// Gets the files of one source on a thread of its own, so that rank 0 can meet the other ranks
+/// meanwhile. The thread calls neither MPI nor HDF5. `local` and `run` are looked up at once.
+/// Local.
+class Fetch {
+ public:
+  Fetch(const Source& source, const SourceSettings& settings);
+  /// Calls the fetch off; a thread that does not end soon is left behind.
+  ~Fetch();
+  Fetch(const Fetch&) = delete;
+  Fetch& operator=(const Fetch&) = delete;
+
+  /// Whether it is over, waiting at most so long.
+  bool wait(std::chrono::milliseconds most);
+  FetchProgress progress() const;
+  /// Once it is over. Errors: what it failed with; timeout (it did not end in time).
+  Fetched get();
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace cairn::detail

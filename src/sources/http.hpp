@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "cairn/source.hpp"
+#include "sources/request.hpp"
+
+namespace cairn::detail {
+
+/// How the file of the source is asked for. Errors: usage. Local.
+Remote remote_of(const HttpSource& source);
+
+/// "Authorization: Bearer <the value of `variable`>", or nothing where it is not set. Errors: usage
+/// (characters that no token has). Local.
+std::vector<std::string> bearer_header(const std::string& variable);
+
+/// `given`, else the file that the environment names for curl and OpenSSL; empty: the system's.
+/// Local.
+std::filesystem::path ca_file_of(const std::filesystem::path& given);
+
+}  // namespace cairn::detail

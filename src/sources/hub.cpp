@@ -1,0 +1,159 @@
+#include "sources/hub.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/nonce.hpp"
+#include "base/sha256.hpp"
+#include "base/throw.hpp"
+#include "manifest/names.hpp"
+#include "sources/cache.hpp"
+#include "sources/http.hpp"
+#include "sources/url.hpp"
+
+namespace cairn::detail {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kIndexFile = "model.safetensors.index.json";
+constexpr std::string_view kSingleFile = "model.safetensors";
+constexpr std::string_view kIndexSuffix = ".index.json";
+constexpr std::uint64_t kMostIndexBytes = 256 << 20;
+constexpr std::size_t kMostShards = 100'000;
+
+/// Whether `name` stays inside the directory that it is relative to.
+bool is_inside(const std::string& name) {
+  const fs::path path(name);
+  const bool plain = std::none_of(
+      name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '\\'; });
+  return plain && !name.empty() && path.is_relative() && path.has_filename() &&
+         std::none_of(path.begin(), path.end(), [](const fs::path& component) {
+           return component == ".." || component == "." || component.empty();
+         });
+}
+
+void check_name(const std::string& name, std::string_view who) {
+  if (is_inside(name)) return;
+  fail(Errc::unsafe, "{} names the file '{}', which is not a path inside the model", who, name);
+}
+
+/// The files that an index names, in order.
+std::set<std::string> shards_of(const CachedFile& index, const std::string& shown) {
+  if (index.size > kMostIndexBytes) {
+    fail(Errc::unsafe, "{}: an index of {} bytes", shown, index.size);
+  }
+  const File file = File::open_read(index.path);
+  std::string text(index.size, '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(text)));
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto map = json.is_object() ? json.find("weight_map") : json.end();
+  if (!json.is_object() || map == json.end() || !map->is_object() || map->empty()) {
+    fail(Errc::corrupt, "{} is no index: it has no weight_map", shown);
+  }
+  std::set<std::string> shards;
+  for (const auto& shard : *map) {
+    if (!shard.is_string()) fail(Errc::corrupt, "{}: the weight_map names no files", shown);
+    check_name(shard.get<std::string>(), shown);
+    shards.insert(shard.get<std::string>());
+  }
+  if (shards.size() > kMostShards) {
+    fail(Errc::unsafe, "{}: an index of {} files", shown, shards.size());
+  }
+  return shards;
+}
+
+class Model {
+ public:
+  Model(const HubSource& source, const fs::path& cache_dir, const FetchLimits& limits,
+        FetchState& state)
+      : source_(source), cache_dir_(cache_dir), limits_(limits), state_(state) {}
+
+  Fetched fetch() {
+    if (!source_.file.empty()) {
+      check_name(source_.file, "checkpoint.source.file");
+      return fetch_from(source_.file);
+    }
+    try {
+      return fetch_from(std::string(kIndexFile));
+    } catch (const Error& error) {
+      if (error.code() != Errc::not_found || !revision_.empty()) throw;
+    }
+    return fetch_from(std::string(kSingleFile));
+  }
+
+ private:
+  Fetched fetch_from(const std::string& name) {
+    const CachedFile first = fetch_file(name, source_.revision);
+    if (!name.ends_with(kIndexSuffix)) return {first.path, {first.path}};
+    // A branch may move while the shards come, a commit does not.
+    revision_ = first.commit.empty() ? source_.revision : first.commit;
+    std::map<std::string, CachedFile> files{{name, first}};
+    const std::string inside = fs::path(name).parent_path().string();
+    for (const std::string& shard : shards_of(first, shown(name))) {
+      const std::string path = inside.empty() ? shard : inside + "/" + shard;
+      files.emplace(path, fetch_file(path, revision_));
+    }
+    return gather(files, name);
+  }
+
+  CachedFile fetch_file(const std::string& name, const std::string& revision) {
+    const Remote remote{
+        .url = fmt::format("{}/{}/resolve/{}/{}", endpoint(), percent_encoded(source_.repo, "/"),
+                           percent_encoded(revision), percent_encoded(name, "/")),
+        .shown = shown(name),
+        .name = file_name_of(name),
+        .ca_file = ca_file_of(source_.fetch.ca_file),
+        .headers = [this] { return bearer_header(source_.token_env); }};
+    return fetch_cached(remote, "", cache_dir_, limits_, state_);
+  }
+
+  /// One directory with links to the files in the cache, named by all of their contents.
+  Fetched gather(const std::map<std::string, CachedFile>& files, const std::string& main) {
+    std::string all;
+    for (const auto& [name, file] : files) all += fmt::format("{}\n{}\n", name, file.sha256);
+    const fs::path dir = cache_dir_ / to_hex(sha256_of(all));
+    Fetched fetched{dir / main};
+    for (const auto& [name, file] : files) {
+      const fs::path link = dir / name;
+      make_directories(link.parent_path());
+      replace_link(fs::absolute(file.path).string(), link,
+                   link.parent_path() / names::cache_partial(random_nonce()));
+      fetched.files.push_back(link);
+    }
+    return fetched;
+  }
+
+  std::string endpoint() const {
+    const auto end = source_.endpoint.find_last_not_of('/');
+    return source_.endpoint.substr(0, end == std::string::npos ? 0 : end + 1);
+  }
+
+  std::string shown(const std::string& name) const {
+    return fmt::format("{}/{}", describe(source_), name);
+  }
+
+  const HubSource& source_;
+  const fs::path& cache_dir_;
+  const FetchLimits& limits_;
+  FetchState& state_;
+  std::string revision_;  // of the shards
+};
+
+}  // namespace
+
+Fetched fetch_hub(const HubSource& source, const std::filesystem::path& cache_dir,
+                  const FetchLimits& limits, FetchState& state) {
+  const bool named = std::count(source.repo.begin(), source.repo.end(), '/') <= 1;
+  if (!named || !is_inside(source.repo) || !is_inside(source.revision)) {
+    fail(Errc::usage, "'{}@{}' is not a repository (owner/name) and a revision of it", source.repo,
+         source.revision);
+  }
+  parse_url(source.endpoint);
+  return Model(source, cache_dir, limits, state).fetch();
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,390 @@
+"""Sources that come over HTTP, from nginx and from a server that misbehaves; the cache; other nodes."""
+
+import contextlib
+import os
+import pathlib
+import pty
+import random
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from harness import ENVIRONMENT as MPI_ENVIRONMENT, run
+from sources_case import ENVIRONMENT, FETCH, SourcesCase, sha256
+from web import Faulty, Nginx
+
+PART = 1 << 20
+CONTENT = random.Random(1).randbytes(3 * PART + 12345)
+OTHER = random.Random(2).randbytes(2 * PART + 77)
+
+
+def may_mount():
+    """Whether this user may mount file systems that nobody else sees."""
+    probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
+    return probe.returncode == 0
+
+
+class Served(SourcesCase):
+    """nginx with the file m.bin."""
+
+    def setUp(self):
+        super().setUp()
+        self.files = self.dir / "files"
+        self.files.mkdir()
+        self.files.joinpath("m.bin").write_bytes(CONTENT)
+        os.chmod(self.dir, 0o755)
+        self.server = Nginx(self.files)
+        self.addCleanup(self.server.stop)
+
+    def http(self, path="m.bin", **more):
+        return {"type": "http", "url": self.server.url(path), "part_bytes": PART, **more}
+
+
+class Fetching(Served):
+    def test_rank_0_alone_asks_for_each_byte_once_then_only_whether_it_changed(self):
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                self.cache = self.dir / f"cache{ranks}"
+                path = self.assert_got(self.fetch(self.http(), ranks), CONTENT, ranks)
+                self.assertEqual(self.assert_got(self.fetch(self.http(), ranks), CONTENT, ranks), path)
+                self.assertTrue(path.endswith("/m.bin"), path)
+        lines = [line.split() for line in self.server.requests()]
+        first, last = [lines[i:i + 4] for i in (0, 5, 10)], [lines[i] for i in (4, 9, 14)]
+        self.assertEqual(len(lines), 15)
+        for parts in first:
+            self.assertEqual({line[2] for line in parts}, {"206"})
+            self.assertEqual(sum(int(line[3]) for line in parts), len(CONTENT))
+            self.assertEqual(len({line[4] for line in parts}), 4)
+        self.assertEqual([line[2:4] for line in last], [["304", "0"]] * 3)
+
+    def test_a_server_without_ranges_sends_one_stream(self):
+        self.assert_got(self.fetch(self.http("noranges/m.bin")), CONTENT)
+        lines = [line.split() for line in self.server.requests()]
+        self.assertEqual([line[2:4] for line in lines], [["200", str(len(CONTENT))]])
+
+    def test_small_and_empty_files(self):
+        for content in (b"", b"x", CONTENT[:PART], CONTENT[:PART + 1]):
+            with self.subTest(size=len(content)):
+                name = f"s{len(content)}.bin"
+                (self.files / name).write_bytes(content)
+                self.assert_got(self.fetch(self.http(name)), content)
+
+    def test_a_new_version_on_the_server_is_fetched_and_the_old_one_stays(self):
+        old = self.assert_got(self.fetch(self.http()), CONTENT)
+        (self.files / "m.bin").write_bytes(OTHER)
+        new = self.assert_got(self.fetch(self.http()), OTHER)
+        self.assertNotEqual(old, new)
+        self.assertEqual(sha256(pathlib.Path(old).read_bytes()), sha256(CONTENT))
+
+    def test_redirects_are_followed_but_not_for_ever(self):
+        self.assert_got(self.fetch(self.http("moved/")), CONTENT)
+        self.assert_fails(self.fetch(self.http("loop/")), "io", "redirects")
+
+    def test_refusals_are_the_same_errors_on_all_ranks_and_not_repeated(self):
+        for path, code, words in (("nope.bin", "not_found", ["404", "/nope.bin"]),
+                                  ("forbidden/m.bin", "io", ["403", "forbidden"]),
+                                  ("private/m.bin", "io", ["401", "credentials"])):
+            with self.subTest(path=path):
+                self.assert_fails(self.fetch(self.http(path), ranks=2), code, *words, ranks=2)
+        self.assertEqual(len(self.server.requests()), 3)
+
+    def test_the_digest_is_checked_before_use(self):
+        text = self.assert_fails(self.fetch(self.http(sha256="0" * 64), ranks=2), "corrupt", "0" * 64, ranks=2)
+        self.assertIn(sha256(CONTENT), text)
+        self.assertEqual([name for name in self.files_in_cache() if not name.endswith(".lock")], [])
+        self.assert_got(self.fetch(self.http(sha256=sha256(CONTENT).upper())), CONTENT)
+
+    def test_tls_is_verified_and_never_left(self):
+        url = f"https://127.0.0.1:{self.server.tls}"
+        trust = {"ca_file": str(self.server.certificate)}
+        source = {"type": "https", "url": url + "/m.bin"}
+        self.assert_fails(self.fetch(source), "io", "certificate", "ca_file")
+        self.assert_got(self.fetch({**source, **trust}), CONTENT)
+        self.assert_fails(self.fetch({**source, "url": url + "/down/", **trust}), "io", "http")
+        self.assertNotIn("GET /m.bin 20", "\n".join(self.server.requests()[1:]))
+
+    def test_secrets_are_used_but_never_shown(self):
+        secrets = ("pa55word", "s1gnature", "t0ken")
+        url = f"http://user:pa55word@127.0.0.1:{self.server.port}/nope.bin?X-Amz-Signature=s1gnature"
+        for source in ({"url": url}, {"url": url.replace("nope.bin", "m.bin")}):
+            result = self.fetch({"type": "http", **source, "token_env": "THE_TOKEN"}, env={"THE_TOKEN": "t0ken"})
+            for secret in secrets:
+                self.assertNotIn(secret, result.stdout + result.stderr)
+        entry = next(self.cache.rglob(".entry")).read_text()
+        self.assertIn("authorization=Bearer t0ken", self.server.requests()[0])
+        for secret in secrets:
+            self.assertNotIn(secret, entry)
+
+    def test_a_token_goes_to_no_other_host(self):
+        result = self.fetch(self.http("to-other/", token_env="THE_TOKEN"), env={"THE_TOKEN": "t0ken"})
+        self.assert_got(result, CONTENT)
+        lines = self.server.requests()
+        for line in lines:
+            self.assertEqual("t0ken" in line, line.startswith("GET /to-other/"), line)
+        self.assertEqual(len([line for line in lines if "/seen/" in line]), 4)
+
+    def test_a_token_that_is_not_there_or_is_none(self):
+        self.assert_fails(self.fetch(self.http(token_env="NO_SUCH_TOKEN")), "usage", "NO_SUCH_TOKEN")
+        result = self.fetch(self.http(token_env="THE_TOKEN"), env={"THE_TOKEN": "a\nX-Evil: b"})
+        self.assertNotIn("X-Evil", self.assert_fails(result, "usage", "THE_TOKEN"))
+
+    def test_a_fetch_may_take_longer_than_the_deadline_of_the_communicator(self):
+        result = self.fetch(self.http("slow/m.bin", connections=1), ranks=2, deadline_s=2)
+        self.assert_got(result, CONTENT, ranks=2)
+
+    def test_a_terminal_sees_how_far_it_is_and_a_log_does_not(self):
+        config = self.config(self.http("slow/m.bin", connections=1))
+        near, far = pty.openpty()
+        job = subprocess.Popen([FETCH, config], stdout=subprocess.PIPE, stderr=far, text=True,
+                               env={**os.environ, **MPI_ENVIRONMENT, **ENVIRONMENT})
+        os.close(far)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while piece := os.read(near, 4096):
+                shown += piece
+        os.close(near)
+        self.assertIn(f"file 0 {sha256(CONTENT)}", job.communicate(timeout=60)[0])
+        self.assertRegex(shown.decode(), r"slow/m.bin: \d+ % of 3.01 MiB, .*/s")
+        self.cache = self.dir / "again"
+        self.assertEqual(self.fetch(self.http("slow/m.bin", connections=1)).stderr, "")
+
+    def test_no_such_host_and_nobody_there(self):
+        self.pipeline["max_retries"] = 1
+        self.assert_fails(self.fetch({"type": "https", "url": "https://no-such-host.invalid/m.bin"}, ranks=2),
+                          "io", "no-such-host.invalid", ranks=2)
+        self.assert_fails(self.fetch({"type": "http", "url": "http://127.0.0.1:1/m.bin"}), "io", "2 requests")
+
+
+class Cache(Served):
+    def damage(self, path, change):
+        content = bytearray(pathlib.Path(path).read_bytes())
+        change(content)
+        pathlib.Path(path).write_bytes(content)
+
+    def test_with_a_digest_the_server_is_not_needed_again(self):
+        source = self.http(sha256=sha256(CONTENT))
+        path = self.assert_got(self.fetch(source), CONTENT)
+        self.assertEqual(len(self.server.requests()), 4)
+        self.assertEqual(self.assert_got(self.fetch(source), CONTENT), path)
+        self.damage(path, lambda content: content.reverse())
+        self.pipeline["max_retries"] = 0
+        self.assert_fails(self.fetch(source), "io")
+
+    def test_damage_is_noticed_and_the_file_fetched_again(self):
+        for name, change in (("flipped", lambda content: content.__setitem__(7, content[7] ^ 1)),
+                             ("shorter", lambda content: content.pop()), ("longer", lambda content: content.append(0)),
+                             ("empty", lambda content: content.clear())):
+            for more in ({}, {"sha256": sha256(CONTENT)}):
+                with self.subTest(damage=name, **more):
+                    path = self.assert_got(self.fetch(self.http(**more)), CONTENT)
+                    self.damage(path, change)
+                    self.assertEqual(self.assert_got(self.fetch(self.http(**more), ranks=2), CONTENT, 2), path)
+                    self.assert_nothing_half()
+
+    def test_a_damaged_entry_does_not_count(self):
+        path = self.assert_got(self.fetch(self.http()), CONTENT)
+        entry = pathlib.Path(path).parent / ".entry"
+        for text in ("", "{", "[]", '{"name": "../../x", "size": 1}', '{"name": 3, "size": -1}', "\xff" * 100):
+            with self.subTest(text=text):
+                entry.write_text(text, encoding="latin-1")
+                self.assert_got(self.fetch(self.http()), CONTENT)
+
+    def test_jobs_at_the_same_time_fetch_once(self):
+        config = self.config(self.http("slow/m.bin"))
+        jobs = [subprocess.Popen([FETCH, config], stdout=subprocess.PIPE, text=True,
+                                 env={**os.environ, **MPI_ENVIRONMENT, **ENVIRONMENT}) for _ in range(3)]
+        self.addCleanup(lambda: [job.kill() for job in jobs])
+        for job in jobs:
+            self.assertIn(f"file 0 {sha256(CONTENT)}", job.communicate(timeout=60)[0])
+        statuses = [line.split()[2] for line in self.server.requests()]
+        self.assertEqual(sorted(statuses), ["206"] * 4 + ["304"] * 2)
+
+    def test_a_kill_or_an_error_at_any_step_leaves_nothing_that_counts(self):
+        for action in ("kill", "error"):
+            for point in ("cache.write", "cache.rename", "cache.entry", "cache.entry_rename"):
+                with self.subTest(point=point, action=action):
+                    self.cache = self.dir / f"{point}-{action}"
+                    result = self.fetch(self.http(), env={"CAIRN_FAULT": f"{point}:0:{action}"})
+                    self.assertNotEqual(result.returncode, 0)
+                    self.assertNotIn("file 0", result.stdout)
+                    for partial in self.cache.rglob(".partial-*"):  # kept for an hour: it may be another node's
+                        self.assertEqual(action, "kill")
+                        os.utime(partial, (0, 0))
+                    self.assert_got(self.fetch(self.http()), CONTENT)
+                    self.assertEqual([path for path in self.files_in_cache() if "partial" in path], [])
+                    self.assert_nothing_half()
+
+    def test_a_full_disk_is_an_early_error(self):
+        if not may_mount():
+            self.skipTest("needs the right to mount a small file system")
+        self.cache.mkdir()
+        command = f"mount -t tmpfs -o size=1m none {self.cache} && {FETCH} {self.config(self.http())}; " \
+                  f"echo left: $(find {self.cache} -name '*partial*')"
+        result = run(["unshare", "-m", "sh", "-c", command], env=ENVIRONMENT)
+        self.assertIn("error io: ", result.stdout)
+        for word in ("No space left", "cache_dir", str(len(CONTENT))):
+            self.assertIn(word, result.stdout)
+        self.assertIn("left:\n", result.stdout)
+        asked = [line.split()[3] for line in self.server.requests()]
+        self.assertLess(sum(map(int, asked)), len(CONTENT), "it was noticed after the download only")
+
+    def test_a_cache_that_cannot_be_made(self):
+        (self.dir / "file").write_text("")
+        self.cache = self.dir / "file" / "cache"
+        result = self.fetch(self.http(), ranks=2)
+        self.assertEqual(result.stdout.count("error "), 2, result.stdout)
+        self.assertIn(str(self.dir / "file"), result.stdout)
+
+    def test_the_cache_is_where_the_environment_says(self):
+        for variable, sub in (("CAIRN_CACHE_DIR", ""), ("XDG_CACHE_HOME", "cairn"), ("HOME", ".cache/cairn")):
+            base = self.dir / variable
+            env = {"CAIRN_CACHE_DIR": "", "XDG_CACHE_HOME": "", variable: str(base)}
+            source = {**self.http(), "cache_dir": None}
+            path = self.assert_got(self.fetch(source, env=env), CONTENT)
+            self.assertTrue(path.startswith(str(base / sub)), path)
+
+
+class OtherNodes(Served):
+    """Ranks 1 and 2 each in a mount namespace of their own, with an empty cache: nodes with local disks."""
+
+    def setUp(self):
+        super().setUp()
+        if not may_mount():
+            self.skipTest("needs the right to mount file systems that other ranks do not see")
+        self.cache.mkdir()
+
+    def on_three_nodes(self, source, options=""):
+        config = self.config(source)
+        nodes = []
+        for rank in (1, 2):
+            script = self.dir / f"node{rank}.sh"
+            script.write_text(f"mount -t tmpfs {options} none {self.cache} && exec {FETCH} {config}\n")
+            nodes += [":", "-n", "1", "unshare", "-m", "sh", script]
+        return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, *nodes], env=ENVIRONMENT)
+
+    def test_rank_0_sends_the_file_to_nodes_that_do_not_see_its_cache(self):
+        self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
+        self.assertEqual(len(self.server.requests()), 4)
+        self.assertEqual([path for path in self.files_in_cache() if "sight" in path or "partial" in path], [])
+
+    def test_a_node_with_a_full_disk_is_an_error_on_all_ranks(self):
+        result = self.on_three_nodes(self.http(), "-o size=1m")
+        lines = [line for line in result.stdout.splitlines() if line.startswith("error io: ")]
+        self.assertEqual(len(lines), 3, result.stdout + result.stderr)
+        self.assertEqual(len(set(lines)), 1)
+        self.assertIn("rank 1", lines[0])
+        self.assertIn("No space left", lines[0])
+
+
+class Misbehaving(SourcesCase):
+    def setUp(self):
+        super().setUp()
+        self.server = Faulty(CONTENT, OTHER)
+        self.addCleanup(self.server.stop)
+
+    def http(self, path, **more):
+        return {"type": "http", "url": self.server.url(path), "part_bytes": PART, **more}
+
+    def test_what_passes_is_tried_again(self):
+        for path in ("busy-twice/m", "too-many/m", "cut-without-ranges/m", "stall-once/m"):
+            with self.subTest(path=path):
+                self.pipeline["timeout"] = 20
+                self.assert_got(self.fetch(self.http(path)), CONTENT)
+
+    def test_a_cut_connection_goes_on_where_it_was(self):
+        self.assert_got(self.fetch(self.http("cut/m", connections=2)), CONTENT)
+        begins = [int(part.removeprefix("bytes=").split("-")[0]) for _, part in self.server.answers]
+        self.assertEqual(len(begins), len(set(begins)), "bytes were asked for twice")
+        self.assertGreater(len(begins), 4)
+
+    def test_what_never_works_is_given_up(self):
+        self.pipeline["max_retries"] = 2
+        self.assert_fails(self.fetch(self.http("always-500/m"), ranks=2), "io", "500", "3 requests", ranks=2)
+        self.assertEqual(len(self.server.answers), 3)
+        self.assert_fails(self.fetch(self.http("always-cut/m")), "io", "3 requests")
+        self.pipeline["max_retries"] = 5
+        self.assert_fails(self.fetch(self.http("always-500/n", max_retries=0)), "io", "500")
+        self.assertEqual(len([path for path, _ in self.server.answers if path == "/always-500/n"]), 1)
+
+    def test_a_silent_server_is_a_timeout_on_all_ranks(self):
+        self.pipeline["timeout"] = 2
+        self.assert_fails(self.fetch(self.http("silent/m"), ranks=2), "timeout", "2 s", ranks=2)
+        self.pipeline["timeout"] = 100
+        self.assert_fails(self.fetch(self.http("silent/m", timeout=0.5)), "timeout", "0.5 s")
+
+    def test_versions_never_mix(self):
+        self.assert_got(self.fetch(self.http("changes/m")), OTHER)
+
+    def test_a_file_of_unknown_length_needs_a_digest(self):
+        self.assert_fails(self.fetch(self.http("no-length/m")), "unsupported", "sha256")
+        self.assert_got(self.fetch(self.http("no-length/m", sha256=sha256(CONTENT))), CONTENT)
+
+    def test_a_part_that_was_not_asked_for_is_refused(self):
+        self.assert_fails(self.fetch(self.http("too-much/m")), "io", "another part")
+
+
+class Hub(SourcesCase):
+    def setUp(self):
+        super().setUp()
+        self.server = Faulty(b"")
+        self.addCleanup(self.server.stop)
+
+    def publish(self, files, repo="owner/model", revision="main"):
+        for name, content in files.items():
+            self.server.hub_files[f"/hub/{repo}/resolve/{revision}/{name}"] = content
+
+    def source(self, **more):
+        return {"type": "huggingface", "repo": "owner/model", "endpoint": self.server.url("hub"), **more}
+
+    def test_an_index_and_its_shards(self):
+        index = b'{"weight_map": {"a": "m-1.safetensors", "b": "sub/m-2.safetensors", "c": "m-1.safetensors"}}'
+        self.publish({"model.safetensors.index.json": index, "m-1.safetensors": b"one",
+                      "sub/m-2.safetensors": b"two"})
+        path = pathlib.Path(self.assert_got(self.fetch(self.source(), ranks=2), index, ranks=2))
+        self.assertEqual(path.name, "model.safetensors.index.json")
+        self.assertEqual((path.parent / "m-1.safetensors").read_bytes(), b"one")
+        self.assertEqual((path.parent / "sub" / "m-2.safetensors").read_bytes(), b"two")
+        self.assertEqual(len(self.server.answers), 3)
+
+    def test_a_single_file_and_a_named_one(self):
+        self.publish({"model.safetensors": b"single", "other.bin": b"other"})
+        self.assert_got(self.fetch(self.source()), b"single")
+        self.assert_got(self.fetch(self.source(file="other.bin")), b"other")
+
+    def test_a_missing_model_or_shard(self):
+        self.assert_fails(self.fetch(self.source()), "not_found", "hf://owner/model@main", "404")
+        self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'})
+        self.assert_fails(self.fetch(self.source()), "not_found", "gone.safetensors")
+
+    def test_an_index_that_leads_elsewhere_or_nowhere(self):
+        for name in ("../x", "/etc/passwd", "a/../../x", "", "a/./b", "a\\\\b", "a/"):
+            with self.subTest(name=name):
+                self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "%s"}}' % name.encode()})
+                self.assert_fails(self.fetch(self.source()), "unsafe", "inside the model")
+        for index in (b"{", b"[]", b"{}", b'{"weight_map": {}}', b'{"weight_map": {"a": 1}}'):
+            with self.subTest(index=index):
+                self.publish({"model.safetensors.index.json": index})
+                self.assert_fails(self.fetch(self.source()), "corrupt")
+
+
+class Registered(SourcesCase):
+    def test_the_function_runs_on_rank_0_and_its_file_is_everyones(self):
+        origin = self.dir / "origin.bin"
+        origin.write_bytes(OTHER)
+        path = self.assert_got(self.fetch({"type": "copying", "from": str(origin)}, ranks=2), OTHER, ranks=2)
+        self.assertEqual(path, str(self.cache / "copied.bin"))
+
+    def test_what_it_throws_all_ranks_throw(self):
+        result = self.fetch({"type": "copying", "fail": "on purpose"}, ranks=2)
+        self.assert_fails(result, "not_found", "on purpose", ranks=2)
+        self.assert_fails(self.fetch({"type": "copying", "from": "/nowhere"}), "internal", "/nowhere")
+
+    def test_one_that_does_not_come_back_is_left_behind(self):
+        result = self.fetch({"type": "copying", "sleep_s": "600", "timeout": 0.5}, ranks=2)
+        self.assert_fails(result, "timeout", "does not come back", ranks=2)
+
+
+if __name__ == "__main__":
+    unittest.main()

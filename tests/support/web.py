@@ -1,0 +1,241 @@
+"""Web servers on loopback for tests: nginx, and one that misbehaves as no real server can be told to."""
+
+import contextlib
+import http.server
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+
+CONFIG = """
+daemon off;
+worker_processes 1;
+user {user};
+pid {dir}/nginx.pid;
+error_log {dir}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  log_format fields '$request_method $uri $status $body_bytes_sent range=$http_range none_match=$http_if_none_match '
+                    'authorization=$http_authorization';
+  access_log {dir}/access.log fields;
+  client_body_temp_path {dir}/tmp;
+  proxy_temp_path {dir}/tmp;
+  fastcgi_temp_path {dir}/tmp;
+  uwsgi_temp_path {dir}/tmp;
+  scgi_temp_path {dir}/tmp;
+  root {files};
+  server {{
+    listen 127.0.0.1:{port};
+    location /forbidden/ {{ return 403; }}
+    location /private/ {{ return 401; }}
+    location /loop/ {{ return 302 /loop/; }}
+    location /to-other/ {{ return 302 http://127.0.0.1:{other}/seen/m.bin; }}
+    location /here/ {{ alias {files}/; }}
+    location /moved/ {{ return 302 /here/m.bin; }}
+    location /noranges/ {{ alias {files}/; max_ranges 0; }}
+    location /slow/ {{ alias {files}/; limit_rate 400k; }}
+  }}
+  server {{
+    listen 127.0.0.1:{other};
+    location /seen/ {{ alias {files}/; }}
+  }}
+  server {{
+    listen 127.0.0.1:{tls} ssl;
+    ssl_certificate {dir}/cert.pem;
+    ssl_certificate_key {dir}/key.pem;
+    location /down/ {{ return 302 http://127.0.0.1:{port}/m.bin; }}
+  }}
+}}
+"""
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port, process, log):
+    """Returns when somebody listens; fails when the process ends or 60 s have passed."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise RuntimeError(f"no server on port {port}:\n{pathlib.Path(log).read_text()[-2000:]}")
+
+
+class Nginx:
+    """Serves the files of a directory. A test without nginx is skipped."""
+
+    def __init__(self, files):
+        if NGINX is None:
+            raise unittest.SkipTest("nginx is not installed: nothing of http is tested")
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cairn-nginx-"))
+        self.port, self.other, self.tls = free_port(), free_port(), free_port()
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                        "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                        "-keyout", self.dir / "key.pem", "-out", self.certificate],
+                       check=True, capture_output=True)
+        text = CONFIG.format(dir=self.dir, files=files, port=self.port, other=self.other, tls=self.tls,
+                             user="root" if os.getuid() == 0 else "nobody")
+        (self.dir / "nginx.conf").write_text(text)
+        self.process = subprocess.Popen([NGINX, "-c", self.dir / "nginx.conf", "-p", self.dir],
+                                        stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        wait_for_port(self.tls, self.process, self.dir / "error.log")
+
+    @property
+    def certificate(self):
+        return self.dir / "cert.pem"
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}/{path}"
+
+    def requests(self):
+        """Ends the server, and with it all requests: the lines of its log, then."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(60)
+        return (self.dir / "access.log").read_text().splitlines()
+
+    def stop(self):
+        self.process.terminate()  # not kill: the workers would stay
+        self.process.wait(60)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Faulty:
+    """A server whose first path component says what goes wrong; `answers` holds what it did, in order."""
+
+    def __init__(self, content, other_content=b""):
+        self.answers = []
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                with owner.mutex:
+                    count = sum(path == self.path for path, _ in owner.answers)
+                    owner.answers.append((self.path, self.headers.get("Range")))
+                kind = self.path.split("/")[1]
+                getattr(self, kind.replace("-", "_"))(count)
+
+            def serve(self, body, etag='"one"', most=None, length=True):
+                """Answers with the range that was asked for, but closes after `most` bytes of it."""
+                begin, end = 0, len(body)
+                wanted = self.headers.get("Range")
+                guard = self.headers.get("If-Range")
+                if wanted and (guard is None or guard == etag):
+                    begin, last = wanted.removeprefix("bytes=").split("-")
+                    begin, end = int(begin), min(int(last) + 1, len(body))
+                    self.send_response(206)
+                    self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(body)}")
+                else:
+                    self.send_response(200)
+                if length:
+                    self.send_header("Content-Length", str(end - begin))
+                else:
+                    self.close_connection = True
+                if etag:
+                    self.send_header("ETag", etag)
+                self.end_headers()
+                piece = body[begin:end]
+                self.wfile.write(piece[:most])
+                if most is not None and most < len(piece):
+                    self.close_connection = True
+
+            def refuse(self, status, **headers):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def busy_twice(self, count):
+                self.refuse(503) if count < 2 else self.serve(content)
+
+            def too_many(self, count):
+                self.refuse(429, Retry_After="1") if count == 0 else self.serve(content)
+
+            def always_500(self, count):
+                self.refuse(500)
+
+            def cut(self, count):
+                self.serve(content, most=len(content) // 5)
+
+            def cut_without_ranges(self, count):
+                del self.headers["Range"]
+                self.serve(content, most=len(content) // 5 if count == 0 else None)
+
+            def always_cut(self, count):
+                self.serve(content, most=0)
+
+            def stall_once(self, count):
+                if count == 0:
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content[:1000])
+                    self.wfile.flush()
+                    owner.closing.wait()
+                    self.close_connection = True
+                else:
+                    self.serve(content)
+
+            def silent(self, count):
+                owner.closing.wait()
+                self.close_connection = True
+
+            def changes(self, count):
+                """Another file from the second request on."""
+                self.serve(*((content, '"one"') if count == 0 else (other_content, '"two"')))
+
+            def no_length(self, count):
+                del self.headers["Range"]
+                self.serve(content, length=False)
+
+            def too_much(self, count):
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes 5-9/{len(content)}")
+                self.send_header("Content-Length", "5")
+                self.end_headers()
+                self.wfile.write(content[:5])
+
+            def hub(self, count):
+                body = owner.hub_files.get(self.path)
+                self.refuse(404) if body is None else self.serve(body, etag=None)
+
+            def log_message(self, *_):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_):
+                pass  # a client that hangs up is what some tests are about
+
+        self.mutex = threading.Lock()
+        self.closing = threading.Event()
+        self.hub_files = {}
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server.server_port}/{path}"
+
+    def stop(self):
+        self.closing.set()
+        self.server.shutdown()
+        self.server.server_close()
