@@ -42,7 +42,7 @@ model_modifier:
     - {type: freeze, layers: [encoder, processor.0]}
     - {type: lora, rank: 8, target_modules: [decoder]}
 pipeline: {async_execution: true, max_retries: 3, timeout: 600}
-save: {dir: runs/a, every_n_steps: 1000, engine: direct, async: true}
+save: {dir: runs/a, every_n_steps: 1000, keep_last: 3, engine: direct, async: true}   # ours, beyond the block above
 )");
   S3Source source{"ecmwf-models", "anemoi/pretrained.ckpt"};
   source.fetch.cache_dir = "/tmp/checkpoints";
@@ -59,6 +59,7 @@ save: {dir: runs/a, every_n_steps: 1000, engine: direct, async: true}
   EXPECT_EQ(config.pipeline, PipelineConfig{});
   EXPECT_EQ(config.save.dir, "runs/a");
   EXPECT_EQ(config.save.every_n_steps, 1000U);
+  EXPECT_EQ(config.save.keep_last, 3U);
   EXPECT_TRUE(config.save.async.has_value());
 }
 
@@ -141,6 +142,11 @@ TEST(Config, LoadingAndModifiersTakeTheirOptions) {
           .rename;
   EXPECT_EQ(rules, (std::vector<RenameRule>{{"a.", "b."}, {"^x(\\d)", "y$1", true}}));
   EXPECT_EQ(loading("{type: transfer_learning, min_match: 0.9}").min_match, 0.9);
+  EXPECT_FALSE(loading("{type: weights_only}").reset_progress);
+  EXPECT_TRUE(loading("{type: weights_only, reset_progress: true}").reset_progress);
+  EXPECT_TRUE(loading("{type: transfer_learning, reset_progress: true}").reset_progress);
+  EXPECT_TRUE(holds(error_of("checkpoint: {loading: {type: cold_start, reset_progress: true}}"),
+                    "is a key of the type 'weights_only'"));
   EXPECT_EQ(error_of("checkpoint: {loading: {type: warm_start, strict: true}}"),
             "usage test.yaml:1: 'checkpoint.loading.strict' is a key of the type 'cold_start', not "
             "of 'warm_start'");
@@ -195,6 +201,70 @@ TEST(Config, ReadsSave) {
             ReplicaCheck::full);
   EXPECT_EQ(error_of("save: {replica_check: some}"),
             "usage test.yaml:1: 'save.replica_check' must be 'off' or 'sample' or 'full'");
+}
+
+TEST(Config, LineageTellsWhereTheRunSaves) {
+  const Config config = Config::from_string(
+      "checkpoint: {source: {type: run, run_id: a}, lineage: {resume_run_id: a, parent_run_id: "
+      "b}}\nsave: {root: runs}");
+  EXPECT_EQ(config.lineage, (LineageConfig{"a", "b"}));
+  EXPECT_EQ(config.source, Source(RunSource{"runs", "a"}));
+  EXPECT_EQ(config.save.dir, "runs/a");
+  const Config other = Config::from_string(
+      "checkpoint: {source: {type: run, root: r, run_id: a, file: x.ckpt}, lineage: "
+      "{resume_run_id: a}}\nsave: {root: runs, dir: d}");
+  EXPECT_EQ(other.source, Source(RunSource{"r", "a", false, "x.ckpt"}));
+  EXPECT_EQ(other.save.dir, "d");
+  EXPECT_TRUE(Config::from_string("save: {root: runs}").save.dir.empty());
+  EXPECT_EQ(error_of("checkpoint: {lineage: {resume_run_id: ../a}}"),
+            "usage test.yaml:1: 'checkpoint.lineage.resume_run_id' must be a run's id, not a path");
+}
+
+TEST(Config, TriggersSayWhenToSave) {
+  const std::string triggers =
+      "triggers: [{unit: minutes, save_frequency: 30, num_models_saved: 3}, {unit: train_steps, "
+      "save_frequency: 1_000, num_models_saved: -1}, {unit: epochs, save_frequency: 1}]";
+  const SaveConfig save = Config::from_string("save: {" + triggers + "}").save;
+  EXPECT_EQ(save.triggers, (std::vector<SaveTrigger>{{SaveUnit::minutes, 30, 3},
+                                                     {SaveUnit::train_steps, 1000, -1},
+                                                     {SaveUnit::epochs, 1, -1}}));
+  EXPECT_EQ(save.every_n_steps, 1000U);
+  EXPECT_EQ(Config::from_string("save: {every_n_steps: 7, " + triggers + "}").save.every_n_steps,
+            7U);
+  const SaveConfig off = Config::from_string("save: {enabled: no, " + triggers + "}").save;
+  EXPECT_FALSE(off.enabled);
+  EXPECT_TRUE(off.triggers.empty());
+  EXPECT_EQ(off.every_n_steps, 0U);
+  EXPECT_EQ(Config::from_string("save: {name_templates: {epochs: 'e-{epoch:03d}'}}")
+                .save.name_templates.at(SaveUnit::epochs),
+            "e-{epoch:03d}");
+  EXPECT_EQ(error_of("save: {triggers: [{unit: epochs, save_frequency: 1, num_models_saved: -2}]}"),
+            "usage test.yaml:1: 'save.triggers[0].num_models_saved' must be a number of "
+            "checkpoints, or -1");
+  EXPECT_TRUE(
+      holds(error_of("save: {triggers: [{unit: epochs, save_frequency: 0}]}"), "a number from 1"));
+  EXPECT_TRUE(holds(error_of("save: {keep_last: -1}"), "a number of checkpoints"));
+}
+
+TEST(Config, SectionsOfOtherProgramsMayStandBeside) {
+  const Config config = Config::from_string(
+      "defaults: [a, _self_]\ntraining: {lr: '${no.such.thing}', seed: \"${now:%Y}\"}\n"
+      "system: {root: /out, gpus: '${oc.env:CAIRN_TEST_UNSET}'}\nconfig_validation: false\n"
+      "save: {dir: '${system.root}/run'}\n");
+  EXPECT_EQ(config.save.dir, "/out/run");
+  for (const auto& [wrong, meant] : {std::pair{"sav", "save"},
+                                     {"saves", "save"},
+                                     {"chekpoint", "checkpoint"},
+                                     {"checkpoints", "checkpoint"},
+                                     {"Pipeline", "pipeline"},
+                                     {"model_modifiers", "model_modifier"},
+                                     {"model-modifier", "model_modifier"}}) {
+    EXPECT_EQ(error_of(fmt::format("training: {{}}\n{}: {{}}", wrong)),
+              fmt::format("usage test.yaml:2: '{}' is unknown; did you mean '{}'?", wrong, meant));
+  }
+  // What a block refers to must have a value, wherever it stands.
+  EXPECT_TRUE(holds(error_of("training: {dir: '${now:}'}\nsave: {dir: '${training.dir}'}"),
+                    "uses the resolver 'now'"));
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndTheNearestKey) {
@@ -305,6 +375,8 @@ TEST(Config, ShownDefaultsAreThoseThatHold) {
   EXPECT_EQ(filled.save.durable, plain.save.durable);
   EXPECT_EQ(filled.save.statistics, plain.save.statistics);
   EXPECT_EQ(filled.save.replica_check, plain.save.replica_check);
+  EXPECT_EQ(filled.save.enabled, plain.save.enabled);
+  EXPECT_EQ(filled.save.keep_last, plain.save.keep_last);
   EXPECT_EQ(filled.save.async->budget_bytes, plain.save.async->budget_bytes);
   EXPECT_EQ(filled.save.async->when_busy, plain.save.async->when_busy);
   EXPECT_EQ(filled.save.async->on_failure, plain.save.async->on_failure);
