@@ -5,23 +5,10 @@
 #include <cstdlib>
 
 #include "cairn/config.hpp"
-#include "cairn/error.hpp"
+#include "support/config_errors.hpp"
 
 namespace cairn {
 namespace {
-
-std::string error_of(const std::string& yaml) {
-  try {
-    Config::from_string(yaml, "test.yaml");
-  } catch (const Error& error) {
-    return std::string(to_string(error.code())) + " " + error.what();
-  }
-  return "no error";
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 TEST(ConfigSave, LineageTellsWhereTheRunSaves) {
   const Config config = Config::from_string(

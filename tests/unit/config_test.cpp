@@ -8,22 +8,10 @@
 #include "cairn/error.hpp"
 #include "pipeline/document.hpp"
 #include "pipeline/rules.hpp"
+#include "support/config_errors.hpp"
 
 namespace cairn {
 namespace {
-
-std::string error_of(const std::string& yaml) {
-  try {
-    Config::from_string(yaml, "test.yaml");
-  } catch (const Error& error) {
-    return std::string(to_string(error.code())) + " " + error.what();
-  }
-  return "no error";
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 /// What `yaml` means, as `cairn config show` tells it.
 nlohmann::ordered_json shown(const std::string& yaml) {

@@ -35,18 +35,20 @@ Version parse_version(const std::string& text) {
   for (const Era era : {Era::e0, Era::e1, Era::e2, Era::e3}) {
     if (text == to_string(era)) return {era, -1, true};
   }
+  // "0.7" or "0.7.3"
   int parts[3] = {-1, -1, 0};
-  const char* at = text.data() + (text.starts_with('v') ? 1 : 0);
-  const char* const end = text.data() + text.size();
+  std::string_view rest = text;
+  if (rest.starts_with('v')) rest.remove_prefix(1);
+  bool more = true;
   for (int& part : parts) {
-    const auto [next, error] = std::from_chars(at, end, part);
-    if (error != std::errc{} || part < 0) break;
-    at = next;
-    if (at == end) break;
-    if (*at != '.') break;
-    ++at;
+    if (!more) break;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), part);
+    if (error != std::errc{} || rest.front() == '-') part = -1;
+    rest.remove_prefix(error == std::errc{} ? static_cast<std::size_t>(end - rest.data()) : 0);
+    more = rest.starts_with('.');
+    if (more) rest.remove_prefix(1);
   }
-  if (at != end || parts[0] != 0 || parts[1] < 0) {
+  if (more || !rest.empty() || parts[0] != 0 || parts[1] < 0 || parts[2] < 0) {
     fail(Errc::usage,
          "'{}' is no version of the legacy system: give a release such as 0.7, or an era, E0 to E3",
          text);

@@ -183,6 +183,15 @@ void remove_from_flow(std::string& text, std::size_t key_at) {
     return;
   }
   if (!is_one_of("}", text, next)) give_up(text, key_at);
+  const std::size_t line = line_begin(text, key_at);
+  if (skip(text, line, kBlanks) == key_at && skip(text, end, kBlanks) == line_end(text, end)) {
+    // On a line of its own; the comma above may stay, but in JSON.
+    const auto comma = text.find_last_not_of(kSpaces, line - 1);
+    const bool above = comma != std::string::npos && text[comma] == ',';
+    text.erase(line, next_line(text, end) - line);
+    if (above) text.erase(comma, 1);
+    return;
+  }
   // The last entry goes with the comma before it.
   const auto before = text.find_last_not_of(kSpaces, key_at - 1);
   const bool comma = before != std::string::npos && text[before] == ',';
