@@ -9,6 +9,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/engine.hpp
   include/cairn/error.hpp
   include/cairn/export.hpp
+  include/cairn/legacy_config.hpp
   include/cairn/load.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
@@ -145,6 +146,19 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/interpolation.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
+  src/pipeline/legacy/classes.cpp
+  src/pipeline/legacy/edit.cpp
+  src/pipeline/legacy/era.cpp
+  src/pipeline/legacy/keys.cpp
+  src/pipeline/legacy/load.cpp
+  src/pipeline/legacy/migrator.cpp
+  src/pipeline/legacy/modifiers.cpp
+  src/pipeline/legacy/reader.cpp
+  src/pipeline/legacy/references.cpp
+  src/pipeline/legacy/removal.cpp
+  src/pipeline/legacy/render.cpp
+  src/pipeline/legacy/save.cpp
+  src/pipeline/legacy/text.cpp
   src/pipeline/rules.cpp
   src/pipeline/schema.cpp
   src/pipeline/value.cpp)

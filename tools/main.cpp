@@ -24,6 +24,11 @@ constexpr const char* kConvertFooter =
     "formats hold at their top; the rest of it keeps its names, and comes back from a safetensors\n"
     "file that cairn wrote. The state of single ranks, under 'ranks/', is left out.\n"
     "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
+constexpr const char* kMigrateFooter =
+    "The new text is the old one, byte for byte, but for the keys that move; what moved, and why,\n"
+    "stands in comments and, with warnings, on standard error (docs/migration.md).\n"
+    "Exit codes: 0 fine, or nothing to migrate; 1 with --check: there is something to migrate;\n"
+    "2 usage or error.";
 
 constexpr const char* kDiffFooter =
     "Values of equal dtype differ when their bits differ: a NaN equals itself, +0 differs from "
@@ -96,6 +101,22 @@ CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
   return verb;
 }
 
+CLI::App* add_migrate_config_verb(CLI::App& app, MigrateConfigOptions& options, bool& json) {
+  CLI::App* verb =
+      add_verb(app, "migrate-config", "Move a legacy training configuration to cairn's keys", json);
+  verb->footer(kMigrateFooter);
+  verb->add_option("OLD", options.file, "YAML file")->required();
+  auto* output =
+      verb->add_option("-o,--output", options.output, "Write here; without it, print the new text");
+  verb->add_flag("--check", options.check, "Only tell whether there is anything to migrate")
+      ->excludes(output);
+  verb->add_flag("--force", options.force, "Replace the output if it exists")->needs(output);
+  verb->add_option("--from-version", options.from_version,
+                   "The release that the file was written for (0.7), or its era (E0 to E3); by "
+                   "default it is deduced");
+  return verb;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -133,22 +154,26 @@ int main(int argc, char** argv) {
   ConfigOptions configuring;
   CLI::App* config_verb = add_config_verb(app, configuring, json);
 
+  MigrateConfigOptions migrating;
+  CLI::App* migrate_config_verb = add_migrate_config_verb(app, migrating, json);
+
   // Wanted before parsing: a usage error has a form, too.
   const bool wants_json = std::any_of(argv + 1, argv + argc, [](const char* argument) {
     return std::string_view(argument) == "--json";
   });
-  return run_program(
-      app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
-      [&](const cairn::Comm& comm) {
-        inspecting.json = comparing.json = verifying.json = converting.json = json;
-        configuring.json = json;
-        if (inspect_verb->parsed()) return inspect(comm, inspecting);
-        if (diff_verb->parsed()) return diff(comm, comparing);
-        if (verify_verb->parsed()) return verify(comm, verifying);
-        if (convert_verb->parsed()) return convert(comm, converting);
-        if (config_verb->parsed()) return config(comm, configuring);
-        throw cairn::Error(
-            cairn::Errc::usage,
-            "name what to do: inspect, diff, verify, convert or config; see 'cairn --help'", 0);
-      });
+  return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
+                     [&](const cairn::Comm& comm) {
+                       inspecting.json = comparing.json = verifying.json = converting.json = json;
+                       configuring.json = migrating.json = json;
+                       if (inspect_verb->parsed()) return inspect(comm, inspecting);
+                       if (diff_verb->parsed()) return diff(comm, comparing);
+                       if (verify_verb->parsed()) return verify(comm, verifying);
+                       if (convert_verb->parsed()) return convert(comm, converting);
+                       if (config_verb->parsed()) return config(comm, configuring);
+                       if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
+                       throw cairn::Error(cairn::Errc::usage,
+                                          "name what to do: inspect, diff, verify, convert, config "
+                                          "or migrate-config; see 'cairn --help'",
+                                          0);
+                     });
 }

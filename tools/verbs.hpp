@@ -56,4 +56,15 @@ struct ConfigOptions {
 };
 int config(const Comm& comm, const ConfigOptions& options);
 
+struct MigrateConfigOptions {
+  std::string file;
+  std::string output;  ///< empty: standard output
+  std::string from_version;
+  bool check = false;  ///< tell whether there is anything to migrate, and write nothing
+  bool force = false;
+  bool json = false;
+};
+/// Errors: also those of LegacyConfigMigrator; usage (the output exists), io.
+int migrate_config(const Comm& comm, const MigrateConfigOptions& options);
+
 }  // namespace cairn::tool

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <variant>
@@ -46,9 +47,18 @@ struct LoadingConfig {
   /// transfer_learning: the share of the model's tensors, 0 to 1, that must have been loaded. At
   /// least one must in any case.
   double min_match = 0;
+  /// weights_only, transfer_learning: epoch and step start at 0. cold_start does so in any case.
+  bool reset_progress = false;
   /// Modules that keep their fresh values, by dotted path. Not for warm_start.
   std::vector<std::string> reset_layers = {};
   bool operator==(const LoadingConfig&) const = default;
+};
+
+/// Who the run is, whatever file it begins with. Empty: nothing is said.
+struct LineageConfig {
+  std::string resume_run_id;  ///< the run that goes on; empty: a new run
+  std::string parent_run_id;  ///< the run that this one was forked from
+  bool operator==(const LineageConfig&) const = default;
 };
 
 /// Parameters under `layers` (dotted paths) take no gradients.
@@ -90,9 +100,28 @@ struct PipelineConfig {
   bool operator==(const PipelineConfig&) const = default;
 };
 
+enum class SaveUnit : std::uint8_t { minutes, epochs, train_steps };
+
+/// A checkpoint every `save_frequency` units, of which the newest `num_models_saved` stay.
+struct SaveTrigger {
+  SaveUnit unit = SaveUnit::train_steps;
+  std::uint64_t save_frequency = 0;
+  std::int64_t num_models_saved = -1;  ///< -1: all
+  bool operator==(const SaveTrigger&) const = default;
+};
+
 struct SaveConfig {
+  /// The run's directory. Not given: `root`/LineageConfig::resume_run_id, where both are.
   std::filesystem::path dir;
-  std::uint64_t every_n_steps = 0;  ///< 0: no periodic saves
+  std::filesystem::path root;  ///< the directory of all runs
+  /// false: no periodic saves; every_n_steps is 0 and triggers is empty then.
+  bool enabled = true;
+  /// 0: no periodic saves. Where the file says 0 or nothing, the first trigger of train_steps
+  /// counts.
+  std::uint64_t every_n_steps = 0;
+  std::uint64_t keep_last = 0;  ///< how many of the newest checkpoints stay; 0: all
+  std::vector<SaveTrigger> triggers;
+  std::map<SaveUnit, std::string> name_templates;
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   bool durable = true;
@@ -103,10 +132,13 @@ struct SaveConfig {
 };
 
 /// Settings of a CheckpointManager (docs/configuration.md). Every block may be absent. Unknown keys
-/// and values of a wrong type are errors that name file, line, key and the nearest key.
+/// and values of a wrong type are errors that name file, line, key and the nearest key. The file
+/// may hold other programs' sections beside these blocks; keys of the legacy configuration in them
+/// are errors (cairn/legacy_config.hpp).
 struct CAIRN_EXPORT Config {
   std::optional<Source> source;
   std::optional<LoadingConfig> loading;
+  LineageConfig lineage;
   std::vector<Modifier> modifiers;  ///< in their order
   PipelineConfig pipeline;
   SaveConfig save;

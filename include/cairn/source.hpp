@@ -21,13 +21,14 @@ struct LocalSource {
   bool operator==(const LocalSource&) const = default;
 };
 
-/// The newest committed checkpoint of `<root>/<run_id>`.
+/// The newest committed checkpoint of `<root>/<run_id>`; where there is none, its `last.ckpt`.
 struct RunSource {
-  std::filesystem::path root;
+  std::filesystem::path root;  ///< a configuration that gives none means its save.root
   std::string run_id;
   /// The new run gets an id of its own and `run_id` as its parent; otherwise it continues the run.
   /// Refused by resolve_source so far.
   bool fork = false;
+  std::string file = {};  ///< this file of the run's directory instead
   bool operator==(const RunSource&) const = default;
 };
 

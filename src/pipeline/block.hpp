@@ -58,6 +58,9 @@ class Block {
   void take(std::string_view key, std::uint64_t& out) const {
     if (const Value* found = find(key)) parse_count(found->text, out);
   }
+  void take(std::string_view key, std::int64_t& out) const {
+    if (const Value* found = find(key)) parse_integer(found->text, out);
+  }
   void take(std::string_view key, int& out) const { take_count(key, out); }
   void take(std::string_view key, unsigned& out) const { take_count(key, out); }
   void take(std::string_view key, std::chrono::milliseconds& out) const {

@@ -42,6 +42,7 @@ LoadingConfig loading_of(const Block& block) {
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
   block.take("min_match", loading.min_match);
+  block.take("reset_progress", loading.reset_progress);
   block.take("reset_layers", loading.reset_layers);
   for (const Block& rule : block.blocks("rename")) loading.rename.push_back(rename_of(rule));
   return loading;
@@ -80,6 +81,27 @@ void take_pipeline(const Block& block, PipelineConfig& pipeline) {
   block.take("timeout", pipeline.timeout);
 }
 
+/// An id is the name of a directory below save.root.
+std::string run_id_of(const Block& lineage, std::string_view key) {
+  std::string id;
+  lineage.take(key, id);
+  if (id.find('/') != std::string::npos || id == "." || id == "..") {
+    lineage.place().at(key).refuse(*lineage.find(key), "must be a run's id, not a path");
+  }
+  return id;
+}
+
+/// The directory of all runs serves the source, and the run's own where its id is known.
+void fill_in_root(Config& config) {
+  const auto& root = config.save.root;
+  if (root.empty()) return;
+  if (auto* run = config.source ? std::get_if<RunSource>(&*config.source) : nullptr) {
+    if (run->root.empty()) run->root = root;
+  }
+  const std::string& id = config.lineage.resume_run_id;
+  if (config.save.dir.empty() && !id.empty()) config.save.dir = root / id;
+}
+
 }  // namespace
 
 Config config_of(const Value& document, const std::string& origin) {
@@ -88,11 +110,15 @@ Config config_of(const Value& document, const std::string& origin) {
   const Block checkpoint = root.block("checkpoint");
   if (const Block source = checkpoint.block("source")) config.source = source_of(source);
   if (const Block loading = checkpoint.block("loading")) config.loading = loading_of(loading);
+  const Block lineage = checkpoint.block("lineage");
+  config.lineage.resume_run_id = run_id_of(lineage, "resume_run_id");
+  config.lineage.parent_run_id = run_id_of(lineage, "parent_run_id");
   for (const Block& modifier : root.block("model_modifier").blocks("modifiers")) {
     config.modifiers.push_back(modifier_of(modifier));
   }
   take_pipeline(root.block("pipeline"), config.pipeline);
   take_save(root.block("save"), config.save);
+  fill_in_root(config);
   return config;
 }
 

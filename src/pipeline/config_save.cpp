@@ -3,6 +3,11 @@
 namespace cairn::detail {
 namespace {
 
+constexpr std::array<std::pair<std::string_view, SaveUnit>, 3> kUnits{
+    {{"minutes", SaveUnit::minutes},
+     {"epochs", SaveUnit::epochs},
+     {"train_steps", SaveUnit::train_steps}}};
+
 AsyncOptions async_of(const Block& block) {
   constexpr std::array<std::pair<std::string_view, WhenBusy>, 3> kBusy{
       {{"wait", WhenBusy::wait}, {"skip", WhenBusy::skip}, {"queue", WhenBusy::queue}}};
@@ -15,6 +20,31 @@ AsyncOptions async_of(const Block& block) {
   return async;
 }
 
+SaveTrigger trigger_of(const Block& block) {
+  SaveTrigger trigger;
+  block.take("unit", trigger.unit, kUnits);
+  block.take("save_frequency", trigger.save_frequency);
+  block.take("num_models_saved", trigger.num_models_saved);
+  return trigger;
+}
+
+void take_triggers(const Block& block, SaveConfig& save) {
+  block.take("enabled", save.enabled);
+  block.take("every_n_steps", save.every_n_steps);
+  for (const Block& trigger : block.blocks("triggers")) {
+    save.triggers.push_back(trigger_of(trigger));
+  }
+  if (!save.enabled) {
+    save.every_n_steps = 0;
+    save.triggers.clear();
+  }
+  for (const SaveTrigger& trigger : save.triggers) {
+    if (trigger.unit == SaveUnit::train_steps && save.every_n_steps == 0) {
+      save.every_n_steps = trigger.save_frequency;
+    }
+  }
+}
+
 }  // namespace
 
 void take_save(const Block& block, SaveConfig& save) {
@@ -25,7 +55,13 @@ void take_save(const Block& block, SaveConfig& save) {
   constexpr std::array<std::pair<std::string_view, ReplicaCheck>, 3> kChecks{
       {{"off", ReplicaCheck::off}, {"sample", ReplicaCheck::sample}, {"full", ReplicaCheck::full}}};
   block.take("dir", save.dir);
-  block.take("every_n_steps", save.every_n_steps);
+  block.take("root", save.root);
+  take_triggers(block, save);
+  block.take("keep_last", save.keep_last);
+  for (const auto& [word, unit] : kUnits) {
+    const Block templates = block.block("name_templates");
+    if (templates.find(word) != nullptr) templates.take(word, save.name_templates[unit]);
+  }
   block.take("engine", save.engine, kEngines);
   block.take("transfer", save.transfer, kTransfers);
   block.take("durable", save.durable);

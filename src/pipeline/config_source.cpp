@@ -94,6 +94,7 @@ Source source_of(const Block& block) {
     block.take("root", source.root);
     block.take("run_id", source.run_id);
     block.take("fork", source.fork);
+    block.take("file", source.file);
     return source;
   }
   if (type == "http" || type == "https") return http_of(block, type);

@@ -6,6 +6,7 @@
 
 #include "os/file.hpp"
 #include "pipeline/interpolation.hpp"
+#include "pipeline/legacy/keys.hpp"
 #include "pipeline/rules.hpp"
 
 namespace cairn::detail {
@@ -57,6 +58,7 @@ Value checked_document(const std::string& yaml, const std::string& origin) {
   Value document = parse_yaml(yaml, origin);
   if (document.type == Value::Type::null) document.type = Value::Type::mapping;
   const Place place{origin, ""};
+  legacy::refuse_legacy_keys(document, place);
   interpolate(document, origin);
   check_block(document, kDocument, place);
   return document;

@@ -7,6 +7,8 @@
 #include <map>
 #include <optional>
 
+#include "pipeline/rules.hpp"
+
 namespace cairn::detail {
 namespace {
 
@@ -44,7 +46,13 @@ class Interpolator {
 
   void resolve_all() {
     Chain chain{&root_};
-    resolve(chain, Place{origin_, ""});
+    for (auto& [key, value] : root_.entries) {
+      // Other programs have resolvers, and variables, of their own.
+      if (is_foreign_section(key) && !key.starts_with("x-")) continue;
+      chain.push_back(&value);
+      resolve(chain, Place{origin_, key});
+      chain.pop_back();
+    }
   }
 
  private:

@@ -6,7 +6,8 @@
 
 namespace cairn::detail {
 
-/// Replaces what OmegaConf calls interpolations, everywhere in `document`:
+/// Replaces what OmegaConf calls interpolations in the blocks of `document` (is_foreign_section
+/// tells the others), and in what these refer to:
 ///   ${a.b.c}, ${list[0].x}     another value of the document; alone in a text, also a whole block
 ///   ${.x}, ${..x}              from the mapping that holds the value, from the one around it, ...
 ///   ${oc.env:NAME}             an environment variable; ${oc.env:NAME,default}; default null: none

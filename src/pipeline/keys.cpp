@@ -10,6 +10,7 @@ constexpr std::array<std::string_view, 2> kTransfers{"collective", "independent"
 constexpr std::array<std::string_view, 3> kReplicaChecks{"off", "sample", "full"};
 constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
 constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
+constexpr std::array<std::string_view, 3> kUnits{"minutes", "epochs", "train_steps"};
 constexpr std::array<std::string_view, 4> kFloats{"f64", "f32", "f16", "bf16"};
 
 // ---- checkpoint.loading
@@ -43,13 +44,17 @@ constexpr Key kResetKey{"reset_layers", Kind::texts, "a list of dotted paths",
 constexpr Key kStrictKey{"strict", Kind::flag, "true or false",
                          "Names that only one side has are errors", "true"};
 constexpr std::array kWarmKeys{kRenameKey};
-constexpr std::array kWeightsKeys{kStrictKey, kRenameKey, kResetKey};
+constexpr Key kProgressKey{"reset_progress", Kind::flag, "true or false",
+                           "Epoch and step start at 0", "false"};
+constexpr std::array kColdKeys{kStrictKey, kRenameKey, kResetKey};
+constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey, kResetKey};
 constexpr std::array kTransferKeys{
     Key{"strict", Kind::flag, "true or false", "Names that only one side has are errors", "false"},
     Key{"skip_mismatched", Kind::flag, "true or false",
         "A tensor of another shape keeps its fresh values instead of failing", "true"},
     Key{"freeze_loaded", Kind::flag, "true or false", "What was loaded takes no gradients",
         "false"},
+    kProgressKey,
     kRenameKey,
     Key{"min_match",
         Kind::number,
@@ -65,15 +70,21 @@ constexpr std::array kTransferKeys{
 };
 constexpr std::array kLoadingTypes{
     TypeRule{"warm_start", kWarmKeys},
-    TypeRule{"cold_start", kWeightsKeys},
+    TypeRule{"cold_start", kColdKeys},
     TypeRule{"weights_only", kWeightsKeys},
     TypeRule{"transfer_learning", kTransferKeys},
 };
 constexpr BlockRule kLoading{{}, kLoadingTypes};
 
+constexpr std::array kLineageKeys{
+    Key{"resume_run_id", Kind::text, "a run's id", "The run that goes on; default: a new run"},
+    Key{"parent_run_id", Kind::text, "a run's id", "The run that this one was forked from"},
+};
+constexpr BlockRule kLineage{kLineageKeys};
 constexpr std::array kCheckpointKeys{
     Key{"source", Kind::block, "", "Where the checkpoint comes from", {}, false, {}, &kSourceRule},
     Key{"loading", Kind::block, "", "What of it goes into the trainer", {}, false, {}, &kLoading},
+    Key{"lineage", Kind::block, "", "Who the run is", {}, false, {}, &kLineage},
 };
 constexpr BlockRule kCheckpoint{kCheckpointKeys};
 
@@ -187,9 +198,59 @@ constexpr std::array kAsyncKeys{
         kOnFailure},
 };
 constexpr BlockRule kAsync{kAsyncKeys};
+constexpr std::array kTriggerKeys{
+    Key{"unit", Kind::word, "", "What is counted", {}, true, kUnits},
+    Key{"save_frequency",
+        Kind::count,
+        "a number from 1",
+        "A checkpoint every so many units",
+        {},
+        true,
+        {},
+        nullptr,
+        1},
+    Key{"num_models_saved",
+        Kind::integer,
+        "a number of checkpoints, or -1",
+        "How many of the newest stay; -1: all",
+        "-1",
+        false,
+        {},
+        nullptr,
+        -1},
+};
+constexpr BlockRule kTrigger{kTriggerKeys};
+constexpr std::array kTemplateKeys{
+    Key{"minutes", Kind::text, "a template", "Names of checkpoints made every n minutes"},
+    Key{"epochs", Kind::text, "a template", "Names of checkpoints made every n epochs"},
+    Key{"train_steps", Kind::text, "a template", "Names of checkpoints made every n steps"},
+};
+constexpr BlockRule kTemplates{kTemplateKeys};
 constexpr std::array kSaveKeys{
-    Key{"dir", Kind::text, "a path", "The run's directory"},
-    Key{"every_n_steps", Kind::count, "a number of steps", "0: no periodic saves", "0"},
+    Key{"dir", Kind::text, "a path",
+        "The run's directory; default: save.root/checkpoint.lineage.resume_run_id"},
+    Key{"root", Kind::text, "a path", "The directory of all runs"},
+    Key{"enabled", Kind::flag, "true or false", "false: no periodic saves", "true"},
+    Key{"every_n_steps", Kind::count, "a number of steps",
+        "0: as the first trigger of train_steps says, else no periodic saves", "0"},
+    Key{"keep_last", Kind::count, "a number of checkpoints",
+        "How many of the newest checkpoints stay; 0: all", "0"},
+    Key{"triggers",
+        Kind::blocks,
+        "a list of mappings",
+        "When checkpoints are made",
+        {},
+        false,
+        {},
+        &kTrigger},
+    Key{"name_templates",
+        Kind::block,
+        "",
+        "Names of checkpoints, for other trainers",
+        {},
+        false,
+        {},
+        &kTemplates},
     Key{"engine", Kind::word, "", "POSIX calls or parallel HDF5", "direct", false, kEngines},
     Key{"transfer", Kind::word, "", "How the engine mpio transfers", "collective", false,
         kTransfers},
@@ -226,6 +287,6 @@ constexpr std::array kRootKeys{
 
 }  // namespace
 
-const BlockRule kDocument{kRootKeys, {}, {}, {}, false, true};
+const BlockRule kDocument{kRootKeys, {}, {}, {}, false, true, true};
 
 }  // namespace cairn::detail

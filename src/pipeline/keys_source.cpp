@@ -62,10 +62,12 @@ constexpr std::array kLocalKeys{Key{"path",
                                     {},
                                     true}};
 constexpr std::array kRunKeys{
-    Key{"root", Kind::text, "a path", "The directory of all runs", {}, true},
+    Key{"root", Kind::text, "a path", "The directory of all runs; default: save.root"},
     Key{"run_id", Kind::text, "a run's id", "The run's directory under root", {}, true},
     Key{"fork", Kind::flag, "true or false",
         "A new run begins here; otherwise the run is continued", "false"},
+    Key{"file", Kind::text, "a file's name",
+        "A file in the run's directory; default: its newest committed checkpoint, else last.ckpt"},
 };
 constexpr std::array kHttpKeys{
     Key{"url", Kind::text, "a URL", "http:// or https://", {}, true},

@@ -37,6 +37,7 @@ void check_scalar(const Value& value, const Key& key, const Place& place) {
   const auto refuse = [&] { place.refuse(value, fmt::format("must be {}", wanted)); };
   if (value.type != Value::Type::scalar) refuse();
   std::uint64_t count = 0;
+  std::int64_t integer = 0;
   double number = 0;
   bool flag = false;
   bool fine = true;
@@ -48,6 +49,10 @@ void check_scalar(const Value& value, const Key& key, const Place& place) {
     case Kind::count:
       fine = parse_count(value.text, count) && static_cast<double>(count) >= key.least &&
              static_cast<double>(count) <= key.most;
+      break;
+    case Kind::integer:
+      fine = parse_integer(value.text, integer) && static_cast<double>(integer) >= key.least &&
+             static_cast<double>(integer) <= key.most;
       break;
     case Kind::number:
       fine = parse_number(value.text, number) && number >= key.least && number <= key.most;
@@ -156,6 +161,7 @@ void check_names(const Value& value, const BlockRule& rule, const std::vector<co
   for (const auto& [name, child] : value.entries) {
     if (std::find(known.begin(), known.end(), name) != known.end()) continue;
     if (rule.notes && name.starts_with("x-")) continue;
+    if (rule.sections && is_foreign_section(name)) continue;
     if (foreign) {
       if (child.type == Value::Type::scalar || child.type == Value::Type::null) continue;
       place.at(name).refuse(child, "must be a text: options of registered types are");
@@ -170,6 +176,22 @@ void check_names(const Value& value, const BlockRule& rule, const std::vector<co
 }
 
 }  // namespace
+
+bool is_foreign_section(std::string_view name) {
+  return std::none_of(kDocument.keys.begin(), kDocument.keys.end(), [&](const Key& key) {
+    return edit_distance(name, key.name) <= (key.name.size() > 4 ? 2U : 1U);
+  });
+}
+
+bool parse_integer(std::string_view text, std::int64_t& integer) {
+  std::uint64_t count = 0;
+  const bool negative = text.starts_with('-');
+  if (!parse_count(negative ? text.substr(1) : text, count) || count > 1'000'000'000'000'000'000) {
+    return false;
+  }
+  integer = negative ? -static_cast<std::int64_t>(count) : static_cast<std::int64_t>(count);
+  return true;
+}
 
 bool parse_count(std::string_view text, std::uint64_t& count) {
   const std::string digits = strip_underscores(text);

@@ -19,6 +19,7 @@ enum class Kind {
   any_text,    ///< a text that may be empty
   flag,        ///< true or false
   count,       ///< an integer from 0
+  integer,     ///< an integer between `least` and `most`
   number,      ///< between `least` and `most`
   word,        ///< one of `words`
   texts,       ///< a list of texts that is not empty
@@ -54,6 +55,7 @@ struct BlockRule {
   std::span<const Key> open = {};  ///< what types have that programs register, besides their own
   bool foreign = false;            ///< programs can register types
   bool notes = false;              ///< keys that begin with "x-" are the user's own
+  bool sections = false;           ///< keys that resemble none of `keys` are other programs'
 };
 
 /// The whole document (keys.cpp), and its block checkpoint.source (keys_source.cpp).
@@ -76,8 +78,12 @@ std::string_view type_of(const Value& value, const BlockRule& rule);
 /// The rule of that type; null when a program has registered it.
 const TypeRule* find_type(const BlockRule& rule, std::string_view type);
 
-/// An integer from 0, "60_000" included; a finite number. Nothing for any other text.
+/// Whether a key of the document is neither a block nor like the name of one. Local.
+bool is_foreign_section(std::string_view name);
+
+/// An integer from 0, "60_000" included; any integer; a finite number. Nothing for any other text.
 bool parse_count(std::string_view text, std::uint64_t& count);
+bool parse_integer(std::string_view text, std::int64_t& integer);
 bool parse_number(std::string_view text, double& number);
 /// YAML's spellings of true and false.
 bool parse_flag(std::string_view text, bool& flag);

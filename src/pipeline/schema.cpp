@@ -13,9 +13,11 @@ constexpr std::string_view kMask = "***";
 /// A scalar's text as the JSON value that its key makes of it.
 Json scalar_of(std::string_view text, Kind kind) {
   std::uint64_t count = 0;
+  std::int64_t integer = 0;
   double number = 0;
   bool flag = false;
   if (kind == Kind::count && parse_count(text, count)) return count;
+  if (kind == Kind::integer && parse_integer(text, integer)) return integer;
   if (kind == Kind::number && parse_number(text, number)) {
     if (number == static_cast<double>(static_cast<std::int64_t>(number))) {
       return static_cast<std::int64_t>(number);
@@ -81,8 +83,9 @@ Json schema_of(const Key& key) {
       json["type"] = {"boolean", "null"};
       break;
     case Kind::count:
+    case Kind::integer:
       json["type"] = {"integer", "null"};
-      json["minimum"] = scalar_of(fmt::format("{:.0f}", key.least), Kind::count);
+      json["minimum"] = scalar_of(fmt::format("{:.0f}", key.least), Kind::integer);
       if (key.most < 1e18)
         json["maximum"] = scalar_of(fmt::format("{:.0f}", key.most), Kind::count);
       break;
@@ -156,6 +159,8 @@ Json schema_of(const BlockRule& rule) {
   Json schema = mapping_schema();
   add_keys(rule.keys, schema);
   if (rule.notes) schema["patternProperties"]["^x-"] = Json::object();
+  if (rule.sections)
+    schema["additionalProperties"] = true;  // no pattern can tell what is like a key
   return schema;
 }
 

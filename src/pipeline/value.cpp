@@ -43,6 +43,8 @@ class Expander {
       const std::string& key = entry.first.Scalar();
       Value child = expand(entry.second, level + 1);
       child.line = at_key.line;  // an empty value has no line of its own
+      child.key_at = static_cast<std::size_t>(entry.first.Mark().pos);
+      child.in_flow = node.Style() == YAML::EmitterStyle::Flow;
       if (key == "<<") {
         if (child.type != Value::Type::list) {
           merged.push_back(std::move(child));
@@ -62,7 +64,11 @@ class Expander {
         Place{origin_, "<<"}.refuse(source, "must be a mapping or a list of mappings");
       }
       for (auto& entry : source.entries) {
-        if (value.find(entry.first) == nullptr) value.entries.push_back(std::move(entry));
+        if (Value* written = value.find(entry.first)) {
+          written->shadows = true;
+        } else {
+          value.entries.push_back(std::move(entry));
+        }
       }
     }
   }

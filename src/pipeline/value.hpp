@@ -19,7 +19,10 @@ struct Value {
   std::vector<Value> items;
   std::vector<std::pair<std::string, Value>> entries;  ///< in their order; keys are distinct
   int line = 0;
-  bool secret = false;  ///< from an environment variable that sounds like one
+  std::size_t key_at = 0;  ///< of an entry: the offset of its key in the text (behind a BOM)
+  bool in_flow = false;    ///< of an entry: its mapping is written with braces
+  bool shadows = false;    ///< of an entry: "<<" brings the same key
+  bool secret = false;     ///< from an environment variable that sounds like one
 
   Value* find(std::string_view key);
   const Value* find(std::string_view key) const;

@@ -110,7 +110,7 @@ fs::path find_local(const LocalSource& source) {
 
 fs::path find_run(const RunSource& source) {
   if (source.root.empty() || source.run_id.empty()) {
-    fail(Errc::usage, "a run needs its root and its id");
+    fail(Errc::usage, "a run needs its root (checkpoint.source.root or save.root) and its id");
   }
   const fs::path run = expand_home(source.root) / source.run_id;
   if (fs::path(source.run_id).has_parent_path() || source.run_id == "." || source.run_id == "..") {
@@ -122,6 +122,9 @@ fs::path find_run(const RunSource& source) {
     fail(Errc::not_found, "there is no run '{}' in '{}'{}", source.run_id, source.root.string(),
          siblings_of(run));
   }
+  if (!source.file.empty()) return find_local({run / source.file});
+  // Runs of other trainers end in this file, until cairn has saved into them.
+  if (!newest_checkpoint(run) && fs::exists(run / "last.ckpt", error)) return run / "last.ckpt";
   return newest_of(run);
 }
 

@@ -8,22 +8,10 @@
 #include "cairn/error.hpp"
 #include "pipeline/document.hpp"
 #include "pipeline/rules.hpp"
+#include "support/config_errors.hpp"
 
 namespace cairn {
 namespace {
-
-std::string error_of(const std::string& yaml) {
-  try {
-    Config::from_string(yaml, "test.yaml");
-  } catch (const Error& error) {
-    return std::string(to_string(error.code())) + " " + error.what();
-  }
-  return "no error";
-}
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 /// What `yaml` means, as `cairn config show` tells it.
 nlohmann::ordered_json shown(const std::string& yaml) {
@@ -42,7 +30,7 @@ model_modifier:
     - {type: freeze, layers: [encoder, processor.0]}
     - {type: lora, rank: 8, target_modules: [decoder]}
 pipeline: {async_execution: true, max_retries: 3, timeout: 600}
-save: {dir: runs/a, every_n_steps: 1000, engine: direct, async: true}
+save: {dir: runs/a, every_n_steps: 1000, keep_last: 3, engine: direct, async: true}   # ours, beyond the block above
 )");
   S3Source source{"ecmwf-models", "anemoi/pretrained.ckpt"};
   source.fetch.cache_dir = "/tmp/checkpoints";
@@ -59,6 +47,7 @@ save: {dir: runs/a, every_n_steps: 1000, engine: direct, async: true}
   EXPECT_EQ(config.pipeline, PipelineConfig{});
   EXPECT_EQ(config.save.dir, "runs/a");
   EXPECT_EQ(config.save.every_n_steps, 1000U);
+  EXPECT_EQ(config.save.keep_last, 3U);
   EXPECT_TRUE(config.save.async.has_value());
 }
 
@@ -141,6 +130,11 @@ TEST(Config, LoadingAndModifiersTakeTheirOptions) {
           .rename;
   EXPECT_EQ(rules, (std::vector<RenameRule>{{"a.", "b."}, {"^x(\\d)", "y$1", true}}));
   EXPECT_EQ(loading("{type: transfer_learning, min_match: 0.9}").min_match, 0.9);
+  EXPECT_FALSE(loading("{type: weights_only}").reset_progress);
+  EXPECT_TRUE(loading("{type: weights_only, reset_progress: true}").reset_progress);
+  EXPECT_TRUE(loading("{type: transfer_learning, reset_progress: true}").reset_progress);
+  EXPECT_TRUE(holds(error_of("checkpoint: {loading: {type: cold_start, reset_progress: true}}"),
+                    "is a key of the type 'weights_only'"));
   EXPECT_EQ(error_of("checkpoint: {loading: {type: warm_start, strict: true}}"),
             "usage test.yaml:1: 'checkpoint.loading.strict' is a key of the type 'cold_start', not "
             "of 'warm_start'");
@@ -164,37 +158,6 @@ TEST(Config, LoadingAndModifiersTakeTheirOptions) {
             "usage test.yaml:3: 'model_modifier.modifiers[0]' needs a 'layers'");
   EXPECT_TRUE(holds(error_of("model_modifier: {modifiers: [{type: freeze, layers: []}]}"),
                     "that is not empty"));
-}
-
-TEST(Config, SavesInTheBackgroundAreAWordOrAMapping) {
-  EXPECT_FALSE(Config::from_string("save: {async: false}").save.async.has_value());
-  EXPECT_EQ(Config::from_string("save: {async: true}").save.async->when_busy, WhenBusy::wait);
-  const auto async = Config::from_string(
-                         "save: {async: {budget_bytes: 33554432, when_busy: queue, on_failure: "
-                         "retry}}")
-                         .save.async;
-  EXPECT_EQ(async->budget_bytes, 33554432U);
-  EXPECT_EQ(async->when_busy, WhenBusy::queue);
-  EXPECT_EQ(async->on_failure, OnFailure::retry);
-  EXPECT_TRUE(holds(error_of("save:\n  async: {when_busy: never}"), "'wait' or 'skip' or 'queue'"));
-  EXPECT_TRUE(holds(error_of("save: {async: maybe}"), "true, false or a mapping"));
-}
-
-TEST(Config, ReadsSave) {
-  const Config config = Config::from_string(
-      "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: "
-      "false, statistics: true, replica_check: sample}\n");
-  EXPECT_EQ(config.save.dir, "runs/b");
-  EXPECT_EQ(config.save.every_n_steps, 10U);
-  EXPECT_EQ(config.save.engine, EngineKind::mpio);
-  EXPECT_EQ(config.save.transfer, Transfer::independent);
-  EXPECT_FALSE(config.save.durable);
-  EXPECT_TRUE(config.save.statistics);
-  EXPECT_EQ(config.save.replica_check, ReplicaCheck::sample);
-  EXPECT_EQ(Config::from_string("save: {replica_check: full}").save.replica_check,
-            ReplicaCheck::full);
-  EXPECT_EQ(error_of("save: {replica_check: some}"),
-            "usage test.yaml:1: 'save.replica_check' must be 'off' or 'sample' or 'full'");
 }
 
 TEST(Config, ErrorsNameFileLineKeyAndTheNearestKey) {
@@ -305,6 +268,8 @@ TEST(Config, ShownDefaultsAreThoseThatHold) {
   EXPECT_EQ(filled.save.durable, plain.save.durable);
   EXPECT_EQ(filled.save.statistics, plain.save.statistics);
   EXPECT_EQ(filled.save.replica_check, plain.save.replica_check);
+  EXPECT_EQ(filled.save.enabled, plain.save.enabled);
+  EXPECT_EQ(filled.save.keep_last, plain.save.keep_last);
   EXPECT_EQ(filled.save.async->budget_bytes, plain.save.async->budget_bytes);
   EXPECT_EQ(filled.save.async->when_busy, plain.save.async->when_busy);
   EXPECT_EQ(filled.save.async->on_failure, plain.save.async->on_failure);

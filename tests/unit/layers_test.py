@@ -24,7 +24,7 @@ PUBLIC = {  # the layer of each public header
     "export": "base", "version": "base", "error": "base", "dtype": "manifest", "placement": "manifest",
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
-    "source": "sources", "config": "pipeline", "context": "pipeline", "torch": "torch",
+    "source": "sources", "config": "pipeline", "legacy_config": "pipeline", "context": "pipeline", "torch": "torch",
     "engine": "transfer", "load": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included

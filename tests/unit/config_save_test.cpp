@@ -1,0 +1,109 @@
+// The blocks save and checkpoint.lineage, and what may stand beside cairn's blocks.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "cairn/config.hpp"
+#include "support/config_errors.hpp"
+
+namespace cairn {
+namespace {
+
+TEST(ConfigSave, LineageTellsWhereTheRunSaves) {
+  const Config config = Config::from_string(
+      "checkpoint: {source: {type: run, run_id: a}, lineage: {resume_run_id: a, parent_run_id: "
+      "b}}\nsave: {root: runs}");
+  EXPECT_EQ(config.lineage, (LineageConfig{"a", "b"}));
+  EXPECT_EQ(config.source, Source(RunSource{"runs", "a"}));
+  EXPECT_EQ(config.save.dir, "runs/a");
+  const Config other = Config::from_string(
+      "checkpoint: {source: {type: run, root: r, run_id: a, file: x.ckpt}, lineage: "
+      "{resume_run_id: a}}\nsave: {root: runs, dir: d}");
+  EXPECT_EQ(other.source, Source(RunSource{"r", "a", false, "x.ckpt"}));
+  EXPECT_EQ(other.save.dir, "d");
+  EXPECT_TRUE(Config::from_string("save: {root: runs}").save.dir.empty());
+  EXPECT_EQ(error_of("checkpoint: {lineage: {resume_run_id: ../a}}"),
+            "usage test.yaml:1: 'checkpoint.lineage.resume_run_id' must be a run's id, not a path");
+}
+
+TEST(ConfigSave, TriggersSayWhenToSave) {
+  const std::string triggers =
+      "triggers: [{unit: minutes, save_frequency: 30, num_models_saved: 3}, {unit: train_steps, "
+      "save_frequency: 1_000, num_models_saved: -1}, {unit: epochs, save_frequency: 1}]";
+  const SaveConfig save = Config::from_string("save: {" + triggers + "}").save;
+  EXPECT_EQ(save.triggers, (std::vector<SaveTrigger>{{SaveUnit::minutes, 30, 3},
+                                                     {SaveUnit::train_steps, 1000, -1},
+                                                     {SaveUnit::epochs, 1, -1}}));
+  EXPECT_EQ(save.every_n_steps, 1000U);
+  EXPECT_EQ(Config::from_string("save: {every_n_steps: 7, " + triggers + "}").save.every_n_steps,
+            7U);
+  const SaveConfig off = Config::from_string("save: {enabled: no, " + triggers + "}").save;
+  EXPECT_FALSE(off.enabled);
+  EXPECT_TRUE(off.triggers.empty());
+  EXPECT_EQ(off.every_n_steps, 0U);
+  EXPECT_EQ(Config::from_string("save: {name_templates: {epochs: 'e-{epoch:03d}'}}")
+                .save.name_templates.at(SaveUnit::epochs),
+            "e-{epoch:03d}");
+  EXPECT_EQ(error_of("save: {triggers: [{unit: epochs, save_frequency: 1, num_models_saved: -2}]}"),
+            "usage test.yaml:1: 'save.triggers[0].num_models_saved' must be a number of "
+            "checkpoints, or -1");
+  EXPECT_TRUE(
+      holds(error_of("save: {triggers: [{unit: epochs, save_frequency: 0}]}"), "a number from 1"));
+  EXPECT_TRUE(holds(error_of("save: {keep_last: -1}"), "a number of checkpoints"));
+}
+
+TEST(ConfigSave, SectionsOfOtherProgramsMayStandBeside) {
+  const Config config = Config::from_string(
+      "defaults: [a, _self_]\ntraining: {lr: '${no.such.thing}', seed: \"${now:%Y}\"}\n"
+      "system: {root: /out, gpus: '${oc.env:CAIRN_TEST_UNSET}'}\nconfig_validation: false\n"
+      "save: {dir: '${system.root}/run'}\n");
+  EXPECT_EQ(config.save.dir, "/out/run");
+  for (const auto& [wrong, meant] : {std::pair{"sav", "save"},
+                                     {"saves", "save"},
+                                     {"chekpoint", "checkpoint"},
+                                     {"checkpoints", "checkpoint"},
+                                     {"Pipeline", "pipeline"},
+                                     {"model_modifiers", "model_modifier"},
+                                     {"model-modifier", "model_modifier"}}) {
+    EXPECT_EQ(error_of(fmt::format("training: {{}}\n{}: {{}}", wrong)),
+              fmt::format("usage test.yaml:2: '{}' is unknown; did you mean '{}'?", wrong, meant));
+  }
+  // What a block refers to must have a value, wherever it stands.
+  EXPECT_TRUE(holds(error_of("training: {dir: '${now:}'}\nsave: {dir: '${training.dir}'}"),
+                    "uses the resolver 'now'"));
+}
+
+TEST(ConfigSave, SavesInTheBackgroundAreAWordOrAMapping) {
+  EXPECT_FALSE(Config::from_string("save: {async: false}").save.async.has_value());
+  EXPECT_EQ(Config::from_string("save: {async: true}").save.async->when_busy, WhenBusy::wait);
+  const auto async = Config::from_string(
+                         "save: {async: {budget_bytes: 33554432, when_busy: queue, on_failure: "
+                         "retry}}")
+                         .save.async;
+  EXPECT_EQ(async->budget_bytes, 33554432U);
+  EXPECT_EQ(async->when_busy, WhenBusy::queue);
+  EXPECT_EQ(async->on_failure, OnFailure::retry);
+  EXPECT_TRUE(holds(error_of("save:\n  async: {when_busy: never}"), "'wait' or 'skip' or 'queue'"));
+  EXPECT_TRUE(holds(error_of("save: {async: maybe}"), "true, false or a mapping"));
+}
+
+TEST(ConfigSave, ReadsSave) {
+  const Config config = Config::from_string(
+      "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: "
+      "false, statistics: true, replica_check: sample}\n");
+  EXPECT_EQ(config.save.dir, "runs/b");
+  EXPECT_EQ(config.save.every_n_steps, 10U);
+  EXPECT_EQ(config.save.engine, EngineKind::mpio);
+  EXPECT_EQ(config.save.transfer, Transfer::independent);
+  EXPECT_FALSE(config.save.durable);
+  EXPECT_TRUE(config.save.statistics);
+  EXPECT_EQ(config.save.replica_check, ReplicaCheck::sample);
+  EXPECT_EQ(Config::from_string("save: {replica_check: full}").save.replica_check,
+            ReplicaCheck::full);
+  EXPECT_EQ(error_of("save: {replica_check: some}"),
+            "usage test.yaml:1: 'save.replica_check' must be 'off' or 'sample' or 'full'");
+}
+
+}  // namespace
+}  // namespace cairn
