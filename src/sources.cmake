@@ -29,6 +29,7 @@ target_sources(cairn_core_obj PRIVATE
   src/manifest/manifest.cpp
   src/manifest/names.cpp
   src/manifest/placement.cpp
+  src/os/activity.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/mpi/agree.cpp
@@ -36,8 +37,11 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/comm_exchange.cpp
   src/mpi/comm_wait.cpp
   src/mpi/funnel.cpp
+  src/mpi/io_component.cpp
+  src/mpi/io_hints.cpp
   src/mpi/lifetime.cpp
   src/mpi/same.cpp
+  src/mpi/watchdog.cpp
   src/plan/part_digest.cpp
   src/plan/part_scan.cpp
   src/plan/region.cpp

@@ -95,6 +95,7 @@ struct SaveConfig {
   std::uint64_t every_n_steps = 0;  ///< 0: no periodic saves
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
+  MpioOptions mpio;
   bool durable = true;
   bool statistics = false;
   ReplicaCheck replica_check = ReplicaCheck::off;

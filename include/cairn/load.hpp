@@ -27,6 +27,7 @@ struct TensorFilter {
 struct LoadOptions {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
+  MpioOptions mpio{};
   /// Check the digests of the tensors before the first byte of a target changes.
   bool verify = true;
   /// Convert tensors whose dtype in memory is another one than in the checkpoint: from any float to

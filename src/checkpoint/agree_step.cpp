@@ -35,6 +35,7 @@ std::uint64_t options_hash(const SaveOptions& options) {
   Digester digester;
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
+  digester.update(hash_of(options.mpio));
   digester.update(static_cast<std::uint64_t>(options.durable));
   digester.update(static_cast<std::uint64_t>(options.statistics));
   digester.update(static_cast<std::uint64_t>(options.replica_check));
@@ -63,6 +64,8 @@ std::map<std::string, std::string> with_own_documents(const Comm& comm, const St
       {"version", CAIRN_VERSION_STRING},
       {"engine", to_string(options.engine)},
       {"host", host_name()}}.dump();
+  // Room for what the engine tells when the file is open, and its key: blanks are JSON, too.
+  if (options.engine == EngineKind::mpio) documents["provenance"].append(kMostFacts + 64, ' ');
   return documents;
 }
 

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstring>
 #include <ctime>
+#include <nlohmann/json.hpp>
 
 #include "base/bytes.hpp"
 #include "base/digest.hpp"
@@ -47,6 +48,16 @@ void fill_in(SaveLayout& layout, const std::vector<std::vector<std::byte>>& gath
       if (statistics) merge(*written.tensor->statistics, in.get<Statistics>());
     }
   }
+}
+
+std::map<std::string, std::string> with_facts(std::map<std::string, std::string> documents,
+                                              const std::string& facts) {
+  if (facts.empty()) return documents;
+  std::string& text = documents.at("provenance");
+  auto provenance = nlohmann::json::parse(text);
+  provenance["mpi_io"] = nlohmann::json::parse(facts);
+  text = provenance.dump();
+  return documents;
 }
 
 std::vector<std::byte> padded(const std::string& text, std::uint64_t room) {
@@ -116,7 +127,7 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
 }  // namespace
 
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
-            const std::map<std::string, std::string>& documents,
+            const std::map<std::string, std::string>& documents, const std::string& facts,
             const std::vector<PartReport>& reports) {
   const bool statistics = request.options.statistics;
   std::vector<std::byte> mine;
@@ -126,7 +137,7 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
     fault_point("commit");
     if (!comm.is_root()) return;
     fill_in(layout, gathered, statistics);
-    write_all_but_data(comm, request, layout, documents);
+    write_all_but_data(comm, request, layout, with_facts(documents, facts));
   });
 }
 

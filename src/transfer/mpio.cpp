@@ -1,9 +1,12 @@
 #include "transfer/mpio.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/throw.hpp"
-#include "formats/hdf5/parallel.hpp"
+#include "mpi/io_component.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/region.hpp"
@@ -42,6 +45,32 @@ Manifest manifest_of(const WriteJob& job, const File& file) {
 
 }  // namespace
 
+void MpioEngine::choose_component() {
+  if (component_) return;
+  if (options_.component != IoComponent::automatic) {
+    pin_io_component(options_.component == IoComponent::ompio ? "ompio" : "romio");
+  }
+  component_ = io_component();
+}
+
+ParallelIo MpioEngine::parallel_io(const Comm& comm) const {
+  return {collective_, options_.hints, options_.watchdog.value_or(comm.deadline())};
+}
+
+void MpioEngine::take_note(const Comm& comm, const HintMap& in_force) {
+  if (!facts_.empty()) return;
+  nlohmann::json facts{{"mpi", mpi_library()}, {"io", *component_}, {"hints", in_force}};
+  facts_ = facts.dump();
+  if (facts_.size() > kMostFacts) {
+    facts["hints"] = "too many to note";
+    facts_ = facts.dump();
+  }
+  if (!comm.is_root()) return;
+  for (const auto& sentence : hints_without_effect(options_.hints, in_force, *component_)) {
+    fmt::print(stderr, "cairn: warning: {}\n", sentence);
+  }
+}
+
 std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job) {
   std::vector<BoxTransfer> boxes;
   std::vector<PartReport> reports;
@@ -51,6 +80,7 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
   agree(comm, "save: move", [&] {
     fault_point("move");
     file = &open_partial(job);
+    choose_component();
     for (const WriteItem& item : job.items) {
       const TensorEntry& tensor = job.tensors[item.tensor];
       const Extent& extent = *item.extent;
@@ -67,8 +97,10 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
     sort_by_tensor(boxes);
   });
   if (job.progress) job.progress(total / 2);
-  transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, collective_);
+  const HintMap in_force =
+      transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, parallel_io(comm));
   agree(comm, "save: read back", [&] {
+    take_note(comm, in_force);
     const Manifest manifest = manifest_of(job, *file);
     Reader reader(manifest);
     for (std::size_t i = 0; i < job.items.size(); ++i) {
@@ -92,6 +124,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     open_same(manifest.files.at(0));
+    choose_component();
     manifest.tensors.all();  // decodes the table here, where a failure is agreed on
     for (const ReadItem& item : items) {
       const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
@@ -99,7 +132,9 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
     }
     sort_by_tensor(boxes);
   });
-  transfer_boxes(comm, manifest.path(), manifest.tensors, boxes, Direction::read, collective_);
+  const HintMap in_force = transfer_boxes(comm, manifest.path(), manifest.tensors, boxes,
+                                          Direction::read, parallel_io(comm));
+  agree(comm, "load: move", [&] { take_note(comm, in_force); });
 }
 
 }  // namespace cairn::detail
