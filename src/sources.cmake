@@ -23,6 +23,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/digest.cpp
   src/base/edit_distance.cpp
   src/base/error.cpp
+  src/base/inflate.cpp
   src/base/near_names.cpp
   src/manifest/codec.cpp
   src/manifest/dtype.cpp
@@ -42,6 +43,7 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/lifetime.cpp
   src/mpi/same.cpp
   src/mpi/watchdog.cpp
+  src/plan/chunks.cpp
   src/plan/part_digest.cpp
   src/plan/part_scan.cpp
   src/plan/region.cpp
@@ -57,6 +59,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/h5.cpp
   src/formats/hdf5/index.cpp
   src/formats/hdf5/index_records.cpp
+  src/formats/hdf5/layout.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
   src/transfer/cast.cpp
@@ -68,6 +71,7 @@ target_sources(cairn_core_obj PRIVATE
   src/transfer/runs.cpp
   src/transfer/staged_writer.cpp
   src/transfer/staging.cpp
+  src/transfer/stored_chunks.cpp
   src/checkpoint/agree_step.cpp
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp

@@ -83,6 +83,13 @@ std::string text_of(const Statistics& statistics) {
   return text;
 }
 
+/// Bytes of a tensor with filters in the file.
+std::uint64_t stored_bytes(const TensorEntry& tensor) {
+  std::uint64_t bytes = 0;
+  for (const StoredChunk& chunk : tensor.stored) bytes += chunk.bytes;
+  return bytes;
+}
+
 Json json_of(const TensorEntry& tensor) {
   Json extents = Json::array();
   for (const Extent& extent : tensor.extents) extents.push_back(json_of(tensor, extent));
@@ -96,6 +103,7 @@ Json json_of(const TensorEntry& tensor) {
                {"crc64", nullptr}};
   if (const auto digest = tensor.content_digest()) json["crc64"] = detail::to_hex(*digest);
   if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
+  if (tensor.filters != 0) json["stored_bytes"] = stored_bytes(tensor);
   if (tensor.statistics) json["statistics"] = json_of(*tensor.statistics);
   json["extents"] = std::move(extents);
   return json;

@@ -41,6 +41,12 @@ struct MpioOptions {
   /// A call of the library that makes no progress for this long ends the job (MPI_Abort): there is
   /// no way back out of it. Absent: the deadline of the Comm. Zero: never.
   std::optional<std::chrono::milliseconds> watchdog{};
+  /// Saves: zlib's level, 1 to 9, for tensors of 64 KiB and more; their transfers are collective.
+  /// 0: off.
+  unsigned deflate = 0;
+  /// Saves with deflate: first collect the first bytes of all elements of a chunk, then the second
+  /// ones, ...: floats become smaller.
+  bool shuffle = true;
 };
 
 }  // namespace cairn

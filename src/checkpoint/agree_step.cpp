@@ -88,6 +88,13 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   }
 }
 
+void check_options(const SaveOptions& options) {
+  if (options.mpio.deflate > 9) fail(Errc::usage, "deflate has the levels 0 to 9");
+  if (options.mpio.deflate != 0 && options.engine != EngineKind::mpio) {
+    fail(Errc::usage, "only the engine mpio deflates: use 'engine: mpio' or 'mpio.deflate: 0'");
+  }
+}
+
 /// Never 0, which is what a file without a nonce holds.
 std::uint64_t random_nonce() {
   std::random_device device;
@@ -114,6 +121,7 @@ SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const S
   agree(comm, "save: agree", [&] {
     fault_point("agree");
     check_target(comm, request.target);
+    check_options(request.options);
     bool fits = layout != nullptr && contributes_as_before(request.state, *layout);
     for (const TensorView& piece : request.state.tensors) {
       if (!fits) check_kind(piece);  // otherwise it passed before

@@ -86,19 +86,8 @@ std::vector<Available> available_components() {
 
 bool is_open_mpi() { return mpi_library().starts_with("Open MPI"); }
 
-std::string selection() {
-  const Tool tool;
-  return Parameter(kSelection).text();
-}
-
-void select(const std::string& name) {
-  const Tool tool;
-  Parameter(kSelection).write(name);
-}
-
-/// The full name of a component. Errors: unsupported.
+/// The full name of a component. Lifetime: within a Tool. Errors: unsupported.
 std::string component_like(std::string_view wanted) {
-  const Tool tool;
   std::vector<std::string> names;
   for (const Available& component : available_components()) {
     if (component.name.starts_with(wanted)) return component.name;
@@ -123,7 +112,9 @@ std::string mpi_library() {
   return std::string(all.substr(0, std::min<std::size_t>(all.find_first_of(",\n"), 64)));
 }
 
-std::string io_component() {
+namespace {
+
+std::string ask_for_component() {
   if (!is_open_mpi()) return mpi_library().starts_with("MPICH") ? "romio" : "";
   const Tool tool;
   const std::string selection = Parameter(kSelection).text();
@@ -135,18 +126,33 @@ std::string io_component() {
   return best == components.end() || !selection.empty() ? "" : best->name;
 }
 
+}  // namespace
+
+std::string io_component() {
+  // Files that were opened have settled it for good; asking takes a tenth of a second.
+  static const std::string component = ask_for_component();
+  return component;
+}
+
 void pin_io_component(std::string_view wanted) {
   if (!is_open_mpi()) {
     if (wanted == "romio" && mpi_library().starts_with("MPICH")) return;
     fail(Errc::unsupported, "{} does not let a program choose '{}' for MPI-IO; use 'auto'",
          mpi_library(), wanted);
   }
-  const std::string before = selection();
-  if (names_one(before) && before.starts_with(wanted)) return;
-  const std::string name = component_like(wanted);
-  select(name);
-  // A file that is open already, or the environment, has the last word.
-  if (selection() != name) {
+  std::string before;
+  std::string name;
+  {
+    const Tool tool;
+    const Parameter selection(kSelection);
+    before = selection.text();
+    if (names_one(before) && before.starts_with(wanted)) return;
+    name = component_like(wanted);
+    selection.write(name);
+  }
+  // A file that was opened before, or the environment, has the last word.
+  const Tool tool;
+  if (Parameter(kSelection).text() != name) {
     fail(Errc::usage,
          "MPI-IO of this process is bound to {} already, by an earlier file or by the environment: "
          "export OMPI_MCA_io={} before the program starts, or use mpirun --mca io {}",

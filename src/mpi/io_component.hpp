@@ -9,7 +9,8 @@ namespace cairn::detail {
 std::string mpi_library();
 
 /// The implementation of MPI-IO that this process uses: "ompio", "romio321", ... Where Open MPI was
-/// not told which, the one that it prefers. Empty when unknown. Local.
+/// not told which, the one that it prefers. Empty when unknown. Call it after a file was opened by
+/// MPI-IO: only then it is settled. Local.
 std::string io_component();
 
 /// Makes MPI-IO use `wanted`, "ompio" or "romio" (whatever its version). Only the first file that a

@@ -74,7 +74,11 @@ void Watchdog::look_for_activity() {
 void Watchdog::guard() {
   std::unique_lock lock(mutex_);
   const auto is_stuck = [this] { return inside_ && Clock::now() - progress_ > limit_; };
+  auto woke = Clock::now();
   while (!stop_.wait_for(lock, tick_, [this] { return stopped_; })) {
+    // Time in which the whole process was stopped (a suspended job) is not the library's.
+    const auto slept = Clock::now() - std::exchange(woke, Clock::now());
+    if (slept > 10 * tick_ + std::chrono::seconds(1)) progress_ = woke;
     if (!is_stuck()) continue;
     if (is_mpi_finalised()) return;  // it was MPI_Finalize that was watched
     tell();

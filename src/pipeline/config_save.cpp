@@ -23,6 +23,8 @@ MpioOptions mpio_of(const Block& block) {
   MpioOptions mpio;
   block.take("hints", mpio.hints);
   block.take("component", mpio.component, kComponents);
+  block.take("deflate", mpio.deflate);
+  block.take("shuffle", mpio.shuffle);
   if (block.find("watchdog") != nullptr) block.take("watchdog", mpio.watchdog.emplace());
   return mpio;
 }

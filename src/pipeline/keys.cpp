@@ -201,6 +201,18 @@ constexpr std::array kMpioKeys{
         nullptr,
         0,
         kMostTimeoutSeconds},
+    Key{"deflate",
+        Kind::count,
+        "a level from 0 to 9",
+        "Compress tensors of 64 KiB and more; 0: off",
+        "0",
+        false,
+        {},
+        nullptr,
+        0,
+        9},
+    Key{"shuffle", Kind::flag, "true or false", "With deflate: sort the bytes of elements first",
+        "true"},
 };
 constexpr BlockRule kMpio{kMpioKeys};
 constexpr std::array kSaveKeys{

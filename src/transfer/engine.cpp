@@ -37,6 +37,8 @@ std::uint64_t hash_of(const MpioOptions& mpio) {
   }
   digester.update(static_cast<std::uint64_t>(mpio.component));
   digester.update(static_cast<std::uint64_t>(mpio.watchdog ? mpio.watchdog->count() : -1));
+  digester.update(static_cast<std::uint64_t>(mpio.deflate));
+  digester.update(static_cast<std::uint64_t>(mpio.shuffle));
   return digester.value();
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -19,19 +18,19 @@ class MpioEngine final : public Engine {
   bool needs_signature() const override { return true; }
   std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
   void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) override;
-  /// The MPI library, its I/O component and the hints in force.
+  /// The MPI library, its I/O component and the hints in force; on rank 0.
   std::string facts() const override { return facts_; }
 
  private:
   /// Before MPI-IO is used for the first time. Local. Errors: usage, unsupported.
   void choose_component();
   ParallelIo parallel_io(const Comm& comm) const;
-  /// Tells rank 0's user, once, which hints have no effect, and notes the facts. Local.
+  /// On rank 0: tells, once, which hints have no effect, and notes the facts. Local.
   void take_note(const Comm& comm, const HintMap& in_force);
 
   bool collective_;
   MpioOptions options_;
-  std::optional<std::string> component_;  // once it was asked for
+  bool chosen_ = false;
   std::string facts_;
 };
 

@@ -8,7 +8,7 @@ import unittest
 from harness import BIN, Case, run, SAMPLE
 
 RANKS = 3
-ENGINES = ("direct", "mpio", "mpio-independent", "async", "async-threads")
+ENGINES = ("direct", "mpio", "mpio-independent", "mpio-deflate", "async", "async-threads")
 
 
 def errors_of(result):
