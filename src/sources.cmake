@@ -26,6 +26,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/digest.cpp
   src/base/edit_distance.cpp
   src/base/error.cpp
+  src/base/inflate.cpp
   src/base/near_names.cpp
   src/base/nonce.cpp
   src/base/sha256.cpp
@@ -35,6 +36,7 @@ target_sources(cairn_core_obj PRIVATE
   src/manifest/names.cpp
   src/manifest/placement.cpp
   src/os/block_writer.cpp
+  src/os/activity.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/os/lock.cpp
@@ -43,9 +45,13 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/comm_exchange.cpp
   src/mpi/comm_wait.cpp
   src/mpi/funnel.cpp
+  src/mpi/io_component.cpp
+  src/mpi/io_hints.cpp
   src/mpi/lifetime.cpp
   src/mpi/nodes.cpp
   src/mpi/same.cpp
+  src/mpi/watchdog.cpp
+  src/plan/chunks.cpp
   src/plan/part_digest.cpp
   src/plan/part_scan.cpp
   src/plan/region.cpp
@@ -65,6 +71,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/h5.cpp
   src/formats/hdf5/index.cpp
   src/formats/hdf5/index_records.cpp
+  src/formats/hdf5/layout.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
   src/formats/pickle/globals.cpp
@@ -103,6 +110,7 @@ target_sources(cairn_core_obj PRIVATE
   src/transfer/runs.cpp
   src/transfer/staged_writer.cpp
   src/transfer/staging.cpp
+  src/transfer/stored_chunks.cpp
   src/checkpoint/agree_step.cpp
   src/checkpoint/async.cpp
   src/checkpoint/background.cpp

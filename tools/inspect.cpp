@@ -98,6 +98,13 @@ std::string text_of(const Statistics& statistics) {
   return text;
 }
 
+/// Bytes of a tensor with filters in the file.
+std::uint64_t stored_bytes(const TensorEntry& tensor) {
+  std::uint64_t bytes = 0;
+  for (const StoredChunk& chunk : tensor.stored) bytes += chunk.bytes;
+  return bytes;
+}
+
 /// The keys that lead to the tensor in its file; in a container, the groups and the dataset.
 Json path_of(const Manifest& manifest, const TensorEntry& tensor) {
   Json path = Json::array();
@@ -124,6 +131,7 @@ Json json_of(const Manifest& manifest, const TensorEntry& tensor) {
   if (const auto digest = tensor.content_digest()) json["crc64"] = detail::to_hex(*digest);
   if (tensor.layout == Layout::chunked) json["chunk"] = tensor.chunk;
   if (tensor.layout == Layout::strided) json["strides"] = tensor.strides;
+  if (tensor.filters != 0) json["stored_bytes"] = stored_bytes(tensor);
   if (tensor.statistics) json["statistics"] = json_of(*tensor.statistics);
   json["extents"] = std::move(extents);
   return json;

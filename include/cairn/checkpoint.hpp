@@ -42,6 +42,7 @@ enum class ReplicaCheck : std::uint8_t {
 struct SaveOptions {
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
+  MpioOptions mpio{};
   /// fsync data, metadata and directory before the checkpoint is published.
   bool durable = true;
   /// Record the Statistics of every tensor, taken while its bytes are written.

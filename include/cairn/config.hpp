@@ -124,6 +124,7 @@ struct SaveConfig {
   std::map<SaveUnit, std::string> name_templates;
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
+  MpioOptions mpio;
   bool durable = true;
   bool statistics = false;
   ReplicaCheck replica_check = ReplicaCheck::off;

@@ -46,6 +46,7 @@ struct LoadOptions {
   /// How the bytes are read. Files that are no containers are always read directly.
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
+  MpioOptions mpio{};
   VerifyWhen verify = VerifyWhen::before;
   BroadcastReplicas broadcast = BroadcastReplicas::automatic;
   /// Convert tensors whose dtype in memory is another one than in the checkpoint: from any float to

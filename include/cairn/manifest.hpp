@@ -39,6 +39,19 @@ enum class Layout : std::uint8_t {
   strided = 2,     ///< one extent whose elements lie at TensorEntry::strides: a view of other data
 };
 
+/// What was done to the bytes of each chunk of a chunked tensor, in this order; bits of
+/// TensorEntry::filters.
+inline constexpr std::uint8_t kShuffled = 1;  ///< first bytes of all elements, second bytes, ...
+inline constexpr std::uint8_t kDeflated = 2;  ///< zlib
+
+/// A chunk of a tensor with filters, as the file holds it.
+struct StoredChunk {
+  std::uint64_t offset = 0;
+  std::uint32_t bytes = 0;
+  std::uint32_t skipped = 0;  ///< bit i: filter i of those in use was not applied to this chunk
+  bool operator==(const StoredChunk&) const = default;
+};
+
 /// What the elements of a tensor are like. Real and imaginary parts count as two; integers as f64.
 struct Statistics {
   std::uint64_t nan = 0;  ///< elements
@@ -63,6 +76,10 @@ struct CAIRN_EXPORT TensorEntry {
   std::uint64_t offset = 0;  ///< contiguous layout: where the data starts in its file
   Shape chunk;               ///< chunked layout: the chunk's shape
   Shape strides;             ///< strided layout: bytes between neighbours, by dimension
+  std::uint8_t filters = 0;  ///< 0: the bytes lie in the file as they are
+  /// With filters: the chunks in row-major order of their grid. The extents then say who wrote
+  /// what, and their digests, but have no offsets of their own.
+  std::vector<StoredChunk> stored;
   std::vector<Extent> extents;
   std::optional<Statistics> statistics;  ///< where they were wanted (SaveOptions::statistics)
   /// The keys that lead to the tensor in its file. Empty where the name says it all: the dataset's

@@ -35,6 +35,7 @@ std::uint64_t options_hash(const SaveOptions& options) {
   Digester digester;
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
+  digester.update(hash_of(options.mpio));
   digester.update(static_cast<std::uint64_t>(options.durable));
   digester.update(static_cast<std::uint64_t>(options.statistics));
   digester.update(static_cast<std::uint64_t>(options.replica_check));
@@ -63,6 +64,8 @@ std::map<std::string, std::string> with_own_documents(const Comm& comm, const St
       {"version", CAIRN_VERSION_STRING},
       {"engine", to_string(options.engine)},
       {"host", host_name()}}.dump();
+  // Room for what the engine tells when the file is open, and its key: blanks are JSON, too.
+  if (options.engine == EngineKind::mpio) documents["provenance"].append(kMostFacts + 64, ' ');
   return documents;
 }
 
@@ -82,6 +85,13 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   if (target.filename().empty()) fail(Errc::usage, "'{}' does not name a file", target.string());
   if (comm.is_root() && std::filesystem::is_directory(target, ignored)) {
     fail(Errc::usage, "'{}' is a directory; name the file to save to", target.string());
+  }
+}
+
+void check_options(const SaveOptions& options) {
+  if (options.mpio.deflate > 9) fail(Errc::usage, "deflate has the levels 0 to 9");
+  if (options.mpio.deflate != 0 && options.engine != EngineKind::mpio) {
+    fail(Errc::usage, "only the engine mpio deflates: use 'engine: mpio' or 'mpio.deflate: 0'");
   }
 }
 
@@ -110,6 +120,7 @@ SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const S
   agree(comm, "save: agree", [&] {
     fault_point("agree");
     check_target(comm, request.target);
+    check_options(request.options);
     bool fits = layout != nullptr && contributes_as_before(request.state, *layout);
     for (const TensorView& piece : request.state.tensors) {
       if (!fits) check_kind(piece);  // otherwise it passed before

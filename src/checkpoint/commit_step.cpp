@@ -2,6 +2,8 @@
 #include <array>
 #include <cstring>
 #include <ctime>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/bytes.hpp"
 #include "base/digest.hpp"
@@ -49,13 +51,42 @@ void fill_in(SaveLayout& layout, const std::vector<std::vector<std::byte>>& gath
   }
 }
 
+std::map<std::string, std::string> with_facts(std::map<std::string, std::string> documents,
+                                              const std::string& facts) {
+  if (facts.empty()) return documents;
+  std::string& text = documents.at("provenance");
+  auto provenance = nlohmann::json::parse(text);
+  provenance["mpi_io"] = nlohmann::json::parse(facts);
+  text = provenance.dump();
+  return documents;
+}
+
 std::vector<std::byte> padded(const std::string& text, std::uint64_t room) {
   std::vector<std::byte> bytes(room);
   std::memcpy(bytes.data(), text.data(), text.size());
   return bytes;
 }
 
-CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveLayout& layout) {
+/// HDF5's metadata as the committed file has it.
+struct Metadata {
+  std::uint64_t hdf5_bytes = 0;
+  const Template* planned = nullptr;
+  std::optional<Template> own;  // where HDF5 placed chunks during this save
+
+  const Template& all() const { return own ? *own : *planned; }
+};
+
+Metadata metadata_of(const SaveRequest& request, SaveLayout& layout, const File& file) {
+  Metadata metadata{layout.container.hdf5_bytes, &layout.metadata, {}};
+  if (!layout.container.has_filters()) return metadata;
+  metadata.hdf5_bytes = locate_stored(request.partial, layout.container.tensors);
+  file.reserve(metadata.hdf5_bytes + kTrailerBytes);  // gives back the rest
+  metadata.own = take_metadata(file, layout.container, metadata.hdf5_bytes);
+  return metadata;
+}
+
+CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveLayout& layout,
+                       const Metadata& metadata) {
   CommitRecord record;
   record.info.format_version = kFormatVersion;
   record.info.library_version = CAIRN_VERSION_STRING;
@@ -63,8 +94,8 @@ CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveL
   record.info.structure = to_hex(layout.structure);
   record.info.writers = comm.size();
   record.info.committed_at = utc_now();
-  record.hdf5_bytes = layout.container.hdf5_bytes;
-  record.metadata_digest = layout.metadata.digest;
+  record.hdf5_bytes = metadata.hdf5_bytes;
+  record.metadata_digest = metadata.all().digest;
   record.index = layout.container.index;
   record.documents = layout.container.documents;
   return record;
@@ -85,12 +116,13 @@ void withhold_signature(const File& file, bool durable) {
 void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
                         const std::map<std::string, std::string>& documents) {
   File file = File::open_write(request.partial);
+  const Metadata metadata = metadata_of(request, layout, file);
   withhold_signature(file, request.options.durable);
-  for (const auto& [offset, bytes] : layout.metadata.pieces) {
+  for (const auto& [offset, bytes] : metadata.all().pieces) {
     const std::uint64_t skip = offset == 0 ? kSignatureBytes : 0;
     file.write_at(offset + skip, std::span(bytes).subspan(skip), "commit.write");
   }
-  CommitRecord record = record_of(comm, request, layout);
+  CommitRecord record = record_of(comm, request, layout, metadata);
   const std::vector<std::byte> index = encode_index(layout.container.tensors);
   record.index_digest = digest_of(index);
   file.write_at(record.index.offset, index, "commit.write");
@@ -101,12 +133,12 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
   }
   const std::vector<std::byte> commit_bytes = encode_commit(record);
   file.write_at(layout.container.commit_offset, commit_bytes, "commit.write");
-  const auto trailer = encode_trailer(
-      {layout.container.commit_offset, digest_of(commit_bytes), layout.container.file_bytes()});
-  file.write_at(layout.container.hdf5_bytes, trailer, "commit.write");
+  const auto trailer = encode_trailer({layout.container.commit_offset, digest_of(commit_bytes),
+                                       metadata.hdf5_bytes + kTrailerBytes});
+  file.write_at(metadata.hdf5_bytes, trailer, "commit.write");
   if (request.options.durable) file.sync();
   fault_point("commit.signature");
-  const auto signature = std::span(layout.metadata.pieces.front().second).first(kSignatureBytes);
+  const auto signature = std::span(metadata.all().pieces.front().second).first(kSignatureBytes);
   file.write_at(0, signature, "commit.write");
   fault_point("commit.sync");
   if (request.options.durable) file.sync();
@@ -116,7 +148,7 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
 }  // namespace
 
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
-            const std::map<std::string, std::string>& documents,
+            const std::map<std::string, std::string>& documents, const std::string& facts,
             const std::vector<PartReport>& reports) {
   const bool statistics = request.options.statistics;
   std::vector<std::byte> mine;
@@ -126,7 +158,7 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
     fault_point("commit");
     if (!comm.is_root()) return;
     fill_in(layout, gathered, statistics);
-    write_all_but_data(comm, request, layout, documents);
+    write_all_but_data(comm, request, layout, with_facts(documents, facts));
   });
 }
 

@@ -10,6 +10,7 @@
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "plan/chunks.hpp"
 #include "plan/region.hpp"
 #include "plan/replicas.hpp"
 #include "plan/save_plan.hpp"
@@ -147,6 +148,9 @@ std::vector<TensorEntry> plan_of(const std::vector<std::vector<std::byte>>& enco
   reports.reserve(encoded.size());
   for (const auto& bytes : encoded) reports.push_back(decode_report(bytes));
   std::vector<TensorEntry> tensors = plan_save(reports);
+  if (options.mpio.deflate != 0) {
+    for (TensorEntry& tensor : tensors) choose_filters(tensor, options.mpio.shuffle);
+  }
   if (options.statistics) {
     for (TensorEntry& tensor : tensors) tensor.statistics.emplace();  // the index needs the room
   }
@@ -200,7 +204,7 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
     make_directories(request.target.parent_path());
     std::tie(layout.container, layout.metadata) =
         build_skeleton(names::skeleton_file(request.target), plan_of(reports, request.options),
-                       rooms_for(documents));
+                       rooms_for(documents), request.options.mpio.deflate);
     layout.structure = structure_hash(layout.container.tensors);
     layout.written = by_writer(layout.container.tensors, reports.size(), messages);
     table = encode_table(layout.container);

@@ -222,6 +222,7 @@ std::uint64_t options_hash(const LoadOptions& options) {
   Digester digester;
   digester.update(static_cast<std::uint64_t>(options.engine));
   digester.update(static_cast<std::uint64_t>(options.transfer));
+  digester.update(hash_of(options.mpio));
   digester.update(static_cast<std::uint64_t>(options.verify));
   digester.update(static_cast<std::uint64_t>(options.broadcast));
   digester.update(static_cast<std::uint64_t>(options.cast));
@@ -261,7 +262,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
     for (const ReadItem& item : matches.straight) wanted[item.tensor] = 1;
     for (const LoadItem& item : matches.converted) wanted[item.tensor] = 2;
     matched[0] = matches.targets;
-    engine = make_engine(kind, options.transfer);
+    engine = make_engine(kind, options.transfer, options.mpio);
   });
   require_same(comm, "load: match", arguments, matched);
   if (!options.only.is_empty() && matched[0] == 0) {

@@ -7,7 +7,7 @@ void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std
                        bool stamp) {
   make_directories(request.target.parent_path());
   File file = File::create(request.partial);
-  file.reserve(layout.container.file_bytes());
+  file.reserve(layout.container.bytes_to_reserve());
   file.write_at(layout.container.hdf5_bytes, std::as_bytes(std::span(&nonce, 1)),
                 "preflight.write");
   if (stamp) {

@@ -69,7 +69,7 @@ void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
     enter(SaveStep::durable);
     writer.settle(comm, request.options.durable);
     enter(SaveStep::commit);
-    commit(comm, request, layout, start.documents, reports);
+    commit(comm, request, layout, start.documents, writer.facts(), reports);
     enter(SaveStep::publish);
     publish(comm, request);
   } catch (...) {
@@ -82,7 +82,9 @@ void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
 }  // namespace detail
 
 Saver::Impl::Impl(const Comm& c, SaveOptions o)
-    : comm(c), options(std::move(o)), engine(make_engine(options.engine, options.transfer)) {
+    : comm(c),
+      options(std::move(o)),
+      engine(make_engine(options.engine, options.transfer, options.mpio)) {
   if (options.progress) options.progress = guarded(std::move(options.progress));
 }
 

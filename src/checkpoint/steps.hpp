@@ -89,9 +89,10 @@ void make_partial_file(const SaveRequest& request, const SaveLayout& layout, std
 // Steps 4 and 5 are the engine's: Engine::write and Engine::settle.
 
 /// Step 6. Gives rank 0 all reports, and lets it write metadata, index, documents, commit record
-/// and, last of all, the signature. Collective. Errors: io, timeout.
+/// and, last of all, the signature. `facts` (Writer::facts) go into the document "provenance".
+/// Collective. Errors: io, timeout.
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
-            const std::map<std::string, std::string>& documents,
+            const std::map<std::string, std::string>& documents, const std::string& facts,
             const std::vector<PartReport>& reports);
 
 /// Steps 3 to 7 with their cleanup: on Error the writer has let go of the partial file, and rank 0

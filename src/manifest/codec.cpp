@@ -72,6 +72,7 @@ void put_tensor_head(ByteWriter& out, const TensorEntry& tensor) {
   out.put(tensor.offset);
   put_shape(out, tensor.chunk);
   put_shape(out, tensor.strides);
+  out.put(tensor.filters);
 }
 
 TensorEntry get_tensor_head(ByteReader& in) {
@@ -84,6 +85,7 @@ TensorEntry get_tensor_head(ByteReader& in) {
   tensor.offset = in.get<std::uint64_t>();
   tensor.chunk = get_shape(in);
   tensor.strides = get_shape(in);
+  tensor.filters = in.get<std::uint8_t>();
   return tensor;
 }
 
@@ -117,6 +119,8 @@ void put_tensor(ByteWriter& out, const TensorEntry& tensor) {
   put_tensor_head(out, tensor);
   out.put(static_cast<std::uint64_t>(tensor.extents.size()));
   for (const Extent& extent : tensor.extents) put_extent(out, extent);
+  out.put(static_cast<std::uint64_t>(tensor.stored.size()));
+  for (const StoredChunk& chunk : tensor.stored) out.put(chunk);
   out.put(static_cast<std::uint8_t>(tensor.statistics.has_value()));
   if (tensor.statistics) out.put(*tensor.statistics);
   put_path(out, tensor.path);
@@ -126,6 +130,8 @@ TensorEntry get_tensor(ByteReader& in) {
   TensorEntry tensor = get_tensor_head(in);
   const auto extents = in.get<std::uint64_t>();
   for (std::uint64_t i = 0; i < extents; ++i) tensor.extents.push_back(get_extent(in));
+  const auto chunks = in.get<std::uint64_t>();
+  for (std::uint64_t i = 0; i < chunks; ++i) tensor.stored.push_back(in.get<StoredChunk>());
   if (in.get<std::uint8_t>() != 0) tensor.statistics = in.get<Statistics>();
   tensor.path = get_path(in);
   return tensor;

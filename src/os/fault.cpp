@@ -2,6 +2,8 @@
 
 #ifdef CAIRN_FAULT_POINTS
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <map>
@@ -61,6 +63,9 @@ Passes& passes() {
 
 Fault act(std::string_view point, const std::string& action) {
   if (action == "kill") std::raise(SIGKILL);
+  if (action == "stay") {
+    for (;;) pause();
+  }
   if (action == "error") fail(Errc::io, "injected fault at '{}'", point);
   if (action == "full") return Fault::full;
   if (action == "short") return Fault::short_write;

@@ -9,6 +9,7 @@ namespace cairn::detail {
 /// does ACTION:
 ///   kill   SIGKILL of this process
 ///   error  a local Error (io)
+///   stay   this process stays where it is, for ever
 ///   full   the write at the point fails with ENOSPC
 ///   short  the write at the point transfers half of its bytes and says so
 ///   flip   the write at the point stores one wrong bit and says nothing

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -73,6 +74,12 @@ class Block {
     const Value* found = find(key);
     for (std::size_t i = 0; found != nullptr && i < found->items.size(); ++i) {
       out.push_back(found->items[i].text);
+    }
+  }
+  void take(std::string_view key, std::map<std::string, std::string>& out) const {
+    const Value* found = find(key);
+    for (std::size_t i = 0; found != nullptr && i < found->entries.size(); ++i) {
+      out[found->entries[i].first] = found->entries[i].second.text;
     }
   }
   /// The value of one of the words that the key has.

@@ -45,6 +45,20 @@ void take_triggers(const Block& block, SaveConfig& save) {
   }
 }
 
+MpioOptions mpio_of(const Block& block) {
+  constexpr std::array<std::pair<std::string_view, IoComponent>, 3> kComponents{
+      {{"auto", IoComponent::automatic},
+       {"ompio", IoComponent::ompio},
+       {"romio", IoComponent::romio}}};
+  MpioOptions mpio;
+  block.take("hints", mpio.hints);
+  block.take("component", mpio.component, kComponents);
+  block.take("deflate", mpio.deflate);
+  block.take("shuffle", mpio.shuffle);
+  if (block.find("watchdog") != nullptr) block.take("watchdog", mpio.watchdog.emplace());
+  return mpio;
+}
+
 }  // namespace
 
 void take_save(const Block& block, SaveConfig& save) {
@@ -64,6 +78,7 @@ void take_save(const Block& block, SaveConfig& save) {
   }
   block.take("engine", save.engine, kEngines);
   block.take("transfer", save.transfer, kTransfers);
+  if (const Block mpio = block.block("mpio")) save.mpio = mpio_of(mpio);
   block.take("durable", save.durable);
   block.take("statistics", save.statistics);
   block.take("replica_check", save.replica_check, kChecks);

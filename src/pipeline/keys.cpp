@@ -7,6 +7,7 @@ namespace {
 
 constexpr std::array<std::string_view, 2> kEngines{"direct", "mpio"};
 constexpr std::array<std::string_view, 2> kTransfers{"collective", "independent"};
+constexpr std::array<std::string_view, 3> kComponents{"auto", "ompio", "romio"};
 constexpr std::array<std::string_view, 3> kReplicaChecks{"off", "sample", "full"};
 constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
 constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
@@ -226,6 +227,33 @@ constexpr std::array kTemplateKeys{
     Key{"train_steps", Kind::text, "a template", "Names of checkpoints made every n steps"},
 };
 constexpr BlockRule kTemplates{kTemplateKeys};
+constexpr std::array kMpioKeys{
+    Key{"hints", Kind::pairs, "a mapping of names to texts", "Hints for MPI-IO, such as cb_nodes"},
+    Key{"component", Kind::word, "", "The implementation of MPI-IO", "auto", false, kComponents},
+    Key{"watchdog",
+        Kind::number,
+        "a number of seconds",
+        "The job ends when MPI-IO makes no progress for so long; 0: never; default: the deadline",
+        {},
+        false,
+        {},
+        nullptr,
+        0,
+        kMostTimeoutSeconds},
+    Key{"deflate",
+        Kind::count,
+        "a level from 0 to 9",
+        "Compress tensors of 64 KiB and more; 0: off",
+        "0",
+        false,
+        {},
+        nullptr,
+        0,
+        9},
+    Key{"shuffle", Kind::flag, "true or false", "With deflate: sort the bytes of elements first",
+        "true"},
+};
+constexpr BlockRule kMpio{kMpioKeys};
 constexpr std::array kSaveKeys{
     Key{"dir", Kind::text, "a path",
         "The run's directory; default: save.root/checkpoint.lineage.resume_run_id"},
@@ -254,6 +282,7 @@ constexpr std::array kSaveKeys{
     Key{"engine", Kind::word, "", "POSIX calls or parallel HDF5", "direct", false, kEngines},
     Key{"transfer", Kind::word, "", "How the engine mpio transfers", "collective", false,
         kTransfers},
+    Key{"mpio", Kind::block, "", "More about the engine mpio", {}, false, {}, &kMpio},
     Key{"durable", Kind::flag, "true or false", "Sync to the disk before a checkpoint counts",
         "true"},
     Key{"statistics", Kind::flag, "true or false",

@@ -85,6 +85,15 @@ void check_list(const Value& value, const Key& key, const Place& place) {
   }
 }
 
+void check_pairs(const Value& value, const Key& key, const Place& place) {
+  if (value.type != Value::Type::mapping) place.refuse(value, fmt::format("must be {}", key.what));
+  for (const auto& [name, child] : value.entries) {
+    if (child.type != Value::Type::scalar || child.text.empty()) {
+      place.at(name).refuse(child, "must be a text");
+    }
+  }
+}
+
 void check_key(const Value& value, const Key& key, const Place& place) {
   if (value.type == Value::Type::scalar && value.text == "\?\?\?") {
     place.refuse(value, "is '\?\?\?': give it a value");
@@ -95,6 +104,8 @@ void check_key(const Value& value, const Key& key, const Place& place) {
     case Kind::texts:
     case Kind::blocks:
       return check_list(value, key, place);
+    case Kind::pairs:
+      return check_pairs(value, key, place);
     case Kind::flag_block:
       if (value.type == Value::Type::mapping) return check_block(value, *key.block, place);
       return check_scalar(value, key, place);

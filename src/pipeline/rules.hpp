@@ -23,6 +23,7 @@ enum class Kind {
   number,      ///< between `least` and `most`
   word,        ///< one of `words`
   texts,       ///< a list of texts that is not empty
+  pairs,       ///< a mapping of names of the user's own to texts
   block,       ///< a mapping, by `block`
   blocks,      ///< a list of such
   flag_block,  ///< true, false or such a mapping

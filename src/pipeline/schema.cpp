@@ -35,6 +35,13 @@ Json shown(const Value& value, const Key& key) {
     // A URL may carry a password, and a signature behind its "?".
     return scalar.is_string() ? Json(masked_url(value.text)) : scalar;
   }
+  if (key.kind == Kind::pairs) {
+    Json pairs = Json::object();
+    for (const auto& [name, child] : value.entries) {
+      pairs[name] = child.secret ? kMask : std::string_view(child.text);
+    }
+    return pairs;
+  }
   if (value.type == Value::Type::mapping) return resolved_block(&value, *key.block);
   Json list = Json::array();
   for (const Value& item : value.items) {
@@ -102,6 +109,10 @@ Json schema_of(const Key& key) {
       json["type"] = {"array", "null"};
       json["minItems"] = 1;
       json["items"] = {{"type", {"string", "number"}}};
+      break;
+    case Kind::pairs:
+      json["type"] = {"object", "null"};
+      json["additionalProperties"] = {{"type", {"string", "number", "boolean"}}, {"minLength", 1}};
       break;
     case Kind::block:
       json = {{"anyOf", {schema_of(*key.block), {{"type", "null"}}}}};

@@ -15,6 +15,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   SaveOptions save;
   save.engine = config.save.engine;
   save.transfer = config.save.transfer;
+  save.mpio = config.save.mpio;
   save.durable = config.save.durable;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
@@ -92,6 +93,7 @@ struct CheckpointManager::Impl {
     LoadOptions load;
     load.engine = config.save.engine;
     load.transfer = config.save.transfer;
+    load.mpio = config.save.mpio;
     return restore(comm, manifest, trainer, options, load);
   }
 };

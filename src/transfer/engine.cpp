@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "os/fault.hpp"
 #include "transfer/direct.hpp"
@@ -23,9 +24,22 @@ std::string_view to_string(EngineKind engine) {
 
 namespace detail {
 
-std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer) {
-  if (kind == EngineKind::mpio) return std::make_unique<MpioEngine>(transfer);
+std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer, const MpioOptions& mpio) {
+  if (kind == EngineKind::mpio) return std::make_unique<MpioEngine>(transfer, mpio);
   return std::make_unique<DirectEngine>();
+}
+
+std::uint64_t hash_of(const MpioOptions& mpio) {
+  Digester digester;
+  for (const auto& [key, value] : mpio.hints) {
+    digester.update(key);
+    digester.update(value);
+  }
+  digester.update(static_cast<std::uint64_t>(mpio.component));
+  digester.update(static_cast<std::uint64_t>(mpio.watchdog ? mpio.watchdog->count() : -1));
+  digester.update(static_cast<std::uint64_t>(mpio.deflate));
+  digester.update(static_cast<std::uint64_t>(mpio.shuffle));
+  return digester.value();
 }
 
 const File& Writer::open_partial(const WriteJob& job) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "cairn/comm.hpp"
@@ -49,6 +50,9 @@ struct ReadItem {
   std::optional<FileRun> run;
 };
 
+/// The longest text of Writer::facts.
+inline constexpr std::size_t kMostFacts = 4096;
+
 /// Brings the bytes of a save into its file.
 class Writer {
  public:
@@ -62,6 +66,9 @@ class Writer {
   /// Makes durable what this rank wrote (where wanted) and closes the file. Failures that the
   /// system only tells now are reported here. Collective. Errors: io, timeout.
   void settle(const Comm& comm, bool durable);
+  /// What is worth recording about how this rank's bytes were moved, as the text of a JSON object;
+  /// empty: nothing. At most kMostFacts bytes. Local.
+  virtual std::string facts() const { return {}; }
   /// Gives up a write that will not be settled, so that its file takes no more space. Local.
   virtual void abandon() noexcept { written_.reset(); }
 
@@ -82,6 +89,8 @@ class Engine : public Writer {
                     std::span<const ReadItem> items) = 0;
 };
 
-std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer);
+std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer, const MpioOptions& mpio);
+/// For comparing options between ranks. Local.
+std::uint64_t hash_of(const MpioOptions& mpio);
 
 }  // namespace cairn::detail

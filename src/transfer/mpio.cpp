@@ -1,11 +1,15 @@
 #include "transfer/mpio.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/throw.hpp"
-#include "formats/hdf5/parallel.hpp"
+#include "mpi/io_component.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "plan/chunks.hpp"
 #include "plan/region.hpp"
 #include "plan/slices.hpp"
 #include "transfer/read_back.hpp"
@@ -17,16 +21,32 @@ namespace {
 // HDF5 1.10 fails at once on independent transfers of 2 GiB and more.
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;
 
+// HDF5 holds all chunks of a transfer in memory, filtered and not.
+constexpr std::uint64_t kMostFilteredBytes = 64 << 20;
+
+std::vector<Box> filtered_slices(const Box& box, const TensorEntry& tensor, std::uint64_t item) {
+  if (tensor.filters == 0) return {box};
+  return slices_on_grid(box, tensor.chunk, kMostFilteredBytes / item);
+}
+
 /// Appends the boxes of one dense piece, in the order of its bytes.
-void append_boxes(std::size_t tensor, const std::vector<Box>& region, std::uint64_t item,
+void append_boxes(std::size_t position, const TensorEntry& tensor, const std::vector<Box>& region,
                   std::byte* data, std::vector<BoxTransfer>& out) {
+  const std::uint64_t item = item_bytes(tensor.dtype);
   for (const Box& box : region) {
-    for (Box& slice : slices_of(box, kMostBytes / item)) {
-      const std::uint64_t bytes = slice.elements() * item;
-      out.push_back({tensor, std::move(slice), data});
-      data += bytes;
+    for (const Box& part : filtered_slices(box, tensor, item)) {
+      for (Box& slice : slices_of(part, kMostBytes / item)) {
+        const std::uint64_t bytes = slice.elements() * item;
+        out.push_back({position, std::move(slice), data});
+        data += bytes;
+      }
     }
   }
+}
+
+bool has_filters(std::span<const TensorEntry> tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const TensorEntry& tensor) { return tensor.filters != 0; });
 }
 
 void sort_by_tensor(std::vector<BoxTransfer>& boxes) {
@@ -35,6 +55,29 @@ void sort_by_tensor(std::vector<BoxTransfer>& boxes) {
 }
 
 }  // namespace
+
+void MpioEngine::choose_component() {
+  if (chosen_ || options_.component == IoComponent::automatic) return;
+  pin_io_component(options_.component == IoComponent::ompio ? "ompio" : "romio");
+  chosen_ = true;
+}
+
+ParallelIo MpioEngine::parallel_io(const Comm& comm) const {
+  return {collective_, options_.hints, options_.watchdog.value_or(comm.deadline())};
+}
+
+void MpioEngine::take_note(const Comm& comm, const HintMap& in_force) {
+  if (!comm.is_root() || !facts_.empty()) return;
+  nlohmann::json facts{{"mpi", mpi_library()}, {"io", io_component()}, {"hints", in_force}};
+  facts_ = facts.dump();
+  if (facts_.size() > kMostFacts) {
+    facts["hints"] = "too many to note";
+    facts_ = facts.dump();
+  }
+  for (const auto& sentence : hints_without_effect(options_.hints, in_force, io_component())) {
+    fmt::print(stderr, "cairn: warning: {}\n", sentence);
+  }
+}
 
 std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job) {
   std::vector<BoxTransfer> boxes;
@@ -45,6 +88,7 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
   agree(comm, "save: move", [&] {
     fault_point("move");
     file = &open_partial(job);
+    choose_component();
     for (const WriteItem& item : job.items) {
       const TensorEntry& tensor = job.tensors[item.tensor];
       const Extent& extent = *item.extent;
@@ -55,15 +99,18 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
       total += bytes;
       // HDF5 takes one pointer type for both directions; a write only reads through it.
       auto* data = const_cast<std::byte*>(item.data);
-      append_boxes(item.tensor, region_of(tensor, extent).boxes, item_bytes(tensor.dtype), data,
-                   boxes);
+      append_boxes(item.tensor, tensor, region_of(tensor, extent).boxes, data, boxes);
     }
     sort_by_tensor(boxes);
   });
   if (job.progress) job.progress(total / 2);
-  transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, collective_);
-  agree(comm, "save: read back",
-        [&] { check_read_back(job, *file, reports, "MPI-IO", "use 'engine: direct'"); });
+  ParallelIo io = parallel_io(comm);
+  io.collective = io.collective || has_filters(job.tensors);  // HDF5 filters in no other way
+  const HintMap in_force = transfer_boxes(comm, job.file, job.tensors, boxes, Direction::write, io);
+  agree(comm, "save: read back", [&] {
+    take_note(comm, in_force);
+    check_read_back(job, *file, reports, "MPI-IO", "use 'engine: direct'");
+  });
   if (job.progress) job.progress(total);
   return reports;
 }
@@ -73,14 +120,20 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     open_same(manifest.files.at(0));
+    choose_component();
     manifest.tensors.all();  // decodes the table here, where a failure is agreed on
     for (const ReadItem& item : items) {
       const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
-      append_boxes(item.tensor, region_of(*item.piece, bytes).boxes, bytes, item.data, boxes);
+      append_boxes(item.tensor, manifest.tensors[item.tensor], region_of(*item.piece, bytes).boxes,
+                   item.data, boxes);
     }
     sort_by_tensor(boxes);
   });
-  transfer_boxes(comm, manifest.path(), manifest.tensors, boxes, Direction::read, collective_);
+  const HintMap in_force = transfer_boxes(comm, manifest.path(), manifest.tensors, boxes,
+                                          Direction::read, parallel_io(comm));
+  agree(comm, "load: move", [&] {
+    if (!options_.hints.empty()) take_note(comm, in_force);
+  });
 }
 
 }  // namespace cairn::detail

@@ -1,15 +1,18 @@
 #include "transfer/reader.hpp"
 
+#include <cstring>
 #include <map>
 #include <optional>
 
 #include "base/throw.hpp"
 #include "formats/hdf5/container.hpp"
 #include "os/file.hpp"
+#include "plan/chunks.hpp"
 #include "plan/part_digest.hpp"
 #include "plan/region.hpp"
 #include "plan/slices.hpp"
 #include "transfer/runs.hpp"
+#include "transfer/stored_chunks.hpp"
 
 namespace cairn::detail {
 
@@ -19,18 +22,20 @@ struct Reader::Impl {
   struct Source {
     File file;
     RunReader runs;
-    explicit Source(const FileEntry& entry) : file(open_same(entry)), runs(file) {}
+    StoredChunks chunks;
+    explicit Source(const FileEntry& entry) : file(open_same(entry)), runs(file), chunks(file) {}
   };
 
   const Manifest& manifest;
   std::map<std::uint32_t, Source> sources;
   std::optional<DatasetReader> datasets;
 
-  RunReader& runs_of(std::uint32_t index) {
+  Source& source_of(std::uint32_t index) {
     auto it = sources.find(index);
     if (it == sources.end()) it = sources.try_emplace(index, manifest.files.at(index)).first;
-    return it->second.runs;
+    return it->second;
   }
+  RunReader& runs_of(std::uint32_t index) { return source_of(index).runs; }
 
   /// The parts of `piece` that lie in one region of the file; tells how many elements those are.
   std::uint64_t add_region(std::uint32_t file, const Region& in_file, const Region& in_memory,
@@ -86,6 +91,22 @@ struct Reader::Impl {
     }
   }
 
+  /// Tensors with filters: chunk by chunk, at once.
+  void copy_chunks(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
+    const std::uint64_t item = item_bytes(tensor.dtype);
+    const Region in_memory = region_of(piece, item);
+    StoredChunks& chunks = source_of(tensor.extents.at(0).file).chunks;
+    for (const Box& wanted : in_memory.boxes) {
+      for_each_chunk(tensor, wanted, [&](std::uint64_t position, const Box& chunk) {
+        const auto& bytes = chunks.read(tensor, position);
+        for_each_run(*intersect(wanted, chunk), dense_region(tensor.shape, false, chunk, 0, item),
+                     in_memory, item, [&](std::uint64_t at, std::uint64_t to, std::uint64_t count) {
+                       std::memcpy(out + to, bytes.data() + at, count);
+                     });
+      });
+    }
+  }
+
   void read_datasets(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
     if (!datasets) {
       open_same(manifest.files.at(0));
@@ -121,6 +142,8 @@ void Reader::add(const TensorEntry& tensor, const Placement& piece, std::byte* o
   if (piece.elements() == 0) return;
   if (impl_->manifest.files.at(0).access == Access::hdf5) {
     impl_->read_datasets(tensor, piece, out);
+  } else if (tensor.filters != 0) {
+    impl_->copy_chunks(tensor, piece, out);
   } else {
     impl_->add_extents(tensor, piece, out);
   }

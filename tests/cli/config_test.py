@@ -37,7 +37,7 @@ def value_for(key, schema):
     if kind == "array":
         blocks = blocks_of(schema["items"])
         return [required_of(blocks[0]) if blocks else "a"]
-    return {"string": "a", "boolean": True}.get(kind, schema.get("minimum", 1))
+    return {"string": "a", "boolean": True, "object": {"name": "a"}}.get(kind, schema.get("minimum", 1))
 
 
 def required_of(block):

@@ -58,9 +58,9 @@ class Kill(Case):
         self.assertEqual(left, ["last", "step-00000001.h5", "step-00000002.h5"])
 
     def every_point(self, engine):
-        points = POINTS | {"direct": {}, "mpio": MPIO_POINTS}.get(engine, ASYNC_POINTS)
+        points = POINTS | {"direct": {}, "mpio": MPIO_POINTS, "mpio-deflate": MPIO_POINTS}.get(engine, ASYNC_POINTS)
         for point, on_every_rank in points.items():
-            if engine == "mpio" and point == "move.write":
+            if engine.startswith("mpio") and point == "move.write":
                 continue  # the mpio engine's writes are inside MPI-IO
             for rank in (0, 1, RANKS - 1) if on_every_rank else (0,):
                 with self.subTest(engine=engine, point=point, rank=rank):
@@ -73,6 +73,9 @@ class Kill(Case):
 
     def test_mpio(self):
         self.every_point("mpio")
+
+    def test_mpio_with_filters(self):
+        self.every_point("mpio-deflate")
 
     def test_in_the_background(self):
         self.every_point("async")

@@ -1,13 +1,14 @@
 """What the operating system can refuse: the same typed error on every rank, soon, and no damage."""
 
+import json
 import os
 import shutil
 import unittest
 
-from harness import Case, run, SAMPLE
+from harness import BIN, Case, run, SAMPLE
 
 RANKS = 3
-ENGINES = ("direct", "mpio", "mpio-independent", "async", "async-threads")
+ENGINES = ("direct", "mpio", "mpio-independent", "mpio-deflate", "async", "async-threads")
 
 
 def errors_of(result):
@@ -105,6 +106,47 @@ class SystemFaults(Case):
                 self.assertEqual(len(set(errors_of(result))), 1, result.stdout)
                 self.assertEqual(len(errors_of(result)), RANKS, result.stdout)
                 self.assertIn(str(blocker), result.stdout)
+
+    def test_a_rank_that_never_comes_ends_the_job_by_the_watchdog(self):
+        self.first()
+        for point, step in (("move.enter", "open"), ("move.transfer", "write"), ("load.move.transfer", "read")):
+            with self.subTest(point=point):
+                stays = {"CAIRN_FAULT": f"{point}:1:stay"}
+                loads = point.startswith("load")
+                target = self.dir / "step-00000002.h5"
+                result = (self.sample_load(self.dir, 1, cut="rows", engine="mpio-watchdog", ranks=RANKS, env=stays)
+                          if loads else
+                          self.sample_save(target, 2, 2, engine="mpio-watchdog", ranks=RANKS, env=stays))
+                self.assertNotEqual(result.returncode, 0)
+                self.assertEqual(errors_of(result), [])
+                for rank in (0, 2):
+                    self.assertRegex(result.stderr,
+                                     f"cairn: rank {rank}: '[^']*step-0000000[12].h5[^']*': no progress within 3 s "
+                                     f"in the step '{step}'")
+                self.assertNotIn("cairn: rank 1:", result.stderr)
+                self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+        # What the ended job left is no checkpoint, and does not stand in the way of the next save.
+        self.assertEqual(self.sample_save(target, 2, 2, engine="mpio", ranks=RANKS).returncode, 0)
+        self.assertIn("equal step=2", self.sample_load(self.dir, 2).stdout)
+
+    def test_the_component_of_mpi_io_is_chosen_and_recorded(self):
+        cases = [("mpio-ompio", None, "ompio"), ("mpio-romio", None, "romio"),
+                 ("mpio", {"OMPI_MCA_io": "romio321"}, "romio321")]
+        for engine, env, wanted in cases:
+            with self.subTest(engine=engine, env=env):
+                path = self.dir / "step-00000001.h5"
+                saved = self.sample_save(path, 1, 1, engine=engine, ranks=RANKS, env=env)
+                self.assertEqual(saved.returncode, 0, saved.stdout + saved.stderr)
+                table = json.loads(run([BIN / "cairn", "inspect", "--json", path]).stdout)
+                recorded = table["documents"]["provenance"]["mpi_io"]["io"]
+                self.assertTrue(recorded.startswith(wanted), recorded)
+                loaded = self.sample_load(self.dir, 1, cut="rows", engine=engine, ranks=2, env=env)
+                self.assertIn("equal step=1", loaded.stdout, loaded.stderr)
+        # The environment is stronger; what the error says to export works.
+        other = self.sample_save(path, 1, 1, engine="mpio-ompio", ranks=RANKS, env={"OMPI_MCA_io": "romio321"})
+        self.assert_same_error(other, "usage", "romio321", "export OMPI_MCA_io=ompio")
+        told = self.sample_save(path, 1, 1, engine="mpio-ompio", ranks=RANKS, env={"OMPI_MCA_io": "ompio"})
+        self.assertEqual(told.returncode, 0, told.stdout)
 
     def test_finalizing_mpi_completes_a_save_in_the_background(self):
         path = self.dir / "step-00000001.h5"

@@ -1,6 +1,7 @@
-// cairn-sample save FILE STEP VERSION CUT direct|mpio|mpio-independent|statistics|async|
-//              async-threads|async-finalize
-// cairn-sample load FILE|DIR VERSION CUT direct|mpio|mpio-independent
+// cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|async|async-threads|async-finalize
+// cairn-sample load FILE|DIR VERSION CUT direct|MPIO
+// MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
+// mpio-deflate
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
 // state, or loads it (a directory: the newest committed checkpoint) and compares every byte. Prints
@@ -32,6 +33,10 @@ Options options_for(const std::string& engine) {
   }
   options.engine = engine_from_string(engine.substr(0, engine.find('-')));
   if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
+  if (engine.ends_with("-ompio")) options.mpio.component = IoComponent::ompio;
+  if (engine.ends_with("-romio")) options.mpio.component = IoComponent::romio;
+  if (engine.ends_with("-deflate")) options.mpio.deflate = 4;
+  if (engine.ends_with("-watchdog")) options.mpio.watchdog = std::chrono::seconds(3);
   return options;
 }
 

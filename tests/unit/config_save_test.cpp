@@ -105,5 +105,35 @@ TEST(ConfigSave, ReadsSave) {
             "usage test.yaml:1: 'save.replica_check' must be 'off' or 'sample' or 'full'");
 }
 
+TEST(ConfigSave, ReadsTheSettingsOfMpio) {
+  const MpioOptions mpio =
+      Config::from_string(
+          "save: {mpio: {hints: {cb_nodes: 2, romio_cb_write: enable}, component: romio, watchdog: "
+          "1.5, deflate: 4, shuffle: false}}")
+          .save.mpio;
+  EXPECT_EQ(mpio.hints,
+            (std::map<std::string, std::string>{{"cb_nodes", "2"}, {"romio_cb_write", "enable"}}));
+  EXPECT_EQ(mpio.component, IoComponent::romio);
+  EXPECT_EQ(mpio.watchdog, std::chrono::milliseconds(1500));
+  EXPECT_EQ(mpio.deflate, 4U);
+  EXPECT_FALSE(mpio.shuffle);
+  EXPECT_EQ(Config::from_string("save: {mpio: {watchdog: 0}}").save.mpio.watchdog,
+            std::chrono::milliseconds(0));
+  const MpioOptions plain = Config::from_string("save: {mpio: {hints: {}}}").save.mpio;
+  EXPECT_TRUE(plain.hints.empty());
+  EXPECT_EQ(plain.component, IoComponent::automatic);
+  EXPECT_FALSE(plain.watchdog.has_value());
+  EXPECT_EQ(plain.deflate, 0U);
+  EXPECT_TRUE(plain.shuffle);
+  EXPECT_TRUE(holds(error_of("save: {mpio: {deflate: 10}}"), "a level from 0 to 9"));
+  EXPECT_EQ(error_of("save: {mpio: {hints: [a]}}"),
+            "usage test.yaml:1: 'save.mpio.hints' must be a mapping of names to texts");
+  EXPECT_EQ(error_of("save:\n  mpio:\n    hints:\n      cb_nodes: [1]"),
+            "usage test.yaml:4: 'save.mpio.hints.cb_nodes' must be a text");
+  EXPECT_TRUE(holds(error_of("save: {mpio: {component: fast}}"), "'auto' or 'ompio' or 'romio'"));
+  const auto json = shown("save: {mpio: {hints: {cb_nodes: 2}}}");
+  EXPECT_EQ(json["save"]["mpio"]["hints"]["cb_nodes"], "2");
+}
+
 }  // namespace
 }  // namespace cairn

@@ -36,7 +36,15 @@ std::vector<TensorEntry> some_tensors() {
   TensorEntry scalar;
   scalar.name = "model/scalar";
   scalar.extents.emplace_back().digest = 5;
-  return {rows, flat, scalar};
+  TensorEntry filtered = rows;
+  filtered.name = "model/filtered";
+  filtered.offset = 0;
+  filtered.layout = Layout::chunked;
+  filtered.chunk = {4, 3};
+  filtered.filters = kShuffled | kDeflated;
+  for (Extent& extent : filtered.extents) extent.offset = 0;
+  for (std::uint32_t c = 0; c < 4; ++c) filtered.stored.push_back({8192 + 100 * c, 90 + c, c % 2});
+  return {rows, flat, scalar, filtered};
 }
 
 TEST(Index, ComesBackAsItWas) {
@@ -50,6 +58,9 @@ TEST(Index, ComesBackAsItWas) {
     EXPECT_EQ(after[i].dtype, before[i].dtype);
     EXPECT_EQ(after[i].shape, before[i].shape);
     EXPECT_EQ(after[i].placement, before[i].placement);
+    EXPECT_EQ(after[i].filters, before[i].filters);
+    EXPECT_EQ(after[i].chunk, before[i].chunk);
+    EXPECT_EQ(after[i].stored, before[i].stored);
     ASSERT_EQ(after[i].extents.size(), before[i].extents.size());
     for (std::size_t e = 0; e < before[i].extents.size(); ++e) {
       EXPECT_EQ(after[i].extents[e].box, before[i].extents[e].box);
@@ -80,7 +91,7 @@ TEST(Index, StatisticsComeBackWithNoOthersTouched) {
 
 TEST(Index, PartsOfALaterVersionAreRefused) {
   auto bytes = encode_index(some_tensors());
-  bytes.at(12) = std::byte{2};  // another flag than "statistics"
+  bytes.at(12) |= std::byte{4};  // another flag than "statistics" and "filters"
   try {
     decode_index(bytes);
     FAIL() << "accepted";

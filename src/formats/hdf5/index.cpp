@@ -5,6 +5,7 @@
 
 #include "base/bytes.hpp"
 #include "formats/hdf5/index_records.hpp"
+#include "plan/chunks.hpp"
 #include "plan/tiling.hpp"
 
 namespace cairn::detail {
@@ -20,6 +21,10 @@ IndexHeader header_for(const std::vector<TensorEntry>& tensors) {
     header.extents += tensor.extents.size();
     header.numbers += tensor.shape.size() + tensor.chunk.size();
     for (const Extent& extent : tensor.extents) header.numbers += 2 * extent.box.start.size();
+    if (tensor.filters != 0) {
+      header.flags |= kHasFilters;
+      header.numbers += 2 * chunk_count(tensor);
+    }
     header.name_bytes += tensor.name.size();
   }
   return header;
@@ -52,6 +57,7 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
     record.dtype = static_cast<std::uint8_t>(tensor.dtype);
     record.placement = static_cast<std::uint8_t>(tensor.placement);
     record.layout = static_cast<std::uint8_t>(tensor.layout);
+    record.filters = tensor.filters;
     records.put(record);
     names += tensor.name;
     add_numbers(tensor.shape);
@@ -68,6 +74,10 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
       add_numbers(extent.box.count);
     }
     extent_count += tensor.extents.size();
+    for (const StoredChunk& chunk : tensor.stored) {
+      numbers.push_back(chunk.offset);
+      numbers.push_back(std::uint64_t{chunk.skipped} << 32 | chunk.bytes);
+    }
   }
   const IndexHeader header = header_for(tensors);
   ByteWriter out;
@@ -110,8 +120,8 @@ bool is_writer(std::int32_t writer, int writers) { return writer >= 0 && writer 
 /// Whether the tensor is one whole extent of a contiguous one, as most are, and right; takes its
 /// parts then. Anything else is left to decode_tensor.
 bool take_plain(IndexTables& tables, const TensorRecord& record, int writers) {
-  if (record.extent_count != 1 || record.layout != 0 || record.placement > 2 ||
-      record.extent_start >= tables.extents.size()) {
+  if (record.extent_count != 1 || record.layout != 0 || record.filters != 0 ||
+      record.placement > 2 || record.extent_start >= tables.extents.size()) {
     return false;
   }
   const ExtentRecord& extent = tables.extents[record.extent_start];

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/bytes.hpp"
+#include "plan/chunks.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -56,6 +57,20 @@ Extent decode_extent(IndexTables& tables, const ExtentRecord& record, const Tens
   return extent;
 }
 
+void decode_stored(IndexTables& tables, TensorEntry& tensor) {
+  constexpr std::uint64_t kLow = 0xffffffff;
+  const std::uint64_t chunks = chunk_count(tensor);
+  if (chunks > tables.numbers.size()) {
+    fail(Errc::corrupt, "the index has no places for the {} chunks of tensor '{}'", chunks,
+         tensor.name);
+  }
+  const auto numbers = tables.next_numbers(2 * chunks);
+  for (std::size_t c = 0; c < chunks; ++c) {
+    tensor.stored.push_back({numbers[2 * c], static_cast<std::uint32_t>(numbers[2 * c + 1] & kLow),
+                             static_cast<std::uint32_t>(numbers[2 * c + 1] >> 32)});
+  }
+}
+
 }  // namespace
 
 IndexTables::IndexTables(std::span<const std::byte> bytes) {
@@ -67,7 +82,7 @@ IndexTables::IndexTables(std::span<const std::byte> bytes) {
   if (header.version != 1) {
     fail(Errc::unsupported, "the index has version {}; this cairn reads version 1", header.version);
   }
-  if ((header.flags & ~kHasStatistics) != 0) {
+  if ((header.flags & ~(kHasStatistics | kHasFilters)) != 0) {
     fail(Errc::unsupported, "the index has parts that this cairn does not know (flags {:#x})",
          header.flags);
   }
@@ -94,6 +109,10 @@ std::string_view IndexTables::take_name(std::uint64_t start, std::uint64_t count
 std::span<const std::uint64_t> IndexTables::take_numbers(std::uint64_t start, std::uint64_t count) {
   check_order(start, count, numbers_used_, numbers.size());
   return numbers.subspan(start, count);
+}
+
+std::span<const std::uint64_t> IndexTables::next_numbers(std::uint64_t count) {
+  return take_numbers(numbers_used_, count);
 }
 
 std::span<const ExtentRecord> IndexTables::take_extents(std::uint64_t start, std::uint64_t count) {
@@ -131,7 +150,8 @@ std::span<const std::uint64_t> IndexTables::numbers_at(std::uint64_t start,
 }
 
 TensorEntry decode_tensor(IndexTables& tables, const TensorRecord& record) {
-  if (record.placement > 2 || record.layout > 1) {
+  if (record.placement > 2 || record.layout > 1 || record.filters > (kShuffled | kDeflated) ||
+      (record.filters != 0 && record.layout == 0)) {
     fail(Errc::corrupt, "a tensor's record in the index is out of range");
   }
   TensorEntry tensor;
@@ -141,6 +161,7 @@ TensorEntry decode_tensor(IndexTables& tables, const TensorRecord& record) {
   tensor.placement = static_cast<Placement::Kind>(record.placement);
   tensor.layout = static_cast<Layout>(record.layout);
   tensor.offset = record.offset;
+  tensor.filters = record.filters;
   if (tensor.layout == Layout::chunked) {
     tensor.chunk = shape_of(tables.take_numbers(record.shape_start + record.rank, record.rank));
   }
@@ -150,6 +171,7 @@ TensorEntry decode_tensor(IndexTables& tables, const TensorRecord& record) {
   for (const ExtentRecord& extent : extents) {
     tensor.extents.push_back(decode_extent(tables, extent, tensor));
   }
+  if (tensor.filters != 0) decode_stored(tables, tensor);
   return tensor;
 }
 

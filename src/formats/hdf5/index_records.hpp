@@ -26,10 +26,13 @@ struct IndexHeader {
 static_assert(sizeof(IndexHeader) == 48);
 
 inline constexpr std::uint32_t kHasStatistics = 1;
+inline constexpr std::uint32_t kHasFilters = 2;  ///< of some tensors; a reader must know them
 
 struct TensorRecord {
-  std::uint64_t name_start;   // into the names
-  std::uint64_t shape_start;  // into the numbers; for chunked layout the chunk's shape follows
+  std::uint64_t name_start;  // into the names
+  // Into the numbers; for chunked layout the chunk's shape follows. With filters, two numbers for
+  // each chunk come behind the boxes of the extents: offset; bytes, and in bits 32 to 63 `skipped`.
+  std::uint64_t shape_start;
   std::uint64_t offset;
   std::uint64_t extent_start;
   std::uint64_t extent_count;
@@ -38,7 +41,8 @@ struct TensorRecord {
   std::uint8_t dtype;
   std::uint8_t placement;
   std::uint8_t layout;
-  std::uint8_t reserved[7];
+  std::uint8_t filters;
+  std::uint8_t reserved[6];
 };
 static_assert(sizeof(TensorRecord) == 56);
 
@@ -85,6 +89,8 @@ class IndexTables {
 
   std::string_view take_name(std::uint64_t start, std::uint64_t count);
   std::span<const std::uint64_t> take_numbers(std::uint64_t start, std::uint64_t count);
+  /// Those behind the ones that were taken.
+  std::span<const std::uint64_t> next_numbers(std::uint64_t count);
   std::span<const ExtentRecord> take_extents(std::uint64_t start, std::uint64_t count);
   /// Errors: corrupt when names, numbers or extents are left.
   void check_all_used() const;

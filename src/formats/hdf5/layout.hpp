@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
+#include "os/file.hpp"
 
 namespace cairn::detail {
 
@@ -40,6 +41,11 @@ struct ContainerLayout {
   std::uint64_t commit_offset = 0;
 
   std::uint64_t file_bytes() const { return hdf5_bytes + kTrailerBytes; }
+  /// Whether tensors have filters: HDF5 then places their chunks while it writes, and its metadata
+  /// is another one in every save.
+  bool has_filters() const;
+  /// The most bytes that the file takes, more or less, where HDF5 places chunks.
+  std::uint64_t bytes_to_reserve() const;
 };
 
 /// The bytes of HDF5's own metadata, as the library wrote them: everything outside tensors, index,
@@ -68,11 +74,17 @@ std::vector<Span> data_spans(std::vector<Span> tensors, const Span& index,
                              const std::map<std::string, DocumentSlot>& documents,
                              std::uint64_t commit_offset);
 
+/// The metadata of a file that ends, for HDF5, at byte `end`. Local. Errors: io, corrupt.
+Template take_metadata(const File& file, const ContainerLayout& layout, std::uint64_t end);
+/// Asks HDF5 where it put the chunks of tensors with filters, in a closed file, and notes it there.
+/// Returns the end of the HDF5 file proper. Local. Errors: io, corrupt.
+std::uint64_t locate_stored(const std::filesystem::path& path, std::vector<TensorEntry>& tensors);
+
 /// Lets HDF5 build an empty container with datasets for all `tensors` and rooms of the given sizes
-/// for the documents, and takes its metadata. The work file `skeleton` exists only during the call.
-/// Local. Errors: io, internal.
+/// for the documents, and takes its metadata. `deflate` is the level for tensors with filters. The
+/// work file `skeleton` exists only during the call. Local. Errors: io, internal.
 std::pair<ContainerLayout, Template> build_skeleton(
     const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
-    const std::map<std::string, std::uint64_t>& rooms);
+    const std::map<std::string, std::uint64_t>& rooms, unsigned deflate);
 
 }  // namespace cairn::detail

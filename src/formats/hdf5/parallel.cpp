@@ -6,6 +6,8 @@
 #include <string>
 
 #include "formats/hdf5/h5.hpp"
+#include "mpi/watchdog.hpp"
+#include "os/activity.hpp"
 #include "os/fault.hpp"
 
 namespace cairn::detail {
@@ -13,9 +15,10 @@ namespace {
 
 using namespace h5;
 
-Plist shared_access(const Comm& comm) {
+Plist shared_access(const Comm& comm, const HintMap& asked) {
+  const Hints hints(asked);
   Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
-  check(H5Pset_fapl_mpio(access.get(), comm.raw(), MPI_INFO_NULL), "choose the MPI-IO driver");
+  check(H5Pset_fapl_mpio(access.get(), comm.raw(), hints.get()), "choose the MPI-IO driver");
   check(H5Pset_coll_metadata_write(access.get(), true), "choose collective metadata writes");
   // Collective metadata reads stay off: they are broken in HDF5 1.10.5 to 1.10.8 (HDFFV-11260).
   check(H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG), "set the close degree");
@@ -27,6 +30,12 @@ hid_t open_shared(const std::filesystem::path& path, Direction direction, const 
       path.c_str(), direction == Direction::write ? H5F_ACC_RDWR : H5F_ACC_RDONLY, access.get());
   if (file < 0) fail_hdf5(Errc::io, fmt::format("cannot open '{}' in parallel", path.string()));
   return file;
+}
+
+HintMap hints_of(hid_t file) {
+  void* handle = nullptr;
+  check(H5Fget_vfd_handle(file, H5P_DEFAULT, &handle), "find the MPI file");
+  return hints_in_force(*static_cast<MPI_File*>(handle));
 }
 
 /// Moves boxes of one open file; with no box, takes part in a collective transfer with nothing
@@ -117,50 +126,75 @@ std::vector<std::uint64_t> count_by_tensor(std::size_t tensors,
   return counts;
 }
 
+/// A rank without a box of its own in a round takes part with nothing, and so does one that failed.
+void move_all(Mover& mover, Watchdog& dog, Direction direction,
+              std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
+              const std::vector<std::uint64_t>& rounds, Trouble& trouble) {
+  const bool write = direction == Direction::write;
+  auto next = boxes.begin();
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    for (std::uint64_t round = 0; round < rounds[t]; ++round) {
+      const bool mine = next != boxes.end() && next->tensor == t;
+      trouble.guard([&] {
+        if (mine) fault_point(write ? "move.transfer" : "load.move.transfer");
+      });
+      trouble.guard([&] {
+        dog.watch(write ? "write" : "read", tensors[t].name,
+                  [&] { mover.move(t, mine && !trouble.any() ? &*next : nullptr); });
+      });
+      if (mine) ++next;
+    }
+  }
+}
+
 }  // namespace
 
-void transfer_boxes(const Comm& comm, const std::filesystem::path& path,
-                    std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
-                    Direction direction, bool collective) {
-  const std::string_view step = direction == Direction::write ? "save: move" : "load: move";
+HintMap transfer_boxes(const Comm& comm, const std::filesystem::path& path,
+                       std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
+                       Direction direction, const ParallelIo& io) {
+  const bool write = direction == Direction::write;
+  const std::string_view step = write ? "save: move" : "load: move";
   const Session session;
   std::vector<std::uint64_t> rounds;
   std::optional<Plist> access;
+  std::optional<Watchdog> dog;
   agree(comm, step, [&] {
     rounds = count_by_tensor(tensors.size(), boxes);
-    access.emplace(shared_access(comm));
+    access.emplace(shared_access(comm, io.hints));
+    dog.emplace(comm.rank(), path.string(), io.watchdog, activity_of(path));
   });
   // In collective mode each tensor takes as many transfers as the rank with the most needs.
-  if (collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
+  if (io.collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
 
   hid_t file = -1;
-  agree(comm, step, [&] { file = open_shared(path, direction, *access); });
+  agree(comm, step, [&] {
+    fault_point(write ? "move.enter" : "load.move.enter");
+    dog->watch("open", {}, [&] { file = open_shared(path, direction, *access); });
+  });
+  HintMap in_force;
   Trouble trouble(comm.rank());
   {
     std::unique_ptr<Mover> mover;
     agree(comm, step, [&] {
-      mover = std::make_unique<Mover>(file, direction, collective);
-      mover->open(tensors, rounds);
-      fault_point(direction == Direction::write ? "move.open" : "load.move.open");
+      in_force = hints_of(file);
+      mover = std::make_unique<Mover>(file, direction, io.collective);
+      dog->watch("open datasets", {}, [&] { mover->open(tensors, rounds); });
+      fault_point(write ? "move.open" : "load.move.open");
     });
-    auto next = boxes.begin();
-    for (std::size_t t = 0; t < tensors.size(); ++t) {
-      for (std::uint64_t round = 0; round < rounds[t]; ++round) {
-        const bool mine = next != boxes.end() && next->tensor == t;
-        trouble.guard([&] {
-          if (mine) fault_point("move.transfer");
-        });
-        trouble.guard([&] { mover->move(t, mine && !trouble.any() ? &*next : nullptr); });
-        if (mine) ++next;
-      }
-    }
-    trouble.guard(
-        [&] { fault_point(direction == Direction::write ? "move.end" : "load.move.end"); });
+    move_all(*mover, *dog, direction, tensors, boxes, rounds, trouble);
+    trouble.guard([&] { fault_point(write ? "move.end" : "load.move.end"); });
   }
   // After a failure inside the library its close may never return; the file stays open, unused.
-  if (auto first = comm.first_failure(trouble.take(), step)) throw_agreed(step, *first);
-  agree(comm, step,
-        [&] { check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io); });
+  if (auto first = comm.first_failure(trouble.take(), step)) {
+    watch_finalize(comm.rank(), path.string(), io.watchdog, activity_of(path));
+    throw_agreed(step, *first);
+  }
+  agree(comm, step, [&] {
+    dog->watch("close", {}, [&] {
+      check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io);
+    });
+  });
+  return in_force;
 }
 
 }  // namespace cairn::detail

@@ -8,6 +8,7 @@
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "plan/chunks.hpp"
 #include "plan/region.hpp"
 
 namespace cairn::detail {
@@ -47,7 +48,7 @@ Plist file_access(const std::vector<TensorEntry>& tensors, std::uint64_t small_o
   return access;
 }
 
-Plist dataset_creation(const Shape& chunk) {
+Plist dataset_creation(const Shape& chunk, std::uint8_t filters = 0, unsigned deflate = 0) {
   Plist creation(H5Pcreate(H5P_DATASET_CREATE), "make dataset properties");
   check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), "set allocation time");
   check(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), "set fill time");
@@ -55,6 +56,12 @@ Plist dataset_creation(const Shape& chunk) {
   if (!chunk.empty()) {
     const std::vector<hsize_t> dims(chunk.begin(), chunk.end());
     check(H5Pset_chunk(creation.get(), static_cast<int>(dims.size()), dims.data()), "set chunks");
+  }
+  if (filters != 0) {
+    // How large a chunk becomes is known when it is written.
+    check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_INCR), "set allocation time");
+    if ((filters & kShuffled) != 0) check(H5Pset_shuffle(creation.get()), "set shuffle");
+    check(H5Pset_deflate(creation.get(), deflate), "set deflate", Errc::unsupported);
   }
   return creation;
 }
@@ -69,8 +76,9 @@ Space space_of(const Shape& shape) {
 /// Creates datasets of one file and tells where their bytes are.
 class Builder {
  public:
-  explicit Builder(hid_t file)
+  Builder(hid_t file, unsigned deflate)
       : file_(file),
+        deflate_(deflate),
         links_(H5Pcreate(H5P_LINK_CREATE), "make link properties"),
         contiguous_(dataset_creation({})) {
     check(H5Pset_create_intermediate_group(links_.get(), 1), "allow groups on the way");
@@ -87,11 +95,12 @@ class Builder {
 
   void add_tensor(TensorEntry& tensor) {
     const bool chunked = tensor.layout == Layout::chunked;
-    const Dataset dataset = create(
-        tensor.name, file_type(tensor.dtype), tensor.shape,
-        chunked ? dataset_creation(tensor.chunk) : Plist(H5Pcopy(contiguous_.get()), "copy"));
+    const Dataset dataset =
+        create(tensor.name, file_type(tensor.dtype), tensor.shape,
+               chunked ? dataset_creation(tensor.chunk, tensor.filters, deflate_)
+                       : Plist(H5Pcopy(contiguous_.get()), "copy"));
     if (needs_tag(tensor.dtype)) tag(dataset, to_string(tensor.dtype));
-    if (tensor.bytes() == 0) return;
+    if (tensor.bytes() == 0 || tensor.filters != 0) return;
     if (chunked) return locate_chunks(dataset, tensor);
     tensor.offset = offset_of(dataset, tensor.name);
     for (Extent& extent : tensor.extents) extent.offset = offset_in_rows(tensor, extent);
@@ -152,6 +161,7 @@ class Builder {
   }
 
   hid_t file_;
+  unsigned deflate_;
   Plist links_;
   Plist contiguous_;
 };
@@ -172,21 +182,6 @@ std::vector<std::size_t> creation_order(const std::vector<TensorEntry>& tensors)
   return order;
 }
 
-Template take_metadata(const File& file, const ContainerLayout& layout) {
-  Template out;
-  Digester digester;
-  for (const Span& span : metadata_spans(data_spans(tensor_runs(layout.tensors), layout.index,
-                                                    layout.documents, layout.commit_offset),
-                                         layout.hdf5_bytes)) {
-    std::vector<std::byte> bytes(span.bytes);
-    file.read_at(span.offset, bytes);
-    digester.update(bytes);
-    out.pieces.emplace_back(span.offset, std::move(bytes));
-  }
-  out.digest = digester.value();
-  return out;
-}
-
 /// Opens a file and takes its name away, so that nothing is left behind if this process is killed.
 File open_nameless(const std::filesystem::path& path) {
   try {
@@ -200,11 +195,40 @@ File open_nameless(const std::filesystem::path& path) {
   }
 }
 
+void locate_chunks_of(hid_t file, TensorEntry& tensor) {
+  const Dataset dataset = open_dataset(file, tensor.name);
+  tensor.stored.clear();
+  for_each_chunk(tensor, Box::whole(tensor.shape), [&](std::uint64_t, const Box& chunk) {
+    const std::vector<hsize_t> start(chunk.start.begin(), chunk.start.end());
+    haddr_t offset = HADDR_UNDEF;
+    hsize_t bytes = 0;
+    unsigned skipped = 0;
+    check(H5Dget_chunk_info_by_coord(dataset.get(), start.data(), &skipped, &offset, &bytes),
+          "locate a chunk");
+    if (offset == HADDR_UNDEF) {
+      fail(Errc::io, "HDF5 has not written all chunks of dataset '{}'", tensor.name);
+    }
+    tensor.stored.push_back({offset, static_cast<std::uint32_t>(bytes), skipped});
+  });
+}
+
 }  // namespace
+
+std::uint64_t locate_stored(const std::filesystem::path& path, std::vector<TensorEntry>& tensors) {
+  const Session session;
+  SerialFile file = open_serial(path);
+  for (TensorEntry& tensor : tensors) {
+    if (tensor.filters != 0) locate_chunks_of(file.get(), tensor);
+  }
+  haddr_t end = 0;
+  check(H5Fget_eoa(file.get(), &end), "find the end of the file");
+  file.close(fmt::format("close '{}'", path.string()));
+  return end;
+}
 
 std::pair<ContainerLayout, Template> build_skeleton(
     const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
-    const std::map<std::string, std::uint64_t>& rooms) {
+    const std::map<std::string, std::uint64_t>& rooms, unsigned deflate) {
   const Session session;
   ContainerLayout layout;
   layout.tensors = std::move(tensors);
@@ -216,7 +240,7 @@ std::pair<ContainerLayout, Template> build_skeleton(
                   fmt::format("create '{}'", skeleton.string()), Errc::io);
   const File bytes = open_nameless(skeleton);
 
-  Builder builder(file.get());
+  Builder builder(file.get(), deflate);
   for (const std::size_t t : creation_order(layout.tensors)) builder.add_tensor(layout.tensors[t]);
   for (const auto& [name, room] : rooms) {
     layout.documents[name].span = builder.add_room(names::document(name), room, /*text=*/true);
@@ -226,89 +250,8 @@ std::pair<ContainerLayout, Template> build_skeleton(
   file.close(fmt::format("close '{}'", skeleton.string()));
 
   layout.hdf5_bytes = bytes.size();
-  Template metadata = take_metadata(bytes, layout);
+  Template metadata = take_metadata(bytes, layout, layout.hdf5_bytes);
   return {std::move(layout), std::move(metadata)};
-}
-
-std::uint64_t document_room(std::uint64_t bytes) {
-  std::uint64_t room = 4096;
-  while (room < bytes) room *= 2;
-  return room;
-}
-
-std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end) {
-  std::sort(data.begin(), data.end(),
-            [](const Span& a, const Span& b) { return a.offset < b.offset; });
-  std::vector<Span> gaps;
-  std::uint64_t at = 0;
-  for (const Span& span : data) {
-    if (span.offset < at || span.bytes > end || span.offset > end - span.bytes) {
-      fail(Errc::corrupt,
-           "the index places data at bytes {}+{}, over other data or past the end {}", span.offset,
-           span.bytes, end);
-    }
-    if (span.offset > at) gaps.push_back({at, span.offset - at});
-    at = span.offset + span.bytes;
-  }
-  if (end > at) gaps.push_back({at, end - at});
-  return gaps;
-}
-
-namespace {
-
-/// Adds a run; small tensors lie in long ones.
-void add_run(std::vector<Span>& runs, std::uint64_t offset, std::uint64_t bytes) {
-  if (bytes == 0) return;
-  if (!runs.empty() && offset > runs.back().offset &&
-      runs.back().offset + runs.back().bytes == offset) {
-    runs.back().bytes += bytes;
-  } else {
-    runs.push_back({offset, bytes});
-  }
-}
-
-void add_extents(std::vector<Span>& runs, const TensorEntry& tensor) {
-  for (const Extent& extent : tensor.extents) {
-    add_run(runs, extent.offset, extent.box.elements() * item_bytes(tensor.dtype));
-  }
-}
-
-}  // namespace
-
-std::vector<Span> tensor_runs(std::span<const TensorEntry> tensors) {
-  std::vector<Span> runs;
-  for (const TensorEntry& tensor : tensors) {
-    if (tensor.layout == Layout::contiguous) {
-      add_run(runs, tensor.offset, tensor.bytes());
-    } else {
-      add_extents(runs, tensor);
-    }
-  }
-  return runs;
-}
-
-std::vector<Span> tensor_runs(const TensorTable& tensors) {
-  std::vector<Span> runs;
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    const TensorHead head = tensors.head(t);
-    if (head.layout == Layout::contiguous) {
-      add_run(runs, head.offset,
-              element_count(Shape(head.shape.begin(), head.shape.end())) * item_bytes(head.dtype));
-    } else {
-      add_extents(runs, tensors[t]);
-    }
-  }
-  return runs;
-}
-
-std::vector<Span> data_spans(std::vector<Span> tensors, const Span& index,
-                             const std::map<std::string, DocumentSlot>& documents,
-                             std::uint64_t commit_offset) {
-  std::vector<Span> spans = std::move(tensors);
-  spans.push_back(index);
-  for (const auto& [name, slot] : documents) spans.push_back(slot.span);
-  spans.push_back({commit_offset, kCommitBytes});
-  return spans;
 }
 
 }  // namespace cairn::detail
