@@ -57,8 +57,8 @@ Sha256Digest sha256_of(detail::Reader& reader, const TensorEntry& tensor,
 
 std::string sha256_of(std::span<const std::byte> bytes) {
   Sha256 hash;
-  hash.update(bytes.data(), bytes.size());
-  return to_hex(hash.finish().data());
+  hash.update(bytes);
+  return detail::to_hex(hash.finish());
 }
 
 std::vector<std::string> sha256_of_tensors(const Comm& comm, const Manifest& manifest) {

@@ -7,6 +7,7 @@
 
 #include "base/digest.hpp"
 #include "base/nonce.hpp"
+#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
 #include "checkpoint/steps.hpp"
@@ -107,11 +108,6 @@ bool contributes_as_before(const StateView& state, const SaveLayout& layout) {
 }
 
 }  // namespace
-
-std::uint64_t random_nonce() {
-  std::random_device device;
-  return std::uint64_t{device()} << 32 | device() | 1;
-}
 
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout) {
   SaveStart start;

@@ -14,6 +14,7 @@
 #include "formats/hdf5/index.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "plan/chunks.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -78,7 +79,7 @@ struct Metadata {
 
 Metadata metadata_of(const SaveRequest& request, SaveLayout& layout, const File& file) {
   Metadata metadata{layout.container.hdf5_bytes, &layout.metadata, {}};
-  if (!layout.container.has_filters()) return metadata;
+  if (!has_filters(layout.container.tensors)) return metadata;
   metadata.hdf5_bytes = locate_stored(request.partial, layout.container.tensors);
   file.reserve(metadata.hdf5_bytes + kTrailerBytes);  // gives back the rest
   metadata.own = take_metadata(file, layout.container, metadata.hdf5_bytes);

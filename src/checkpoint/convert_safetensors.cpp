@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "checkpoint/convert_steps.hpp"
 #include "checkpoint/steps.hpp"

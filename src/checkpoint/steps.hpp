@@ -66,9 +66,6 @@ struct SaveStart {
   std::uint64_t nonce = 0;                       ///< rank 0's, by which all know its partial file
 };
 
-/// Never 0, which is what a file without a nonce holds. Local.
-std::uint64_t random_nonce();
-
 /// Step 1. `layout` is the last one, or null. Collective.
 /// Errors: usage; mismatch when ranks disagree on path, step, options or blob names.
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout);

@@ -51,6 +51,11 @@ void choose_filters(TensorEntry& tensor, bool shuffle) {
   tensor.filters = kDeflated | (shuffle && item > 1 ? kShuffled : 0);
 }
 
+bool has_filters(std::span<const TensorEntry> tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const TensorEntry& tensor) { return tensor.filters != 0; });
+}
+
 std::uint64_t chunk_count(const TensorEntry& tensor) {
   const std::uint64_t bytes = element_count(tensor.chunk) * item_bytes(tensor.dtype);
   if (tensor.chunk.size() != tensor.shape.size() || bytes == 0 || bytes > kLargestChunk) {

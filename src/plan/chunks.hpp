@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -12,6 +13,9 @@ namespace cairn::detail {
 /// wanted and elements have several bytes. Chunks are parts of what one rank holds, of about 1 MiB
 /// or a 1024th of the tensor. Other tensors stay as they are.
 void choose_filters(TensorEntry& tensor, bool shuffle);
+
+/// Whether any of the tensors has filters.
+bool has_filters(std::span<const TensorEntry> tensors);
 
 /// Chunks of the grid of a chunked tensor, those at its edges included. Errors: corrupt for a chunk
 /// without elements, or larger than any that choose_filters makes.

@@ -44,11 +44,6 @@ void append_boxes(std::size_t position, const TensorEntry& tensor, const std::ve
   }
 }
 
-bool has_filters(std::span<const TensorEntry> tensors) {
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const TensorEntry& tensor) { return tensor.filters != 0; });
-}
-
 void sort_by_tensor(std::vector<BoxTransfer>& boxes) {
   std::stable_sort(boxes.begin(), boxes.end(),
                    [](const BoxTransfer& a, const BoxTransfer& b) { return a.tensor < b.tensor; });

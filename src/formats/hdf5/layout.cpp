@@ -8,11 +8,6 @@
 
 namespace cairn::detail {
 
-bool ContainerLayout::has_filters() const {
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const TensorEntry& tensor) { return tensor.filters != 0; });
-}
-
 std::uint64_t ContainerLayout::bytes_to_reserve() const {
   // Of HDF5's entry for a chunk; an eighth for chunks that several transfers write, each anew.
   constexpr std::uint64_t kPerChunk = 256;

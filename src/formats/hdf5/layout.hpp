@@ -41,9 +41,6 @@ struct ContainerLayout {
   std::uint64_t commit_offset = 0;
 
   std::uint64_t file_bytes() const { return hdf5_bytes + kTrailerBytes; }
-  /// Whether tensors have filters: HDF5 then places their chunks while it writes, and its metadata
-  /// is another one in every save.
-  bool has_filters() const;
   /// The most bytes that the file takes, more or less, where HDF5 places chunks.
   std::uint64_t bytes_to_reserve() const;
 };
