@@ -25,6 +25,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/error.cpp
   src/base/near_names.cpp
   src/manifest/codec.cpp
+  src/manifest/container_names.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
   src/manifest/names.cpp
@@ -52,6 +53,8 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/read_manifest.cpp
   src/formats/sharded.cpp
   src/formats/strict_json.cpp
+  src/formats/dcp/metadata.cpp
+  src/formats/dcp/reader.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp

@@ -13,6 +13,7 @@ using namespace cairn::tool;
 
 constexpr const char* kFooter =
     "A FILE is a container of cairn's, a safetensors file, or an index of such (*.index.json).\n"
+    "A directory of PyTorch's distributed checkpoints is one, too.\n"
     "A directory stands for the newest committed checkpoint of a run, or for the model in it.\n"
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
@@ -61,7 +62,7 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
                    "FROM=TO: names of IN that start with FROM get TO in its place");
   verb->add_option("--dtype", options.dtype, "Convert floats to this: f64, f32, f16 or bf16");
   verb->add_flag("--weights-only", options.weights_only,
-                 "Of a container, only the model's tensors");
+                 "Only the model's tensors, and no documents");
   verb->add_option("--memory", options.memory_bytes,
                    "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));

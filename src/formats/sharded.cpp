@@ -159,6 +159,10 @@ class Merger {
       for (Extent& extent : tensor.extents) extent.file += file;
       manifest_.tensors.push_back(std::move(tensor));
     }
+    for (Checksum& checksum : part.checksums) {
+      checksum.file += file;
+      manifest_.checksums.push_back(checksum);
+    }
     for (FileEntry& entry : part.files) manifest_.files.push_back(std::move(entry));
     for (std::string& warning : part.warnings) manifest_.warnings.push_back(std::move(warning));
     for (auto& [name, text] : part.documents) documents_[name][text].push_back(shard);
