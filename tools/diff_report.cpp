@@ -15,8 +15,9 @@
 namespace cairn::tool {
 namespace {
 
-// They name ranks, engine and host of a save, which say nothing about the state that was saved.
-constexpr std::array<std::string_view, 2> kOriginDocuments{"topology", "provenance"};
+// They name ranks, engine and host of a save, or its shards, which say nothing about the state.
+constexpr std::array<std::string_view, 4> kOriginDocuments{"topology", "provenance", "index",
+                                                           "shards"};
 
 Json max_abs(const Pair& pair) {
   if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;

@@ -35,12 +35,10 @@ constexpr const char* kDiffFooter =
     "The state of single ranks, under 'ranks/', counts like any other tensor.\n"
     "Tensors whose digests are recorded as equal are not read. What is read is checked against\n"
     "its digests first: damaged data is an error, not a difference.\n"
-    "The documents 'topology' and 'provenance' tell how a file was written: where only they "
-    "differ,\n"
-    "and where only the step differs, the files are equal. So are a container and a file of "
-    "another\n"
-    "format where tensors are alike: 'model/x' of the container is compared with 'x', and "
-    "documents\n"
+    "The documents 'topology', 'provenance', 'index' and 'shards' tell how files were written:\n"
+    "where only they differ, and where only the step differs, the files are equal. So are a\n"
+    "container and a file of another format whose tensors are alike: 'model/x' of the container\n"
+    "is compared with 'x', and documents\n"
     "that only one of two formats can have do not count.";
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
