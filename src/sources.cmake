@@ -31,6 +31,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/nonce.cpp
   src/base/sha256.cpp
   src/manifest/codec.cpp
+  src/manifest/container_names.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
   src/manifest/names.cpp
@@ -66,6 +67,8 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/read_manifest.cpp
   src/formats/sharded.cpp
   src/formats/strict_json.cpp
+  src/formats/dcp/metadata.cpp
+  src/formats/dcp/reader.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp

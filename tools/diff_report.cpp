@@ -9,14 +9,15 @@
 #include <optional>
 #include <string_view>
 
-#include "cairn/tensor_view.hpp"
+#include "manifest/container_names.hpp"
 #include "output.hpp"
 
 namespace cairn::tool {
 namespace {
 
-// They name ranks, engine and host of a save, which say nothing about the state that was saved.
-constexpr std::array<std::string_view, 2> kOriginDocuments{"topology", "provenance"};
+// They name ranks, engine and host of a save, or its shards, which say nothing about the state.
+constexpr std::array<std::string_view, 4> kOriginDocuments{"topology", "provenance", "index",
+                                                           "shards"};
 
 Json max_abs(const Pair& pair) {
   if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;
@@ -114,29 +115,34 @@ Json side(const Manifest& manifest) {
   return json;
 }
 
-/// Finds the tensors of one file by the names of another. A container keeps below `model/` what
-/// other formats have at their top.
+/// Finds the tensors of one file by those of another: by their names, and between a container and
+/// another format by the names that they would have in a container.
 class OtherNames {
  public:
   OtherNames(const Manifest& from, const Manifest& in)
       : names_(in.tensors),
-        adds_(in.is_container() && !from.is_container()),
-        drops_(from.is_container() && !in.is_container()) {}
-
-  std::optional<std::size_t> find(const std::string& name) const {
-    if (auto position = names_.find(name)) return position;
-    if (adds_) return names_.find(fmt::format("{}{}", kModel, escape_component(name)));
-    if (drops_ && name.starts_with(kModel)) {
-      return names_.find(unescape_component(std::string_view(name).substr(kModel.size())));
+        from_container_(from.is_container()),
+        mixed_(from.is_container() != in.is_container()) {
+    if (!mixed_ || in.is_container()) return;
+    for (const TensorEntry& tensor : in.tensors) {
+      mapped_.push_back(detail::names::container_name(tensor));
     }
-    return std::nullopt;
+    in_container_.emplace(std::vector<std::string_view>(mapped_.begin(), mapped_.end()));
+  }
+
+  std::optional<std::size_t> find(const TensorEntry& tensor) const {
+    const auto position = names_.find(tensor.name);
+    if (position || !mixed_) return position;
+    return from_container_ ? in_container_->find(tensor.name)
+                           : names_.find(detail::names::container_name(tensor));
   }
 
  private:
-  static constexpr std::string_view kModel = "model/";
   TensorNames names_;
-  bool adds_;
-  bool drops_;
+  bool from_container_;
+  bool mixed_;
+  std::vector<std::string> mapped_;
+  std::optional<TensorNames> in_container_;
 };
 
 Json json_of(const Pair& pair) {
@@ -166,7 +172,7 @@ DiffReport compare_tables(const Manifest& a, const Manifest& b) {
   const OtherNames in_a(b, a);
   const OtherNames in_b(a, b);
   for (const TensorEntry& tensor : a.tensors) {
-    const auto other = in_b.find(tensor.name);
+    const auto other = in_b.find(tensor);
     if (other) {
       Pair pair{&tensor, &b.tensors[*other], false, std::nullopt};
       const auto digest = tensor.content_digest();
@@ -178,7 +184,7 @@ DiffReport compare_tables(const Manifest& a, const Manifest& b) {
     }
   }
   for (const TensorEntry& tensor : b.tensors) {
-    if (!in_a.find(tensor.name)) report.only_in_b.push_back(tensor.name);
+    if (!in_a.find(tensor)) report.only_in_b.push_back(tensor.name);
   }
   std::sort(report.only_in_a.begin(), report.only_in_a.end());
   std::sort(report.only_in_b.begin(), report.only_in_b.end());

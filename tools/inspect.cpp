@@ -32,6 +32,8 @@ std::string_view layout_name(Layout layout) {
       return "chunked";
     case Layout::strided:
       return "strided";
+    case Layout::pieces:
+      return "pieces";
   }
   return "";
 }

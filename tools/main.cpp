@@ -13,6 +13,7 @@ using namespace cairn::tool;
 
 constexpr const char* kFooter =
     "A FILE is a container of cairn's, a safetensors file, or an index of such (*.index.json).\n"
+    "A directory of PyTorch's distributed checkpoints is one, too.\n"
     "A directory stands for the newest committed checkpoint of a run, or for the model in it.\n"
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
@@ -39,12 +40,10 @@ constexpr const char* kDiffFooter =
     "The state of single ranks, under 'ranks/', counts like any other tensor.\n"
     "Tensors whose digests are recorded as equal are not read. What is read is checked against\n"
     "its digests first: damaged data is an error, not a difference.\n"
-    "The documents 'topology' and 'provenance' tell how a file was written: where only they "
-    "differ,\n"
-    "and where only the step differs, the files are equal. So are a container and a file of "
-    "another\n"
-    "format where tensors are alike: 'model/x' of the container is compared with 'x', and "
-    "documents\n"
+    "The documents 'topology', 'provenance', 'index' and 'shards' tell how files were written:\n"
+    "where only they differ, and where only the step differs, the files are equal. So are a\n"
+    "container and a file of another format whose tensors are alike: 'model/x' of the container\n"
+    "is compared with 'x', and documents\n"
     "that only one of two formats can have do not count.";
 
 CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
@@ -66,7 +65,7 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
                    "FROM=TO: names of IN that start with FROM get TO in its place");
   verb->add_option("--dtype", options.dtype, "Convert floats to this: f64, f32, f16 or bf16");
   verb->add_flag("--weights-only", options.weights_only,
-                 "Of a container, only the model's tensors");
+                 "Only the model's tensors, and no documents");
   verb->add_option("--memory", options.memory_bytes,
                    "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));

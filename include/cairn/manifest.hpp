@@ -37,6 +37,7 @@ enum class Layout : std::uint8_t {
   contiguous = 0,  ///< one row-major run at TensorEntry::offset
   chunked = 1,     ///< a grid of chunks, each chunk one extent
   strided = 2,     ///< one extent whose elements lie at TensorEntry::strides: a view of other data
+  pieces = 3,      ///< extents of any boxes, each dense, in any files
 };
 
 /// What was done to the bytes of each chunk of a chunked tensor, in this order; bits of
@@ -189,7 +190,7 @@ struct CommitInfo {
 
 /// A checkpoint as a table: what is in it and where the bytes are. A value; equal on all ranks.
 struct CAIRN_EXPORT Manifest {
-  std::string format;  ///< "cairn" (the container) or "safetensors"
+  std::string format;  ///< "cairn" (the container), "safetensors" or "dcp"
   /// The first is the one that the checkpoint is named by; an index is followed by its shards.
   std::vector<FileEntry> files;
   CommitInfo commit;

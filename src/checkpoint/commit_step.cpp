@@ -79,6 +79,7 @@ struct Metadata {
 
 Metadata metadata_of(const SaveRequest& request, SaveLayout& layout, const File& file) {
   Metadata metadata{layout.container.hdf5_bytes, &layout.metadata, {}};
+  // HDF5 places chunks with filters while it writes: its metadata is another one in every save.
   if (!has_filters(layout.container.tensors)) return metadata;
   metadata.hdf5_bytes = locate_stored(request.partial, layout.container.tensors);
   file.reserve(metadata.hdf5_bytes + kTrailerBytes);  // gives back the rest

@@ -21,7 +21,7 @@ enum class TargetFormat { cairn, safetensors };
 struct ConvertOptions {
   TargetFormat to = TargetFormat::cairn;
   bool overwrite = false;     ///< what is at the target is replaced; otherwise that is an Error
-  bool weights_only = false;  ///< of a container: only what is below `model/`, and no documents
+  bool weights_only = false;  ///< only what is or would be below `model/`, and no documents
   TensorFilter select;        ///< which tensors, by their names in the source
   /// Names of the source that start with the first get the second in its place.
   std::vector<std::pair<std::string, std::string>> rename;

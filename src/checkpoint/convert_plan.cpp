@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "base/throw.hpp"
-#include "cairn/tensor_view.hpp"
 #include "checkpoint/filter.hpp"
+#include "manifest/container_names.hpp"
 #include "manifest/names.hpp"
 #include "transfer/cast.hpp"
 
@@ -16,7 +16,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kModel = "model/";
 constexpr std::string_view kMetadata = "__metadata__";
 // Keys of safetensors' metadata that cairn writes.
 constexpr std::string_view kMark = "cairn";
@@ -43,24 +42,6 @@ Json metadata_of(const Manifest& source) {
 
 bool is_marked(const Manifest& source) {
   return !source.is_container() && metadata_of(source).contains(kMark);
-}
-
-/// Whether a plain name could be taken for a path of a container.
-bool looks_like_path(std::string_view name) {
-  return name.starts_with(kModel) || name.starts_with("optimizer/") || name.starts_with("ranks/");
-}
-
-/// The name in safetensors of a container's tensor.
-std::string plain_name(const std::string& name) {
-  if (!name.starts_with(kModel)) return name;
-  std::string plain = unescape_component(std::string_view(name).substr(kModel.size()));
-  const bool leads_back = fmt::format("{}{}", kModel, escape_component(plain)) == name;
-  return leads_back && !looks_like_path(plain) ? plain : name;
-}
-
-std::string container_name(const std::string& name, bool marked) {
-  if (marked && looks_like_path(name)) return name;
-  return fmt::format("{}{}", kModel, escape_component(name));
 }
 
 class Planner {
@@ -99,22 +80,27 @@ class Planner {
     return name;
   }
 
-  std::string target_name(const std::string& name) const {
-    const std::string wanted = renamed(name);
-    if (source_.is_container() == to_container()) return wanted;
-    return to_container() ? container_name(wanted, marked_) : plain_name(wanted);
+  std::string container_name(const TensorEntry& tensor) const {
+    const bool is_path = source_.is_container() || (marked_ && names::looks_like_path(tensor.name));
+    return is_path ? tensor.name : names::container_name(tensor);
+  }
+
+  std::string target_name(const TensorEntry& tensor) const {
+    TensorEntry wanted;
+    wanted.name = renamed(tensor.name);
+    if (wanted.name == tensor.name) wanted.path = tensor.path;  // a new name leads elsewhere
+    if (to_container()) return container_name(wanted);
+    return source_.is_container() ? names::plain_name(wanted.name) : wanted.name;
   }
 
   void take(std::size_t position, const TensorEntry& tensor) {
-    if (source_.is_container()) {
-      if (options_.weights_only && !tensor.name.starts_with(kModel)) return;
-      if (tensor.name.starts_with("ranks/")) {
-        plan_.result.left_out.push_back(tensor.name);
-        return;
-      }
+    if (options_.weights_only && !container_name(tensor).starts_with("model/")) return;
+    if (source_.is_container() && tensor.name.starts_with("ranks/")) {
+      plan_.result.left_out.push_back(tensor.name);
+      return;
     }
     TensorEntry entry;
-    entry.name = target_name(tensor.name);
+    entry.name = target_name(tensor);
     entry.dtype = tensor.dtype;
     entry.shape = tensor.shape;
     if (options_.dtype && is_float(tensor.dtype) && *options_.dtype != tensor.dtype) {
@@ -130,8 +116,8 @@ class Planner {
   bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
 
   void check_names() const {
-    const TensorNames names{std::span<const TensorEntry>(plan_.tensors)};
-    if (const auto twice = names.duplicate()) {
+    const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
+    if (const auto twice = by_name.duplicate()) {
       fail(Errc::mismatch, "two tensors would be called '{}'", *twice);
     }
     if (!to_container()) return;
@@ -170,8 +156,9 @@ class Planner {
       }
       if (source_.commit.step != 0) metadata[std::string(kStep)] = std::to_string(plan_.step);
     }
-    const bool has_paths = std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
-                                       [](const auto& t) { return looks_like_path(t.name); });
+    const bool has_paths =
+        std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
+                    [](const auto& t) { return names::looks_like_path(t.name); });
     const bool has_documents = metadata.size() > metadata_of(source_).size();
     if (source_.is_container() && (has_paths || has_documents)) metadata[std::string(kMark)] = "1";
     if (!metadata.empty()) plan_.documents[std::string(kMetadata)] = metadata.dump();

@@ -19,10 +19,10 @@ struct ConvertPlan {
   ConvertResult result;
 };
 
-// Names. A container keeps a model's tensors below `model/`, with components escaped; safetensors
-// have their plain names. What else a container holds (`optimizer/...`) keeps its path in
-// safetensors, which are then marked in their metadata, so that the way back leads to the same
-// container. Its documents and step travel in the metadata, too.
+// Names change between containers and others as manifest/container_names.hpp says. What a container
+// holds besides a model (`optimizer/...`) keeps its path in safetensors, which are then marked in
+// their metadata, so that the way back leads to the same container. Its documents and step travel
+// in the metadata, too.
 
 /// The same on all ranks, for the same arguments. Local. Errors: those of convert_checkpoint.
 ConvertPlan plan_conversion(const Manifest& source, const ConvertOptions& options);

@@ -8,6 +8,7 @@
 #include "checkpoint/steps.hpp"
 #include "formats/safetensors/writer.hpp"
 #include "manifest/names.hpp"
+#include "os/fault.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -158,6 +159,7 @@ void publish_all(const ConvertPlan& plan, const std::vector<Shard>& shards,
     if (options.durable) file.sync();
     file.close();
   }
+  fault_point("publish");
   for (const Shard& shard : shards) replace_file(shard.partial, shard.target);
   if (options.durable) sync_directory(target.parent_path());
   if (options.shard_bytes == 0) return;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "formats/dcp/reader.hpp"
 #include "formats/hdf5/container.hpp"
 #include "formats/reading.hpp"
 #include "formats/safetensors/reader.hpp"
@@ -24,6 +25,8 @@ Manifest read_foreign(const FoundFormat& found) {
   switch (found.format) {
     case Format::safetensors:
       return read_safetensors(found.path);
+    case Format::dcp:
+      return read_dcp(found.path);
     case Format::index:
       return read_sharded(found.path, [](const std::filesystem::path& shard) {
         const FoundFormat file = find_format(shard);
@@ -35,9 +38,6 @@ Manifest read_foreign(const FoundFormat& found) {
     case Format::torch:
     case Format::pickle:
       return read_torch(found.path);
-    case Format::dcp:
-      fail(Errc::unsupported,
-           "it is a directory of PyTorch's distributed checkpoints, which cairn cannot read yet");
     case Format::cairn:
       break;
   }

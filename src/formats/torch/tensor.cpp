@@ -23,22 +23,6 @@ constexpr int kMostWrappers = 8;
   fail(Errc::corrupt, "a tensor's record is broken: {}", what);
 }
 
-/// Integers of a tuple or torch.Size, none negative.
-Shape numbers_of(const Graph& graph, Ref ref, std::string_view what) {
-  if (graph.kind(ref) == Kind::object && graph.class_of(ref) == Class::torch_size) {
-    const auto args = graph.elements(graph.object(ref).args);
-    if (args.size() == 1) ref = args[0];
-  }
-  const Kind kind = graph.kind(ref);
-  if (kind != Kind::tuple && kind != Kind::list) nonsense(what);
-  Shape numbers;
-  for (const Ref element : graph.elements(ref)) {
-    if (graph.kind(element) != Kind::integer || graph.integer(element) < 0) nonsense(what);
-    numbers.push_back(static_cast<std::uint64_t>(graph.integer(element)));
-  }
-  return numbers;
-}
-
 /// The record of the tensor in a parameter or subclass.
 std::span<const Ref> unwrap(const Graph& graph, Ref ref, Class& cls) {
   for (int i = 0; i < kMostWrappers; ++i) {
@@ -128,6 +112,21 @@ void check_bounds(Tensor& tensor, const Shape& strides, std::uint64_t start, std
 }
 
 }  // namespace
+
+Shape numbers_of(const Graph& graph, Ref ref, std::string_view what) {
+  if (graph.kind(ref) == Kind::object && graph.class_of(ref) == Class::torch_size) {
+    const auto args = graph.elements(graph.object(ref).args);
+    if (args.size() == 1) ref = args[0];
+  }
+  const Kind kind = graph.kind(ref);
+  if (kind != Kind::tuple && kind != Kind::list) nonsense(what);
+  Shape numbers;
+  for (const Ref element : graph.elements(ref)) {
+    if (graph.kind(element) != Kind::integer || graph.integer(element) < 0) nonsense(what);
+    numbers.push_back(static_cast<std::uint64_t>(graph.integer(element)));
+  }
+  return numbers;
+}
 
 bool is_tensor(const Graph& graph, Ref ref) {
   if (graph.kind(ref) != Kind::object || !graph.object(ref).called) return false;

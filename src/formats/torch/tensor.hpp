@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "cairn/dtype.hpp"
 #include "cairn/shape.hpp"
@@ -18,6 +19,9 @@ struct Tensor {
   std::uint64_t first = 0;  ///< bytes from the storage's start to the first element
   bool contiguous = true;   ///< one row-major run
 };
+
+/// The numbers in a tuple or torch.Size, none negative. Local. Errors: corrupt, about `what`.
+Shape numbers_of(const pickle::Graph& graph, pickle::Ref ref, std::string_view what);
 
 /// Whether a value is the record of a tensor or parameter. Local.
 bool is_tensor(const pickle::Graph& graph, pickle::Ref ref);

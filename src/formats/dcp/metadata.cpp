@@ -1,0 +1,241 @@
+#include "formats/dcp/metadata.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+
+#include "base/throw.hpp"
+#include "formats/pickle/parse.hpp"
+#include "formats/torch/storages.hpp"
+#include "formats/torch/tensor.hpp"
+#include "plan/tiling.hpp"
+
+namespace cairn::detail::dcp {
+namespace {
+
+using pickle::Graph;
+using pickle::Kind;
+using pickle::Ref;
+
+/// Key of what is stored: the name, and the corner of the box; a value has none.
+using StoredKey = std::pair<std::string_view, std::optional<Shape>>;
+
+class Reader {
+ public:
+  explicit Reader(const Graph& graph) : graph_(graph) {}
+
+  Metadata read() {
+    const Ref root = graph_.root();
+    if (!is_a(root, "Metadata")) {
+      fail(Errc::unsupported, "it is a pickle, but not of PyTorch's distributed checkpoints");
+    }
+    read_storage(root);
+    read_paths(root);
+    Metadata metadata;
+    if (const auto version = find(root, "version"); version && is_text(*version)) {
+      metadata.version = graph_.text(*version);
+    }
+    const auto entries = graph_.pairs(field(root, "state_dict_metadata"));
+    for (std::size_t i = 0; i < entries.size(); i += 2) {
+      const std::string name = text(entries[i], "a name");
+      if (is_a(entries[i + 1], "TensorStorageMetadata")) {
+        metadata.tensors.push_back(tensor(name, entries[i + 1]));
+      } else if (is_a(entries[i + 1], "BytesStorageMetadata")) {
+        metadata.values.push_back(name);
+      } else {
+        fail(Errc::unsupported, "'{}' is neither a tensor nor bytes", name);
+      }
+    }
+    return metadata;
+  }
+
+ private:
+  bool is_text(Ref ref) const { return graph_.kind(ref) == Kind::text; }
+
+  bool is_a(Ref ref, std::string_view cls) const {
+    if (graph_.kind(ref) != Kind::object) return false;
+    const Ref callee = graph_.object(ref).callee;
+    return graph_.kind(callee) == Kind::global && graph_.global(callee).name == cls;
+  }
+
+  /// A field of an object whose state is a dict.
+  std::optional<Ref> find(Ref object, std::string_view name) const {
+    const Ref state =
+        graph_.kind(object) == Kind::object ? graph_.object(object).state : pickle::kNoRef;
+    if (state == pickle::kNoRef || graph_.kind(state) != Kind::dict) return std::nullopt;
+    return graph_.find(state, name);
+  }
+  Ref field(Ref object, std::string_view name) const {
+    const auto found = find(object, name);
+    if (!found) fail(Errc::corrupt, "it lacks '{}'", name);
+    return *found;
+  }
+
+  std::string text(Ref ref, std::string_view what) const {
+    if (!is_text(ref)) fail(Errc::corrupt, "{} is no text", what);
+    return std::string(graph_.text(ref));
+  }
+  std::uint64_t number(Ref ref, std::string_view what) const {
+    if (graph_.kind(ref) != Kind::integer || graph_.integer(ref) < 0) {
+      fail(Errc::corrupt, "{} is no natural number", what);
+    }
+    return static_cast<std::uint64_t>(graph_.integer(ref));
+  }
+  Shape shape(Ref ref, std::string_view what) const { return torch::numbers_of(graph_, ref, what); }
+
+  void read_storage(Ref root) {
+    const auto entries = graph_.pairs(field(root, "storage_data"));
+    for (std::size_t i = 0; i < entries.size(); i += 2) {
+      const Ref name = field(entries[i], "fqn");
+      if (!is_text(name)) fail(Errc::corrupt, "a name is no text");
+      const auto corner = find(entries[i], "offset");
+      StoredKey key{graph_.text(name), std::nullopt};
+      if (corner && graph_.kind(*corner) != Kind::none) key.second = shape(*corner, "an offset");
+      stored_[std::move(key)] = entries[i + 1];
+    }
+  }
+
+  void read_paths(Ref root) {
+    const auto planned = find(root, "planner_data");
+    if (!planned) return;
+    const auto entries = graph_.pairs(*planned);
+    for (std::size_t i = 0; i < entries.size(); i += 2) {
+      if (is_text(entries[i])) paths_[graph_.text(entries[i])] = entries[i + 1];
+    }
+  }
+
+  std::vector<PathKey> path_of(const std::string& name) const {
+    const auto known = paths_.find(name);
+    if (known == paths_.end()) return {};
+    std::vector<PathKey> path;
+    for (const Ref key : graph_.elements(known->second)) {
+      if (is_text(key)) {
+        path.emplace_back(std::string(graph_.text(key)));
+      } else if (graph_.kind(key) == Kind::integer) {
+        path.emplace_back(graph_.integer(key));
+      } else {
+        return {};
+      }
+    }
+    return path;
+  }
+
+  DType dtype_of(const std::string& name, Ref tensor) const {
+    const Ref properties = field(tensor, "properties");
+    const Ref state =
+        graph_.kind(properties) == Kind::object ? graph_.object(properties).state : pickle::kNoRef;
+    Ref type = pickle::kNoRef;
+    if (state != pickle::kNoRef && graph_.kind(state) == Kind::tuple) {
+      const auto parts = graph_.elements(state);
+      if (!parts.empty()) type = parts[0];
+    } else if (const auto found = find(properties, "dtype")) {
+      type = *found;
+    }
+    if (type == pickle::kNoRef || graph_.kind(type) != Kind::global) {
+      fail(Errc::corrupt, "tensor '{}' has no type", name);
+    }
+    const auto dtype = torch::dtype_of_torch(graph_.global(type).name);
+    if (!dtype) {
+      fail(Errc::unsupported, "tensor '{}': cairn has no type like '{}'", name,
+           graph_.global(type).qualified());
+    }
+    return *dtype;
+  }
+
+  Stored stored_at(const std::string& name, const Shape& corner) const {
+    const auto found = stored_.find({name, corner});
+    if (found == stored_.end()) {
+      fail(Errc::corrupt, "the part of tensor '{}' at {} is stored nowhere", name,
+           to_string(corner));
+    }
+    const Ref info = found->second;
+    if (const auto transforms = find(info, "transform_descriptors");
+        transforms && !graph_.elements(*transforms).empty()) {
+      fail(Errc::unsupported, "tensor '{}' is compressed or otherwise transformed", name);
+    }
+    Stored stored;
+    stored.file = text(field(info, "relative_path"), "the name of a data file");
+    stored.offset = number(field(info, "offset"), "the place of a part");
+    stored.bytes = number(field(info, "length"), "the length of a part");
+    check_name(stored.file);
+    return stored;
+  }
+
+  static void check_name(const std::string& file) {
+    const std::filesystem::path path(file);
+    const bool leaves =
+        std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
+    if (file.empty() || path.is_absolute() || leaves || file.find('\0') != std::string::npos) {
+      fail(Errc::unsafe, "it names the data file '{}', which is not in its directory", file);
+    }
+  }
+
+  TensorMetadata tensor(const std::string& name, Ref ref) const {
+    TensorMetadata tensor;
+    tensor.name = name;
+    tensor.dtype = dtype_of(name, ref);
+    tensor.shape = shape(field(ref, "size"), "a tensor's shape");
+    tensor.path = path_of(name);
+    check_size(tensor);
+    for (const Ref chunk : graph_.elements(field(ref, "chunks"))) {
+      Box box{shape(field(chunk, "offsets"), "a part's place"),
+              shape(field(chunk, "sizes"), "a part's size")};
+      check_box(tensor, box);
+      if (box.elements() == 0) continue;
+      tensor.stored.push_back(stored_at(name, box.start));
+      tensor.boxes.push_back(std::move(box));
+    }
+    check_tiling_of(tensor);
+    return tensor;
+  }
+
+  static void check_size(const TensorMetadata& tensor) {
+    try {
+      element_count(tensor.shape);
+    } catch (const Error& error) {
+      fail(Errc::corrupt, "tensor '{}': {}", tensor.name, error.what());
+    }
+  }
+
+  static void check_box(const TensorMetadata& tensor, const Box& box) {
+    const std::size_t rank = tensor.shape.size();
+    bool inside = box.start.size() == rank && box.count.size() == rank;
+    for (std::size_t d = 0; inside && d < rank; ++d) {
+      inside = box.start[d] <= tensor.shape[d] && box.count[d] <= tensor.shape[d] - box.start[d];
+    }
+    if (!inside) {
+      fail(Errc::corrupt, "tensor '{}' of shape {} has a part {} that is not in it", tensor.name,
+           to_string(tensor.shape), to_string(box));
+    }
+  }
+
+  static void check_tiling_of(const TensorMetadata& tensor) {
+    TensorEntry entry;
+    entry.name = tensor.name;
+    entry.dtype = tensor.dtype;
+    entry.shape = tensor.shape;
+    entry.placement = Placement::Kind::block;
+    for (const Box& box : tensor.boxes) {
+      entry.extents.emplace_back();
+      entry.extents.back().box = box;
+    }
+    try {
+      check_tiling(entry);
+    } catch (const Error& error) {
+      fail(Errc::corrupt, "{}", error.what());
+    }
+  }
+
+  const Graph& graph_;
+  std::map<StoredKey, Ref> stored_;
+  std::map<std::string_view, Ref> paths_;
+};
+
+}  // namespace
+
+Metadata read_metadata(std::vector<std::byte> bytes) {
+  const Graph graph = pickle::parse(std::move(bytes), "its .metadata");
+  return Reader(graph).read();
+}
+
+}  // namespace cairn::detail::dcp

@@ -1,0 +1,119 @@
+"""Directories of PyTorch's distributed checkpoints, through the cairn tool."""
+
+import hashlib
+import json
+import shutil
+import struct
+import unittest
+
+import fake_torch
+from harness import BIN, CORPUS, Case, corpus_entries, run
+
+
+class Dcp(Case):
+    def cairn(self, *words, ranks=0):
+        done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir)
+        self.assertIn(done.returncode, (0, 1, 2), done.stderr[-2000:])
+        return done.returncode, json.loads(done.stdout)
+
+    def test_what_pytorch_wrote_is_read(self):
+        entries = [e for e in corpus_entries("dcp/", "hostile/dcp/") if e["expect"] == "load"]
+        self.assertTrue(entries)
+        for expected in entries:
+            with self.subTest(path=expected["path"]):
+                path = CORPUS / expected["path"]
+                code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=3)
+                self.assertEqual(code, 0, table)
+                self.assertEqual(table["format"], "dcp")
+                keys = ("name", "path", "dtype", "shape", "sha256")
+                self.assertEqual(sorted(([t[key] for key in keys] for t in table["tensors"]), key=str),
+                                 sorted(([t[key] for key in keys] for t in expected["tensors"]), key=str))
+                # What is no tensor is named.
+                names = table["documents"].get("values", [])
+                self.assertEqual(bool(names), bool(expected.get("objects")))
+
+    def test_parts_wherever_they_lie(self):
+        def floats(*values):
+            return struct.pack(f"<{len(values)}f", *values)
+
+        column = fake_torch.save((2, 1), floats(9, 0, 9, 3, 9), strides=(2, 1), first=1)  # not dense
+        rest = fake_torch.save((2, 2), floats(1, 2, 4, 5))
+        moment = fake_torch.save((2,), floats(7, 8))
+        path = self.dir / "made"
+        fake_torch.dcp(path, {
+            "app.model.w": ((2, 3), ("app", "model", "w"), [((0, 0), (2, 1), column), ((0, 1), (2, 2), rest)]),
+            "optimizer.state.w.exp_avg": ((2,), ("optimizer", "state", "w", "exp_avg"), [((0,), (2,), moment)]),
+            "model.none": ((0, 4), ("model", "none"), []),
+        }, values=["epoch"])
+        code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
+        self.assertEqual(code, 0, table)
+        tensors = {t["name"]: t for t in table["tensors"]}
+        self.assertEqual(tensors["app.model.w"]["sha256"],
+                         hashlib.sha256(floats(0, 1, 2, 3, 4, 5)).hexdigest())
+        self.assertEqual(tensors["app.model.w"]["path"], ["app", "model", "w"])
+        self.assertEqual(tensors["model.none"]["shape"], [0, 4])
+        self.assertEqual(table["documents"], {"values": ["epoch"]})
+        # Their paths tell what they are in a container.
+        target = self.dir / "a.h5"
+        self.assertEqual(self.cairn("convert", path, target, ranks=2)[0], 0)
+        self.assertEqual({t["name"] for t in self.cairn("inspect", target)[1]["tensors"]},
+                         {"model/w", "model/none", "optimizer/w/exp_avg"})
+        self.assertTrue(self.cairn("diff", target, path, ranks=3)[1]["equal"])
+
+    def test_parts_must_fit(self):
+        two = fake_torch.save((2,), bytes(8))
+        cases = {
+            "gap": ((6,), [((0,), (2,), two), ((4,), (2,), two)]),
+            "overlap": ((3,), [((0,), (2,), two), ((1,), (2,), two)]),
+            "outside": ((3,), [((0,), (2,), two), ((2,), (2,), two)]),
+            "another shape": ((3,), [((0,), (3,), two)]),
+            "another type": ((2,), [((0,), (2,), fake_torch.save((2,), bytes(16), "DoubleStorage", 8))]),
+            "no archive": ((2,), [((0,), (2,), b"nothing of the kind")]),
+        }
+        for name, (shape, parts) in cases.items():
+            with self.subTest(name=name):
+                path = self.dir / name
+                fake_torch.dcp(path, {"w": (shape, ("w",), parts)})
+                code, told = self.cairn("inspect", path, ranks=2)
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+                self.assertIn(str(path), told["error"]["message"])
+
+    def test_it_becomes_a_container(self):
+        for name in ("r2_fsdp2_adamw", "r4_mixed_placements"):
+            source = CORPUS / "dcp" / name
+            if not source.exists():
+                self.skipTest(f"NOT TESTED: no corpus of checkpoints at {CORPUS}; set CAIRN_CORPUS")
+            target = self.dir / f"{name}.h5"
+            self.assertEqual(self.cairn("convert", source, target, ranks=3)[0], 0)
+            self.assertEqual(self.cairn("diff", source, target, ranks=2), self.cairn("diff", source, target))
+            self.assertTrue(self.cairn("diff", source, target)[1]["equal"])
+
+    def test_what_is_wrong_is_refused_for_the_right_reason(self):
+        entries = [e for e in corpus_entries("hostile/dcp/") if e["expect"] == "refuse"]
+        self.assertTrue(entries)
+        for expected in entries:
+            with self.subTest(path=expected["path"]):
+                outcomes = [expected, *expected.get("also_accept", [])]
+                reasons = {outcome.get("reason") for outcome in outcomes if outcome["expect"] == "refuse"}
+                code, told = self.cairn("inspect", CORPUS / expected["path"])
+                if code == 0:
+                    self.assertIn("load", [outcome["expect"] for outcome in outcomes])
+                else:
+                    self.assertIn(told["error"]["code"], reasons, told)
+        self.assertEqual(list(self.dir.iterdir()), [], "reading a file made another")
+
+    def test_a_data_file_that_is_cut_is_noticed(self):
+        entries = [e for e in corpus_entries("dcp/") if e["path"] == "dcp/r1_plain"]
+        self.assertTrue(entries)
+        copy = self.dir / "copy"
+        shutil.copytree(CORPUS / "dcp/r1_plain", copy)
+        copy.chmod(0o755)
+        data = copy / "__0_0.distcp"
+        data.chmod(0o644)
+        data.write_bytes(data.read_bytes()[:2000])
+        code, told = self.cairn("inspect", copy, ranks=2)
+        self.assertEqual((code, told["error"]["code"]), (2, "corrupt"))
+
+
+if __name__ == "__main__":
+    unittest.main()
