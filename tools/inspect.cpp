@@ -151,8 +151,9 @@ Json documents_of(const Manifest& manifest) {
 /// Moves the values beside the tensors that a format lists, each beside its path in the file, out
 /// of the documents. Arrays are told by their hash.
 void add_values(Json& json) {
+  Json all = std::move(json["documents"]);  // adding to an ordered JSON moves what is in it
   Json documents = Json::object();
-  for (auto& [name, document] : json["documents"].items()) {
+  for (auto& [name, document] : all.items()) {
     if (name == "arrays") {
       Json& arrays = json[name] = Json::array();
       for (const Json& array : document) {

@@ -1,4 +1,4 @@
-// libFuzzer's entry: build/tests/bin/torch_fuzz DIRECTORY_OF_FILES (see tests/fuzz/CMakeLists.txt).
+// libFuzzer's entry (CONTRIBUTING.md says how to run it).
 #include "fuzz/torch_target.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <numeric>
 #include <random>
@@ -130,7 +131,7 @@ TEST_F(TorchFile, AnArchiveWithinAFileIsReadByItsWindow) {
   const File file = File::open_read(path);
   const torch::Archive archive = torch::Archive::open(file, 1000, inner.size());
   const pickle::Graph graph = archive.read_pickle(file);
-  torch::Storages storages = storages_of(graph);
+  torch::Storages storages = torch::storages_of(graph);
   archive.place(storages);
   ASSERT_EQ(storages.all.size(), 1U);
   std::vector<float> values(24);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <string_view>
 #include <utility>
 
@@ -42,83 +43,100 @@ struct Ways {
 
 using Layer = std::map<State, Ways>;
 
-void offer(Layer& layer, State state, const Ways& ways, std::size_t& states) {
-  const auto [known, is_new] = layer.try_emplace(std::move(state), ways);
-  if (is_new) {
-    ++states;
-  } else if (ways.cost < known->second.cost) {
-    known->second = ways;
-  } else if (ways.cost == known->second.cost) {
-    known->second.several = true;
+class Search {
+ public:
+  Search(const std::vector<ModelTensor>& model, const std::vector<OptimizerParameter>& parameters)
+      : model_(model), parameters_(parameters), layers_(model.size() + 1) {
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      groups_.resize(std::max(groups_.size(), parameters[p].group + 1));
+      groups_[parameters[p].group].push_back(p);
+    }
   }
-}
 
-/// Goes on to the next module: one that was taken in part costs.
-void close_module(State& state, Ways& ways) {
-  if (state.taken && state.skipped) ++ways.cost;
-  state.taken = state.skipped = false;
-}
+  /// False where there are too many ways to look at.
+  bool run() {
+    layers_[0].try_emplace({std::vector<std::uint32_t>(groups_.size()), false, false},
+                           Ways{0, false, nullptr, groups_.size()});
+    for (std::size_t t = 0; t < model_.size(); ++t) {
+      for (const auto& entry : layers_[t]) place(t, entry.first, entry.second);
+      if (states_ > kMostStates) return false;
+    }
+    return true;
+  }
+
+  /// The names on the only best way to all parameters.
+  std::optional<std::vector<std::string>> names() const {
+    if (layers_.back().size() != 1) return std::nullopt;
+    const auto& [end, ways] = *layers_.back().begin();
+    if (ways.several || filled(end) != parameters_.size()) return std::nullopt;
+    std::vector<std::string> names(parameters_.size());
+    const State* state = &end;
+    for (std::size_t t = model_.size(); t > 0; --t) {
+      const Ways& way = layers_[t].at(*state);
+      if (way.group < groups_.size()) {
+        names[groups_[way.group][way.from->filled[way.group]]] = model_[t - 1].name;
+      }
+      state = way.from;
+    }
+    return names;
+  }
+
+ private:
+  static std::size_t filled(const State& state) {
+    return std::accumulate(state.filled.begin(), state.filled.end(), std::size_t{0});
+  }
+
+  /// All that can be done with tensor `t`: it is no parameter, or the next one of some group.
+  void place(std::size_t t, const State& state, const Ways& ways) {
+    const bool buffer = is_buffer(model_[t].name);
+    if (parameters_.size() - filled(state) < model_.size() - t) {  // enough are left without it
+      State next = state;
+      next.skipped = next.skipped || !buffer;
+      go_on(t, std::move(next), {ways.cost, ways.several, &state, groups_.size()});
+    }
+    for (std::size_t g = 0; g < groups_.size() && !buffer; ++g) {
+      if (state.filled[g] == groups_[g].size()) continue;
+      const auto& shape = parameters_[groups_[g][state.filled[g]]].shape;
+      if (shape && *shape != model_[t].shape) continue;
+      State next = state;
+      ++next.filled[g];
+      next.taken = true;
+      go_on(t, std::move(next), {ways.cost, ways.several, &state, g});
+    }
+  }
+
+  void go_on(std::size_t t, State next, Ways ways) {
+    const bool last =
+        t + 1 == model_.size() || module_of(model_[t].name) != module_of(model_[t + 1].name);
+    if (last) {
+      if (next.taken && next.skipped) ++ways.cost;
+      next.taken = next.skipped = false;
+    }
+    const auto [known, is_new] = layers_[t + 1].try_emplace(std::move(next), ways);
+    if (is_new) {
+      ++states_;
+    } else if (ways.cost < known->second.cost) {
+      known->second = ways;
+    } else if (ways.cost == known->second.cost) {
+      known->second.several = true;
+    }
+  }
+
+  const std::vector<ModelTensor>& model_;
+  const std::vector<OptimizerParameter>& parameters_;
+  std::vector<std::vector<std::size_t>> groups_;  // positions of their parameters
+  std::vector<Layer> layers_;                     // by tensor of the model
+  std::size_t states_ = 0;
+};
 
 }  // namespace
 
 std::optional<std::vector<std::string>> optimizer_names(
     const std::vector<ModelTensor>& model, const std::vector<OptimizerParameter>& parameters) {
-  std::vector<std::vector<std::size_t>> groups;  // positions of their parameters
-  for (std::size_t p = 0; p < parameters.size(); ++p) {
-    groups.resize(std::max(groups.size(), parameters[p].group + 1));
-    groups[parameters[p].group].push_back(p);
-  }
-  std::vector<Layer> layers(model.size() + 1);
-  std::size_t states = 0;
-  offer(layers[0], {std::vector<std::uint32_t>(groups.size()), false, false},
-        {0, false, nullptr, groups.size()}, states);
-  for (std::size_t t = 0; t < model.size(); ++t) {
-    const bool last =
-        t + 1 == model.size() || module_of(model[t].name) != module_of(model[t + 1].name);
-    for (const auto& [state, ways] : layers[t]) {
-      const std::size_t filled = [&] {
-        std::size_t sum = 0;
-        for (const std::uint32_t f : state.filled) sum += f;
-        return sum;
-      }();
-      const auto go_on = [&](State next, std::size_t group) {
-        Ways way{ways.cost, ways.several, &state, group};
-        if (last) close_module(next, way);
-        offer(layers[t + 1], std::move(next), way, states);
-      };
-      if (parameters.size() - filled < model.size() - t) {  // enough tensors are left without it
-        State next = state;
-        next.skipped = next.skipped || !is_buffer(model[t].name);
-        go_on(std::move(next), groups.size());
-      }
-      for (std::size_t g = 0; g < groups.size() && !is_buffer(model[t].name); ++g) {
-        if (state.filled[g] == groups[g].size()) continue;
-        const auto& shape = parameters[groups[g][state.filled[g]]].shape;
-        if (shape && *shape != model[t].shape) continue;
-        State next = state;
-        ++next.filled[g];
-        next.taken = true;
-        go_on(std::move(next), g);
-      }
-    }
-    if (states > kMostStates) return std::nullopt;
-  }
-  if (layers.back().size() != 1) return std::nullopt;
-  const auto& [end, ways] = *layers.back().begin();
-  if (ways.several) return std::nullopt;
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    if (end.filled[g] != groups[g].size()) return std::nullopt;
-  }
-  std::vector<std::string> names(parameters.size());
-  const State* state = &end;
-  for (std::size_t t = model.size(); t > 0; --t) {
-    const Ways& way = layers[t].at(*state);
-    if (way.group < groups.size()) {
-      names[groups[way.group][way.from->filled[way.group]]] = model[t - 1].name;
-    }
-    state = way.from;
-  }
-  return names;
+  if (parameters.empty() || parameters.size() > model.size()) return std::nullopt;
+  Search search(model, parameters);
+  if (!search.run()) return std::nullopt;
+  return search.names();
 }
 
 }  // namespace cairn::detail::torch
