@@ -221,6 +221,7 @@ CachedFile fetch_cached(const Remote& remote, const std::string& sha256, const f
       // Looked at again: another process may have replaced it meanwhile.
       if (known && damaged && !is_sound(*known, limits, state)) {
         remove_quietly(known->path.parent_path() / names::kCacheEntry);
+        remove_quietly(known->path);
         known.reset();
       }
       if (!known || !wanted(*known)) {
