@@ -142,7 +142,8 @@ Times run_loads(const Comm& comm, const Options& options, Payload& payload,
   const std::uint64_t offset = raw_offset(comm, payload);
   const std::vector<MutableTensorView> targets = payload.targets();
   write_raw(comm, targets, raw, offset, options.durable);
-  const LoadOptions load{save.engine, save.transfer, options.verify};
+  const LoadOptions load{
+      .engine = save.engine, .transfer = save.transfer, .verify = options.verify};
   payload.clear();
   for (int round = 0; round <= options.repeat; ++round) {
     const double ours = timed(comm, [&] {
