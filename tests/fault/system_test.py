@@ -129,6 +129,25 @@ class SystemFaults(Case):
         self.assertEqual(self.sample_save(target, 2, 2, engine="mpio", ranks=RANKS).returncode, 0)
         self.assertIn("equal step=2", self.sample_load(self.dir, 2).stdout)
 
+    def test_writes_that_fail_inside_mpi_io_never_pass_as_saved(self):
+        # OMPIO either reports the failure, or says nothing (what is read back tells), or waits for ever.
+        self.first()
+        ends = set()
+        for engine in ("mpio-independent", "mpio-cycles"):
+            with self.subTest(engine=engine):
+                result = self.sample_save(self.dir / "step-00000002.h5", 2, 2, engine=engine, ranks=RANKS,
+                                          env={"CAIRN_SAMPLE_LIMIT": "65536"})
+                self.assertNotEqual(result.returncode, 0)
+                self.assertNotIn("saved", result.stdout)
+                if errors_of(result):
+                    self.assert_same_error(result, "io", "save: ")
+                    ends.add("error")
+                else:
+                    self.assertIn("no progress within 3 s in the step 'write'", result.stderr)
+                    ends.add("watchdog")
+                self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+        self.assertIn("error", ends)
+
     def test_the_component_of_mpi_io_is_chosen_and_recorded(self):
         cases = [("mpio-ompio", None, "ompio"), ("mpio-romio", None, "romio"),
                  ("mpio", {"OMPI_MCA_io": "romio321"}, "romio321")]

@@ -1,13 +1,17 @@
 // cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|async|async-threads|async-finalize
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
-// mpio-deflate
+// mpio-deflate, mpio-cycles (each collective write is many small ones by all ranks; with watchdog)
+// CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
 // state, or loads it (a directory: the newest committed checkpoint) and compares every byte. Prints
 // one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE: TEXT". Exit codes: 0
 // fine, 1 differs, 2 error.
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -36,7 +40,11 @@ Options options_for(const std::string& engine) {
   if (engine.ends_with("-ompio")) options.mpio.component = IoComponent::ompio;
   if (engine.ends_with("-romio")) options.mpio.component = IoComponent::romio;
   if (engine.ends_with("-deflate")) options.mpio.deflate = 4;
-  if (engine.ends_with("-watchdog")) options.mpio.watchdog = std::chrono::seconds(3);
+  if (engine.ends_with("-cycles")) {
+    options.mpio.hints = {{"cb_nodes", "3"}, {"cb_buffer_size", "65536"}};
+  }
+  if (engine.ends_with("-watchdog") || engine.ends_with("-cycles"))
+    options.mpio.watchdog = std::chrono::seconds(3);
   return options;
 }
 
@@ -98,8 +106,17 @@ int load(const Comm& comm, const Words& words) {
   return 0;
 }
 
+void limit_files(const Comm& comm) {
+  const char* bytes = std::getenv("CAIRN_SAMPLE_LIMIT");
+  if (bytes == nullptr || comm.is_root()) return;
+  std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit limit{std::stoull(bytes), RLIM_INFINITY};
+  setrlimit(RLIMIT_FSIZE, &limit);
+}
+
 int run(const Words& words) {
   Comm comm(MPI_COMM_WORLD, std::chrono::seconds(30));
+  limit_files(comm);
   int result = 2;
   try {
     result = words.at(0) == "save" ? save(comm, words) : load(comm, words);
