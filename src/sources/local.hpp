@@ -12,8 +12,9 @@ namespace cairn::detail {
 std::filesystem::path expand_home(const std::filesystem::path& path);
 
 /// The checkpoint that a source means: the path itself, or the newest committed checkpoint of a run
-/// directory. A path that does not exist is an error that names its nearest siblings. Local.
-/// Errors: not_found, usage, unsupported (neither file nor directory; newer format), io.
+/// directory; of a run without one, its last.ckpt. A path that does not exist is an error that
+/// names its nearest siblings. Local. Errors: not_found, usage, unsupported (neither file nor
+/// directory; newer format), io.
 std::filesystem::path find_local(const LocalSource& source);
 std::filesystem::path find_run(const RunSource& source);
 

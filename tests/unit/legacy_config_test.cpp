@@ -117,6 +117,7 @@ TEST(LegacyConfig, EveryRowOfTheTruthTable) {
        {},
        ""},
       {"run_id: '', fork_run_id: \"\"", false, {}, {}, {}, ""},
+      {"load_weights_only: 1, transfer_learning: 0", true, w, {}, kWeights, ""},
   };
   for (const Row& row : rows) {
     std::string yaml = "training: {" + row.training +
@@ -242,6 +243,9 @@ TEST(LegacyConfig, TellsWhereAndWhenToSave) {
   EXPECT_EQ(save("system: {output: {root: /o/, checkpoints: {root: rel}}}").root, "/o/rel");
   EXPECT_EQ(save("system: {output: {root: /o, checkpoints: {root: '${..root}/c'}}}").root, "/o/c");
   EXPECT_EQ(save("system: {output: {root: /o}}").root, "");
+  EXPECT_NE(migrate("system:\n  output: {root: '\?\?\?', checkpoints: {root: ck}}\n")
+                .text.find("root: ${system.output.root}/ck\n"),
+            std::string::npos);
   EXPECT_EQ(warnings_of("system: {output: {checkpoints: {root: rel}}}"), "root-incomplete");
   EXPECT_FALSE(migrate("system: {output: {checkpoints: {root: '\?\?\?'}}}").changed);
   EXPECT_FALSE(save("diagnostics: {enable_checkpointing: False}").enabled);
@@ -299,6 +303,7 @@ TEST(LegacyConfig, ValuesThatDecideNothingYetAreErrors) {
 TEST(LegacyConfig, OldAndNewKeysOfOneKindAreErrors) {
   for (const std::string blocks :
        {"checkpoint: {source: {path: a}}\ntraining: {run_id: R}",
+        "checkpoint: {source: {path: a}}\ntraining: {load_weights_only: true}",
         "checkpoint: {loading: {type: warm_start}}\ntraining: {fork_run_id: R}",
         "checkpoint: {lineage: {parent_run_id: R}}\nsystem: {input: {warm_start: a}}",
         "model_modifier: {modifiers: [{type: cast, dtype: bf16}]}\ntraining: "

@@ -156,6 +156,19 @@ TEST(LegacyText, ReferencesFollow) {
             "referenced-key");
 }
 
+TEST(LegacyText, ReferencesWithoutEndAreLeftAsTheyAre) {
+  std::string yaml = "training: {lr: 1, run_id: '${x-9}'}\n";
+  for (int i = 9; i > 0; --i) {
+    yaml += "x-" + std::to_string(i) + ": '";
+    for (int k = 0; k < 20; ++k) yaml += "${x-" + std::to_string(i - 1) + "}";
+    yaml += "'\n";
+  }
+  EXPECT_TRUE(migrate(yaml + "x-0: a\n").ok());
+  EXPECT_TRUE(migrate("training: {lr: 1, run_id: '${x-a}'}\nx-a: '${x-b}'\nx-b: '${x-a}'\n").ok());
+  const std::string deep(20'000, '$');
+  EXPECT_TRUE(migrate("training: {lr: 1, run_id: '" + deep + "{'}\n").ok());
+}
+
 TEST(LegacyText, AnchorsAreRespected) {
   const std::string merged = "x-base: &base {run_id: R, lr: 1}\ntraining:\n  <<: *base\n  a: 1\n";
   EXPECT_EQ(rest_of(merged), "x-base: &base {lr: 1}\ntraining:\n  <<: *base\n  a: 1\n");

@@ -47,6 +47,11 @@ bool has_class(const Value& value) {
 
 }  // namespace
 
+bool parse_legacy_flag(std::string_view text, bool& flag) {
+  flag = text == "1";
+  return flag || text == "0" || parse_flag(text, flag);
+}
+
 std::span<const LegacyKey> legacy_keys() { return kKeys; }
 
 const Value* find_path(const Value& document, std::string_view path) {
@@ -67,13 +72,13 @@ bool says_something(const LegacyKey& key, const Value* value) {
     // A value that is still to be given stays where it is, unless a load would go wrong by it.
     if (key.group == Group::save && value->text == kMissing) return false;
     if (key.path.ends_with("save_frequency") && value->text == "0") return false;
-    return key.stated || !parse_flag(value->text, flag) || flag;
+    return key.stated || !parse_legacy_flag(value->text, flag) || flag;
   }
   if (key.path == "training.checkpoint") return has_class(*value);
   if (key.path == "training.swa") {
     const Value* enabled = value->find("enabled");
     return enabled != nullptr && enabled->type == Value::Type::scalar &&
-           !(parse_flag(enabled->text, flag) && !flag);
+           !(parse_legacy_flag(enabled->text, flag) && !flag);
   }
   return !value->items.empty() || !value->entries.empty();
 }

@@ -32,6 +32,9 @@ const Value* find_path(const Value& document, std::string_view path);
 /// default.
 bool says_something(const LegacyKey& key, const Value* value);
 
+/// true and false in YAML's spellings and as numbers: the legacy system took what Python takes.
+bool parse_legacy_flag(std::string_view text, bool& flag);
+
 /// The first key of the legacy configuration in `document` that says something; null: none.
 const LegacyKey* first_legacy_key(const Value& document);
 

@@ -54,10 +54,26 @@ void refuse_parts(const Value& document, Reader& reader) {
   }
 }
 
+/// Before anything is made of the old keys: alone they may mean something else, or nothing.
+void refuse_two_loads(const Value& document, Reader& reader) {
+  for (const char* key : {"checkpoint.source", "checkpoint.loading", "checkpoint.lineage"}) {
+    const Value* block = find_path(document, key);
+    if (block == nullptr || block->type == Value::Type::null) continue;
+    for (const LegacyKey& old : legacy_keys()) {
+      if (old.group != Group::load || !reader.says(old.path)) continue;
+      reader.error("old-new-conflict", {std::string(old.path), key},
+                   fmt::format("and '{}' (line {}) both say what is loaded: remove one of them",
+                               key, block->line));
+    }
+    return;
+  }
+}
+
 std::string migrated(const std::string& text, const Value& document,
                      const std::optional<Version>& from, Plan& plan, const std::string& origin) {
   Reader reader(document, plan);
   refuse_parts(document, reader);
+  refuse_two_loads(document, reader);
   plan.version = version_of(reader, from);
   if (!plan.errors.empty()) return text;
   if (first_legacy_key(document) == nullptr && reader.has_blocks()) plan.version.era = Era::es;

@@ -86,7 +86,7 @@ std::string Reader::resolved(std::string_view path) {
 bool Reader::flag(std::string_view path) {
   const std::string value = resolved(path);
   bool flag = false;
-  if (value.empty() || parse_flag(value, flag)) return flag;
+  if (value.empty() || parse_legacy_flag(value, flag)) return flag;
   if (value.find("${") != std::string::npos || value == "\?\?\?") {
     error(
         "unresolved-value", {std::string(path)},

@@ -101,16 +101,17 @@ class Replacer {
   const Replaced& replaced_;
 };
 
+/// `steps` bounds the depth and `budget` the work: references can double at each step.
 std::string fill_in(const Value& document, std::string_view text, const std::string& holder,
-                    int steps) {
+                    int steps, int& budget) {
   return replace_references(
       text, holder, [&](const std::string& path) -> std::optional<std::string> {
         const Value* value = find_path(document, path);
-        if (steps == 0 || value == nullptr || value->type != Value::Type::scalar ||
+        if (steps == 0 || --budget < 0 || value == nullptr || value->type != Value::Type::scalar ||
             value->text == "\?\?\?") {
           return std::nullopt;
         }
-        std::string filled = fill_in(document, value->text, parent_of(path), steps - 1);
+        std::string filled = fill_in(document, value->text, parent_of(path), steps - 1, budget);
         if (filled.size() > kMostBytes) return std::nullopt;
         return filled;
       });
@@ -129,7 +130,8 @@ std::string replace_references(std::string_view text, const std::string& holder,
 }
 
 std::string filled_in(const Value& document, std::string_view text, const std::string& holder) {
-  return fill_in(document, text, holder, 8);
+  int budget = 1000;
+  return fill_in(document, text, holder, 8, budget);
 }
 
 bool begins_unknown(std::string_view text) { return text.starts_with("${"); }

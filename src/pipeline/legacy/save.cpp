@@ -44,7 +44,8 @@ std::string joined_root(Reader& reader, Plan& plan) {
                             whole ? "a whole path" : "a name below system.output.root"));
     if (whole) return dir;
   }
-  const std::string output = reader.text(kOutput);
+  std::string output = reader.text(kOutput);
+  if (output == "\?\?\?") output = fmt::format("${{{}}}", kOutput);  // another file gives it
   if (output.empty()) {
     reader.warn("root-incomplete", {kRoot},
                 "lay below system.output.root, which this file does not give: save.root must "
@@ -100,7 +101,7 @@ void plan_save(Reader& reader, Plan& plan) {
   if (reader.says(kEnabled)) {
     const std::string text = reader.text(kEnabled);
     bool flag = false;
-    plan.save["enabled"] = parse_flag(text, flag) ? Json(flag) : Json(text);
+    plan.save["enabled"] = parse_legacy_flag(text, flag) ? Json(flag) : Json(text);
     plan.comments["save.enabled"] = {fmt::format("was {}", kEnabled)};
     reader.move(kEnabled, "save.enabled", "whether checkpoints are made");
   }
