@@ -17,7 +17,7 @@ ConfigMigration migrate(const std::string& yaml) {
 }
 
 /// The new text without the blocks that were put in: from the first comment of a migration to the
-/// empty line behind them.
+/// empty line behind them, or the end.
 std::string rest_of(const std::string& yaml) {
   const ConfigMigration migration = migrate(yaml);
   EXPECT_TRUE(migration.ok()) << (migration.ok() ? "" : migration.errors[0].message);
@@ -26,7 +26,7 @@ std::string rest_of(const std::string& yaml) {
   if (begin == std::string::npos) return text;
   const std::string empty = text.find("\r\n") == std::string::npos ? "\n\n" : "\r\n\r\n";
   const auto end = text.find(empty, begin);
-  return text.erase(begin, end + empty.size() - begin);
+  return text.erase(begin, end == std::string::npos ? end : end + empty.size() - begin);
 }
 
 std::string error_of(const std::string& yaml) {

@@ -202,7 +202,7 @@ class Editor {
                              indent);
     }
     lines += comment_lines(plan_.left_out, indent) + block_lines(fresh, plan_, "", indent);
-    text_.insert(line, with_line_ends(lines + "\n"));
+    text_.insert(line, with_line_ends(lines + (line < text_.size() ? "\n" : "")));
   }
 
   std::string with_line_ends(const std::string& lines) const {
