@@ -221,7 +221,8 @@ std::string with_pickle(const std::string& file_bytes, const fs::path& path,
   std::ofstream(path, std::ios::binary) << file_bytes;
   const File file = File::open_read(path);
   std::vector<ZipPart> parts;
-  for (const ZipMember& member : ZipTable::read(file, 0, file.size()).members()) {
+  const ZipTable table = ZipTable::read(file, 0, file.size());
+  for (const ZipMember& member : table.members()) {
     const auto bytes = read_member(file, member, 1 << 20);
     parts.push_back({member.name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
     if (member.name.ends_with("/data.pkl")) change(parts.back().data);
