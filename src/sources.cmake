@@ -18,6 +18,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
+  src/base/bounded_regex.cpp
   src/base/copy.cpp
   src/base/crc64.cpp
   src/base/digest.cpp
@@ -82,6 +83,7 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/registry.cpp
   src/sources/resolve.cpp
   src/sources/url.cpp
+  src/pipeline/checkpoint_names.cpp
   src/pipeline/config.cpp
   src/pipeline/config_save.cpp
   src/pipeline/config_source.cpp
@@ -89,6 +91,9 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/interpolation.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
+  src/pipeline/load_plan.cpp
+  src/pipeline/path_patterns.cpp
+  src/pipeline/report_json.cpp
   src/pipeline/rules.cpp
   src/pipeline/schema.cpp
   src/pipeline/value.cpp)
@@ -104,4 +109,5 @@ set(CAIRN_TORCH_SOURCES
   src/torch/random.cpp
   src/torch/restore.cpp
   src/torch/scheduler.cpp
+  src/torch/share.cpp
   src/torch/tensor_memory.cpp)

@@ -43,10 +43,13 @@ struct LoadingConfig {
   bool freeze_loaded = false;
   /// Applied in order, before names are compared.
   std::vector<RenameRule> rename = {};
-  /// transfer_learning: the share of the model's tensors, 0 to 1, that must have been loaded. At
-  /// least one must in any case.
+  /// Convert tensors whose dtype in memory is another one than in the checkpoint
+  /// (LoadOptions::cast).
+  bool cast = false;
+  /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
+  /// reset_layers not counted. Whatever the type, at least one must.
   double min_match = 0;
-  /// Modules that keep their fresh values, by dotted path. Not for warm_start.
+  /// Modules and parameters that keep their values, by dotted paths. Not for warm_start.
   std::vector<std::string> reset_layers = {};
   bool operator==(const LoadingConfig&) const = default;
 };

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "cairn/export.hpp"
+#include "cairn/load.hpp"
+#include "cairn/shape.hpp"
 
 namespace cairn {
 
@@ -17,11 +19,34 @@ struct CheckpointInfo {
   std::map<std::string, double> metrics = {};
 };
 
-/// What a load did, tensor by tensor. Names as in the checkpoint.
+/// A tensor whose global shape in the checkpoint is another one than in the model.
+struct ShapeMismatch {
+  std::string name;
+  Shape in_checkpoint;
+  Shape in_memory;
+  bool operator==(const ShapeMismatch&) const = default;
+};
+
+/// A tensor that a load left alone although both sides could have had it.
+struct SkippedTensor {
+  std::string name;
+  std::string reason;
+  bool operator==(const SkippedTensor&) const = default;
+};
+
+/// What a load did, tensor by tensor; the same on all ranks. What is in the checkpoint goes by its
+/// name there, what only the model has by the name that it would be saved under.
 struct LoadReport {
   std::vector<std::string> loaded;
+  std::vector<std::string> missing;     ///< of the model, and not in the checkpoint
+  std::vector<std::string> unexpected;  ///< of the checkpoint, and wanted by nobody
+  std::vector<ShapeMismatch> mismatched;
+  std::vector<SkippedTensor> skipped;
+  std::vector<TensorCast> cast;
   bool resharded = false;     ///< saved by another number of ranks
   bool rng_restored = false;  ///< the random state is that of the saved run
+  /// Of the model's tensors, without those that were skipped as told: the loaded share, 0 to 1.
+  double fraction_matched = 1;
 };
 
 /// A loaded checkpoint's facts, the same on all ranks.
@@ -37,5 +62,8 @@ struct CheckpointContext {
   std::vector<std::string> warnings;
   LoadReport report;
 };
+
+/// The report as a JSON object. Local.
+CAIRN_EXPORT std::string to_json(const LoadReport& report);
 
 }  // namespace cairn

@@ -116,11 +116,13 @@ class CAIRN_EXPORT CheckpointManager {
   /// save_checkpoint.
   void wait();
 
-  /// Restores what is given from the configured source. Collective. Any number of ranks and any
-  /// placement may load what any other saved. On Error nothing that was given has changed, with one
+  /// Restores from the configured source what `checkpoint.loading` says (everything that is given,
+  /// where it is absent). Collective. Any number of ranks and any placement may load what any other
+  /// saved. On Error nothing that was given has changed, with one
   /// exception: an io Error of the step "load: move", when a disk fails after every digest was
   /// found right, leaves tensors partly filled, and says so. Errors: usage (no source), not_found,
-  /// mismatch, corrupt, unsupported, io, timeout.
+  /// mismatch (what the strategy refuses; settings that differ between ranks), corrupt,
+  /// unsupported, io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,

@@ -1,7 +1,6 @@
 #include "cairn/config.hpp"
 
-#include <regex>
-
+#include "base/bounded_regex.hpp"
 #include "pipeline/block.hpp"
 #include "pipeline/document.hpp"
 
@@ -9,20 +8,15 @@ namespace cairn {
 namespace detail {
 namespace {
 
-constexpr std::size_t kMostRegexBytes = 1000;  // compiling recurses
-
 RenameRule rename_of(const Block& block) {
   RenameRule rule;
   block.take("from", rule.from);
   block.take("to", rule.to);
   block.take("regex", rule.regex);
   if (!rule.regex) return rule;
-  if (rule.from.size() > kMostRegexBytes) {
-    block.place().at("from").refuse(*block.find("from"), "is too long for a regular expression");
-  }
   try {
-    const std::regex compiled(rule.from, std::regex::ECMAScript);
-  } catch (const std::regex_error& error) {
+    const BoundedRegex compiled(rule.from, "the expression");
+  } catch (const Error& error) {
     block.place().at("from").refuse(*block.find("from"),
                                     fmt::format("is no regular expression: {}", error.what()));
   }
@@ -41,6 +35,7 @@ LoadingConfig loading_of(const Block& block) {
   block.take("strict", loading.strict);
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
+  block.take("cast", loading.cast);
   block.take("min_match", loading.min_match);
   block.take("reset_layers", loading.reset_layers);
   for (const Block& rule : block.blocks("rename")) loading.rename.push_back(rename_of(rule));

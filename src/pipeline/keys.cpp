@@ -42,8 +42,10 @@ constexpr Key kResetKey{"reset_layers", Kind::texts, "a list of dotted paths",
                         "Modules that keep their fresh values"};
 constexpr Key kStrictKey{"strict", Kind::flag, "true or false",
                          "Names that only one side has are errors", "true"};
-constexpr std::array kWarmKeys{kRenameKey};
-constexpr std::array kWeightsKeys{kStrictKey, kRenameKey, kResetKey};
+constexpr Key kCastKey{"cast", Kind::flag, "true or false",
+                       "Convert dtypes that differ; otherwise they are an error", "false"};
+constexpr std::array kWarmKeys{kRenameKey, kCastKey};
+constexpr std::array kWeightsKeys{kStrictKey, kRenameKey, kCastKey, kResetKey};
 constexpr std::array kTransferKeys{
     Key{"strict", Kind::flag, "true or false", "Names that only one side has are errors", "false"},
     Key{"skip_mismatched", Kind::flag, "true or false",
@@ -51,10 +53,11 @@ constexpr std::array kTransferKeys{
     Key{"freeze_loaded", Kind::flag, "true or false", "What was loaded takes no gradients",
         "false"},
     kRenameKey,
+    kCastKey,
     Key{"min_match",
         Kind::number,
         "a number from 0 to 1",
-        "The share of the model's tensors that must have been loaded; at least one in any case",
+        "The share of the model's tensors that must match; one must in any case",
         "0",
         false,
         {},

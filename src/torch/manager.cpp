@@ -1,6 +1,10 @@
+#include <bit>
+
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
+#include "mpi/same.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
 #include "torch/restore.hpp"
@@ -25,15 +29,28 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
 
 /// What a configuration can say and this manager does not act on yet must not pass in silence.
 void refuse_what_is_not_done(const Config& config) {
-  if (config.loading && config.loading->type != LoadingType::warm_start) {
-    fail(Errc::unsupported, "only checkpoint.loading of type warm_start is supported");
-  }
-  if (config.loading && !config.loading->rename.empty()) {
-    fail(Errc::unsupported, "checkpoint.loading.rename is not supported; remove it");
-  }
   if (!config.modifiers.empty()) {
     fail(Errc::unsupported, "model_modifier is not supported; remove it");
   }
+}
+
+/// What is equal for equal settings of a load.
+std::uint64_t hash_of(const LoadingConfig& loading) {
+  Digester digester;
+  digester.update(static_cast<std::uint64_t>(loading.type));
+  for (const bool flag :
+       {loading.strict, loading.skip_mismatched, loading.freeze_loaded, loading.cast}) {
+    digester.update(static_cast<std::uint64_t>(flag));
+  }
+  digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
+  digester.update(static_cast<std::uint64_t>(loading.rename.size()));
+  for (const RenameRule& rule : loading.rename) {
+    digester.update(std::string_view(rule.from));
+    digester.update(std::string_view(rule.to));
+    digester.update(static_cast<std::uint64_t>(rule.regex));
+  }
+  for (const std::string& layer : loading.reset_layers) digester.update(std::string_view(layer));
+  return digester.value();
 }
 
 }  // namespace
@@ -87,12 +104,15 @@ struct CheckpointManager::Impl {
       }
       refuse_what_is_not_done(config);
     });
+    RestoreSettings settings{options, config.loading.value_or(LoadingConfig{}), {}};
+    require_same(comm, "load: source",
+                 std::vector<Argument>{{"checkpoint.loading", hash_of(settings.loading)}});
+    settings.load.engine = config.save.engine;
+    settings.load.transfer = config.save.transfer;
+    settings.load.cast = settings.loading.cast;
     const auto path = resolve_source(comm, *config.source, source_settings(config));
     const Manifest manifest = open_checkpoint(comm, path);
-    LoadOptions load;
-    load.engine = config.save.engine;
-    load.transfer = config.save.transfer;
-    return restore(comm, manifest, trainer, options, load);
+    return restore(comm, manifest, trainer, settings);
   }
 };
 

@@ -1,7 +1,7 @@
 // A load of a trainer, step by step:
 //
 // 1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
-// 2. compare   the ranks together must use all of the model's and the optimizer's tensors
+// 2. compare   what all ranks planned together is judged by the rules of the strategy
 // 3. schedule  the user's scheduler takes its state; it may refuse, later failures take it back
 // 4. move      load_tensors checks all digests, then fills the tensors' own memory or staged copies
 // 5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
@@ -17,10 +17,12 @@
 #include <span>
 #include <string_view>
 
+#include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
 #include "torch/match.hpp"
 #include "torch/random.hpp"
 #include "torch/scheduler.hpp"
+#include "torch/share.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -61,50 +63,70 @@ std::optional<PreparedScheduler> match_scheduler(const Manifest& manifest,
                           [&] { return prepare_scheduler(*scheduler, *document); });
 }
 
-/// What any rank uses, on all ranks. Collective: the lengths follow from the checkpoint alone.
-void unite(const Comm& comm, Match& match) {
+/// What any rank uses, on all ranks. Collective: the lengths follow from the checkpoint and the
+/// settings alone.
+void unite_votes(const Comm& comm, Match& match, std::vector<std::uint64_t>& kept_hits) {
   auto& used = match.used;
   auto& matched = match.optimizer.matched;
   std::vector<std::uint64_t> votes = used;
   votes.insert(votes.end(), matched.begin(), matched.end());
+  votes.insert(votes.end(), kept_hits.begin(), kept_hits.end());
   votes.push_back(match.with_optimizer ? 1 : 0);
   comm.all_reduce_max(std::span<std::uint64_t>(votes));
-  const auto end_of_used = votes.begin() + static_cast<std::ptrdiff_t>(used.size());
-  std::copy(votes.begin(), end_of_used, used.begin());
-  std::copy(end_of_used, votes.end() - 1, matched.begin());
+  auto from = votes.begin();
+  for (auto* part : {&used, &matched, &kept_hits}) {
+    std::copy_n(from, part->size(), part->begin());
+    from += static_cast<std::ptrdiff_t>(part->size());
+  }
   match.with_optimizer = votes.back() != 0;
 }
 
+void check_optimizer(const Manifest& manifest, const Match& match) {
+  std::vector<std::string> without;
+  for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
+    if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
+  }
+  if (without.empty()) return;
+  fail(Errc::mismatch,
+       "the optimizer of '{}' steps {}, which the given optimizer does not have; "
+       "build the parameter groups as in the saved run",
+       manifest.path().string(), list_some(without));
+}
+
 /// Step 2. Collective.
-void compare(const Comm& comm, const Manifest& manifest, Match& match, LoadReport& report) {
-  unite(comm, match);
+void compare(const Comm& comm, const Manifest& manifest, const CheckpointNames& names,
+             const LoadingConfig& loading, Match& match, CheckpointContext& context) {
+  PathPatterns kept(loading.reset_layers);
+  std::vector<std::uint64_t> hits;
+  std::string mine;
   agree(comm, "load: compare", [&] {
-    std::vector<std::string> without;
-    std::vector<std::string> unexpected;
-    for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
-      if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
-    }
-    if (!without.empty()) {
-      fail(Errc::mismatch,
-           "the optimizer of '{}' steps {}, which the given optimizer does not have; "
-           "build the parameter groups as in the saved run",
-           manifest.path().string(), list_some(without));
-    }
-    for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
-      const std::string_view name = manifest.tensors[t].name;
-      if (match.used[t] == Match::kLoaded) report.loaded.emplace_back(name);
-      if (match.used[t] != Match::kUnused) continue;
-      const bool ours =
-          name.starts_with("model/") || (match.with_optimizer && name.starts_with("optimizer/"));
-      if (ours) unexpected.emplace_back(name);
-    }
-    if (!unexpected.empty()) {
-      fail(Errc::mismatch,
-           "'{}' holds {}, which the given model{} does not have; nothing was loaded",
-           manifest.path().string(), list_some(unexpected),
-           match.with_optimizer ? " or optimizer" : "");
+    hits = kept.hits(match.model_names);
+    mine = encode(match.notes);
+  });
+  unite_votes(comm, match, hits);
+  const auto texts = share_texts(comm, "load: compare", mine);
+  agree(comm, "load: compare", [&] {
+    LoadNotes notes;
+    for (const std::string& text : texts) unite(notes, decode_notes(text));
+    require_hits(kept, hits, "checkpoint.loading.reset_layers", "module or parameter",
+                 match.model_names);
+    check_optimizer(manifest, match);
+    const bool resharded = context.report.resharded;
+    context.report = judge_load(manifest, names, match.used, notes, loading, match.with_optimizer);
+    context.report.resharded = resharded;
+    auto& warnings = context.warnings;
+    warnings.insert(warnings.end(), notes.warnings.begin(), notes.warnings.end());
+    for (const std::string& rule : names.idle_rules()) {
+      warnings.push_back(fmt::format("the rename rule '{}' changes no name", rule));
     }
   });
+}
+
+/// Buffers never take gradients; integers can't.
+void freeze(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.requires_grad()) tensor.requires_grad_(false);
+  }
 }
 
 /// Step 5. Local.
@@ -123,29 +145,12 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
   if (random) set_random_state(*random);
 }
 
-/// Adds every warning that any rank has, once, in the order of the ranks. Collective.
-void share_warnings(const Comm& comm, const std::vector<std::string>& mine,
-                    std::vector<std::string>& all) {
-  std::string text;
-  agree(comm, "load: warnings", [&] { text = Json(mine).dump(); });
-  const auto gathered = comm.gather(std::as_bytes(std::span(text)));
-  agree(comm, "load: warnings", [&] {
-    if (!comm.is_root()) return;
-    std::vector<std::string> united;
-    for (const auto& bytes : gathered) {
-      const auto* first = reinterpret_cast<const char*>(bytes.data());
-      for (const auto& warning :
-           Json::parse(first, first + bytes.size()).get<std::vector<std::string>>()) {
-        if (std::find(united.begin(), united.end(), warning) == united.end()) {
-          united.push_back(warning);
-        }
-      }
-    }
-    text = Json(united).dump();
-  });
-  comm.broadcast(text);
-  const auto united = Json::parse(text).get<std::vector<std::string>>();
-  all.insert(all.end(), united.begin(), united.end());
+/// What the strategy says of progress.
+void start_anew(const LoadingConfig& loading, CheckpointContext& context) {
+  if (loading.type != LoadingType::cold_start) return;
+  context.epoch = 0;
+  context.global_step = 0;
+  context.metrics.clear();
 }
 
 void roll_back(const PreparedScheduler& scheduler) noexcept {
@@ -159,17 +164,22 @@ void roll_back(const PreparedScheduler& scheduler) noexcept {
 }  // namespace
 
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
-                          const ManagerOptions& options, const LoadOptions& load) {
+                          const RestoreSettings& settings) {
+  const LoadingConfig& loading = settings.loading;
+  const bool warm = loading.type == LoadingType::warm_start;
   CheckpointContext context;
+  std::optional<CheckpointNames> names;
   Match match;
   std::optional<PreparedScheduler> scheduler;
   agree_torch(comm, "load: match", [&] {
     context = make_context(comm, manifest);
-    match = match_trainer(manifest, trainer, options);
-    scheduler = match_scheduler(manifest, trainer.scheduler);
+    names.emplace(manifest, loading.rename);
+    match = match_trainer(manifest, *names, trainer, loading, settings.options);
+    if (warm) scheduler = match_scheduler(manifest, trainer.scheduler);
   });
-  compare(comm, manifest, match, context.report);
-  const auto random = load_rank_blob(comm, manifest, "rng");
+  compare(comm, manifest, *names, loading, match, context);
+  std::optional<std::vector<std::byte>> random;
+  if (warm) random = load_rank_blob(comm, manifest, "rng");
   agree(comm, "load: random state", [&] {
     if (random) check_random_state(*random);
   });
@@ -180,15 +190,17 @@ CheckpointContext restore(const Comm& comm, const Manifest& manifest, const Trai
     agree(comm, "load: scheduler", [&] {
       if (own_scheduler) scheduler->apply();
     });
-    load_tensors(comm, manifest, match.targets, load);
+    context.report.cast = load_tensors(comm, manifest, match.targets, settings.load).casts;
   } catch (...) {
     if (own_scheduler) roll_back(*scheduler);
     throw;
   }
-  agree_torch(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
-
-  context.report.rng_restored = random.has_value();
-  share_warnings(comm, match.warnings, context.warnings);
+  agree_torch(comm, "load: finish", [&] {
+    finish(match, scheduler, own_scheduler, random);
+    if (loading.freeze_loaded) freeze(match.model_tensors);
+    start_anew(loading, context);
+    context.report.rng_restored = random.has_value();
+  });
   return context;
 }
 

@@ -12,10 +12,18 @@ struct TrainerState {
   const SchedulerRef* scheduler = nullptr;
 };
 
-/// Fills all that is given from the checkpoint, or, on Error, nothing; only an io Error while the
-/// bytes move, after all checks, leaves tensors partly filled. Collective.
-/// Errors: mismatch, corrupt, unsupported, usage, io, timeout.
+/// How it is to be loaded; the same on all ranks.
+struct RestoreSettings {
+  const ManagerOptions& options;
+  LoadingConfig loading;
+  LoadOptions load;
+};
+
+/// Fills what the strategy restores of what is given, or, on Error, nothing; only an io Error while
+/// the bytes move, after all checks, leaves tensors partly filled. Collective.
+/// Errors: mismatch, not_found (reset_layers that the model does not have), corrupt, unsupported,
+/// usage, io, timeout.
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
-                          const ManagerOptions& options, const LoadOptions& load);
+                          const RestoreSettings& settings);
 
 }  // namespace cairn::detail
