@@ -3,8 +3,10 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -22,6 +24,9 @@ enum class LoadingType : std::uint8_t {
   weights_only,       ///< weights; epoch and step are the checkpoint's
   transfer_learning,  ///< the weights that fit
 };
+
+/// "warm_start", ... Local.
+CAIRN_EXPORT std::string_view to_string(LoadingType type);
 
 /// Tensors of the checkpoint whose names begin with `from` get `to` in its place; with `regex`,
 /// every match of the ECMAScript expression `from` is replaced by `to` ($1, ... are its groups).
@@ -54,13 +59,17 @@ struct LoadingConfig {
   bool operator==(const LoadingConfig&) const = default;
 };
 
-/// Parameters under `layers` (dotted paths) take no gradients.
+// The paths of modifiers, and of reset_layers, are dotted: a path names a module or parameter and
+// all below it. In a component, * stands for any characters and ? for one; the component ** stands
+// for any number of components. A path that names nothing on any rank is an error with near names.
+
+/// Parameters under `layers` take no gradients.
 struct FreezeModifier {
   std::vector<std::string> layers;
   bool operator==(const FreezeModifier&) const = default;
 };
 
-/// Low-rank adapters beside the linear layers under `target_modules` (dotted paths).
+/// Low-rank adapters beside the linear layers at or under `target_modules`; see LoraAdapters.
 struct LoraModifier {
   std::uint64_t rank = 8;
   std::optional<double> alpha = {};  ///< absent: rank, so that the scale alpha / rank is 1
@@ -69,21 +78,28 @@ struct LoraModifier {
   bool operator==(const LoraModifier&) const = default;
 };
 
-/// Parameters under `layers` (dotted paths) get fresh values.
+/// Modules under `layers` get fresh values, the same on all ranks.
 struct ResetModifier {
   std::vector<std::string> layers;
   bool operator==(const ResetModifier&) const = default;
 };
 
-/// Floating-point parameters under `layers` (dotted paths; none: of the whole model) become
-/// `dtype`.
+/// Floating-point parameters and buffers under `layers` (none: of the whole model) become `dtype`.
 struct CastModifier {
   DType dtype = DType::f32;
   std::vector<std::string> layers = {};
   bool operator==(const CastModifier&) const = default;
 };
 
-using Modifier = std::variant<FreezeModifier, LoraModifier, ResetModifier, CastModifier>;
+/// A modifier of a type that the program registered; the other keys of its block as texts.
+struct CustomModifier {
+  std::string type;
+  std::map<std::string, std::string> options = {};
+  bool operator==(const CustomModifier&) const = default;
+};
+
+using Modifier =
+    std::variant<FreezeModifier, LoraModifier, ResetModifier, CastModifier, CustomModifier>;
 
 struct PipelineConfig {
   /// Loads may run beside the program.
@@ -96,6 +112,7 @@ struct PipelineConfig {
 struct SaveConfig {
   std::filesystem::path dir;
   std::uint64_t every_n_steps = 0;  ///< 0: no periodic saves
+  std::uint64_t keep_last = 0;      ///< how many of the newest checkpoints stay; 0: all
   EngineKind engine = EngineKind::direct;
   Transfer transfer = Transfer::collective;
   bool durable = true;

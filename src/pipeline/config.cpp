@@ -60,6 +60,9 @@ Modifier modifier_of(const Block& block) {
   std::string type;
   block.take("type", type);
   if (type == "lora") return lora_of(block);
+  if (type != "freeze" && type != "reset" && type != "cast") {
+    return CustomModifier{type, texts_of(block)};
+  }
   std::vector<std::string> layers;
   block.take("layers", layers);
   if (type == "freeze") return FreezeModifier{std::move(layers)};
@@ -92,6 +95,20 @@ Config config_of(const Value& document, const std::string& origin) {
 }
 
 }  // namespace detail
+
+std::string_view to_string(LoadingType type) {
+  switch (type) {
+    case LoadingType::warm_start:
+      return "warm_start";
+    case LoadingType::cold_start:
+      return "cold_start";
+    case LoadingType::weights_only:
+      return "weights_only";
+    case LoadingType::transfer_learning:
+      return "transfer_learning";
+  }
+  return "unknown";
+}
 
 Config Config::from_string(const std::string& yaml, const std::string& origin) {
   return detail::config_of(detail::checked_document(yaml, origin), origin);

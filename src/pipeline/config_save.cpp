@@ -26,6 +26,7 @@ void take_save(const Block& block, SaveConfig& save) {
       {{"off", ReplicaCheck::off}, {"sample", ReplicaCheck::sample}, {"full", ReplicaCheck::full}}};
   block.take("dir", save.dir);
   block.take("every_n_steps", save.every_n_steps);
+  block.take("keep_last", save.keep_last);
   block.take("engine", save.engine, kEngines);
   block.take("transfer", save.transfer, kTransfers);
   block.take("durable", save.durable);

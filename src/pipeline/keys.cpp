@@ -1,5 +1,6 @@
 #include <array>
 
+#include "pipeline/modifier_types.hpp"
 #include "pipeline/rules.hpp"
 
 namespace cairn::detail {
@@ -143,7 +144,7 @@ constexpr std::array kModifierTypes{
     TypeRule{"reset", kResetKeys},
     TypeRule{"cast", kCastKeys},
 };
-constexpr BlockRule kModifier{{}, kModifierTypes};
+constexpr BlockRule kModifier{{}, kModifierTypes, {}, {}, registered_modifier_types};
 constexpr std::array kModifierKeys{Key{"modifiers",
                                        Kind::blocks,
                                        "a list of mappings",
@@ -193,6 +194,8 @@ constexpr BlockRule kAsync{kAsyncKeys};
 constexpr std::array kSaveKeys{
     Key{"dir", Kind::text, "a path", "The run's directory"},
     Key{"every_n_steps", Kind::count, "a number of steps", "0: no periodic saves", "0"},
+    Key{"keep_last", Kind::count, "a number of checkpoints",
+        "How many of the newest checkpoints stay; 0: all", "0"},
     Key{"engine", Kind::word, "", "POSIX calls or parallel HDF5", "direct", false, kEngines},
     Key{"transfer", Kind::word, "", "How the engine mpio transfers", "collective", false,
         kTransfers},
@@ -229,6 +232,6 @@ constexpr std::array kRootKeys{
 
 }  // namespace
 
-const BlockRule kDocument{kRootKeys, {}, {}, {}, false, true};
+const BlockRule kDocument{kRootKeys, {}, {}, {}, nullptr, true};
 
 }  // namespace cairn::detail

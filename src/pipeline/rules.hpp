@@ -2,7 +2,9 @@
 
 #include <nlohmann/json.hpp>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipeline/value.hpp"
 
@@ -52,8 +54,9 @@ struct BlockRule {
   std::span<const TypeRule> types = {};
   std::string_view type_fallback = {};  ///< the type where none is given; empty: it is required
   std::span<const Key> open = {};  ///< what types have that programs register, besides their own
-  bool foreign = false;            ///< programs can register types
-  bool notes = false;              ///< keys that begin with "x-" are the user's own
+  /// Types that the program registered; null: it can't.
+  std::vector<std::string> (*registered)() = nullptr;
+  bool notes = false;  ///< keys that begin with "x-" are the user's own
 };
 
 /// The whole document (keys.cpp), and its block checkpoint.source (keys_source.cpp).

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
@@ -56,6 +57,7 @@ void adopt_or_make(LoraLayer& layer, std::uint64_t seed) {
     return;
   }
   const at::NoGradGuard no_grad;
+  layer.fresh = true;
   layer.a = draw_a(layer, seed);
   layer.b = at::zeros({layer.base.size(0), static_cast<std::int64_t>(layer.rank)},
                       layer.base.options().requires_grad(false));
@@ -111,9 +113,10 @@ void attach(LoraAdapters::State& state, const torch::nn::Module& model,
     if (!adapter && patterns.matches(item.key())) item.value().requires_grad_(false);
   }
   for (LoraLayer& layer : layers) {
-    const auto own = layer.linear->named_parameters(/*recurse=*/false);
-    if (!own.contains("lora_A")) layer.linear->register_parameter("lora_A", layer.a);
-    if (!own.contains("lora_B")) layer.linear->register_parameter("lora_B", layer.b);
+    if (std::exchange(layer.fresh, false)) {
+      layer.linear->register_parameter("lora_A", layer.a);
+      layer.linear->register_parameter("lora_B", layer.b);
+    }
     state.layers.push_back(std::move(layer));
   }
 }
@@ -125,6 +128,12 @@ at::Tensor merged_weight(const LoraLayer& layer) {
 
 std::string adapter_name(const std::string& path, char which) {
   return fmt::format("{}.lora_{}", path, which);
+}
+
+bool is_adapter(const LoraAdapters::State& state, const at::Tensor& tensor) {
+  return std::any_of(state.layers.begin(), state.layers.end(), [&](const LoraLayer& layer) {
+    return layer.a.is_same(tensor) || layer.b.is_same(tensor);
+  });
 }
 
 Json adapters_document(const LoraAdapters::State& state) {

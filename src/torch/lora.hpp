@@ -27,7 +27,8 @@ struct LoraLayer {
   std::uint64_t rank = 0;
   double alpha = 0;
   double dropout = 0;
-  at::Tensor kept;  ///< the base's values while merged
+  bool fresh = false;  ///< A and B are not the layer's yet
+  at::Tensor kept;     ///< the base's values while merged
 
   double scale() const { return alpha / static_cast<double>(rank); }
 };
@@ -50,6 +51,9 @@ at::Tensor merged_weight(const LoraLayer& layer);
 
 /// The names of A and B beside a layer's path, or below the name of a parameter.
 std::string adapter_name(const std::string& path, char which);
+
+/// Whether it is A or B of one of them.
+bool is_adapter(const LoraAdapters::State& state, const at::Tensor& tensor);
 
 /// By path: what a resumed run has to know of the adapters beside their values.
 Json adapters_document(const LoraAdapters::State& state);

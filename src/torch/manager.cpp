@@ -5,8 +5,11 @@
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
 #include "mpi/same.hpp"
+#include "pipeline/trace.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
+#include "torch/lineage.hpp"
+#include "torch/modify.hpp"
 #include "torch/restore.hpp"
 
 namespace cairn {
@@ -20,18 +23,12 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.engine = config.save.engine;
   save.transfer = config.save.transfer;
   save.durable = config.save.durable;
+  save.keep_last = config.save.keep_last;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
   save.progress = options.progress;
   save.async = config.save.async.value_or(AsyncOptions{});
   return save;
-}
-
-/// What a configuration can say and this manager does not act on yet must not pass in silence.
-void refuse_what_is_not_done(const Config& config) {
-  if (!config.modifiers.empty()) {
-    fail(Errc::unsupported, "model_modifier is not supported; remove it");
-  }
 }
 
 /// What is equal for equal settings of a load.
@@ -59,13 +56,18 @@ struct CheckpointManager::Impl {
   Comm comm;
   Config config;
   ManagerOptions options;
-  Saver saver;  // refers to comm, so an Impl stays where it is
+  LoraAdapters adapters;
+  Lineage lineage;  // of this run; rank 0's counts
+  Trace trace;      // of the last load
+  Saver saver;      // refers to comm, so an Impl stays where it is
 
   Impl(MPI_Comm parent, Config c, ManagerOptions o)
       : comm(parent, o.deadline),
         config(std::move(c)),
         options(std::move(o)),
-        saver(comm, save_options(config, options)) {}
+        saver(comm, save_options(config, options)) {
+    lineage.run_id = new_uuid();
+  }
 
   /// Gathers the state and hands it to `save`, one of the saver's members. Collective.
   template <class Save>
@@ -76,12 +78,43 @@ struct CheckpointManager::Impl {
       if (config.save.dir.empty()) {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
-      collected = collect(trainer, options, info);
+      collected = collect(trainer, options, info, adapters);
       path = checkpoint_path(config.save.dir, info.global_step);
     });
-    collected.state.documents.merge(merge_documents(comm, collected.documents));
+    add_documents(collected);
     save(path, collected.state);
     return path;
+  }
+
+  /// Collective.
+  void add_documents(Collected& collected) {
+    Lineage of_checkpoint = lineage;
+    of_checkpoint.uuid = new_uuid();
+    collected.state.documents["lineage"] = lineage_document(of_checkpoint);
+    collected.state.documents.merge(merge_documents(comm, collected.documents));
+  }
+
+  void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
+                    ModelExport what, const CheckpointInfo& info) {
+    Collected collected;
+    agree_torch(comm, "export: collect state",
+                [&] { collected = collect_export(model, what, options, info, adapters); });
+    add_documents(collected);
+    // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
+    Saver(comm, save_options(config, options)).save(path, collected.state);
+  }
+
+  std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {
+    require_same(comm, "prepare model",
+                 std::vector<Argument>{{"model_modifier", detail::hash_of(config.modifiers)}});
+    const Modification modification =
+        prepare_modifiers(comm, model, config.modifiers, ModifierChoice::structure, adapters);
+    std::vector<ModifierReport> reports;
+    agree_torch(comm, "prepare model", [&] {
+      reports = carry_out(modification);
+      adapters.apply();
+    });
+    return unite_reports(comm, reports);
   }
 
   std::filesystem::path save_now(const TrainerView& trainer, const CheckpointInfo& info) {
@@ -97,22 +130,30 @@ struct CheckpointManager::Impl {
   }
 
   CheckpointContext load(const TrainerState& trainer) {
-    agree(comm, "load: source", [&] {
-      if (!config.source) {
-        fail(Errc::usage,
-             "no checkpoint to load is configured; set checkpoint.source, or call set_source");
-      }
-      refuse_what_is_not_done(config);
-    });
-    RestoreSettings settings{options, config.loading.value_or(LoadingConfig{}), {}};
-    require_same(comm, "load: source",
-                 std::vector<Argument>{{"checkpoint.loading", hash_of(settings.loading)}});
+    trace = Trace();
+    RestoreSettings settings{options, config,   config.loading.value_or(LoadingConfig{}),
+                             {},      adapters, trace};
     settings.load.engine = config.save.engine;
     settings.load.transfer = config.save.transfer;
     settings.load.cast = settings.loading.cast;
-    const auto path = resolve_source(comm, *config.source, source_settings(config));
-    const Manifest manifest = open_checkpoint(comm, path);
-    return restore(comm, manifest, trainer, settings);
+    const auto path = trace.stage("source", [&] { return find_source(settings.loading); });
+    const Manifest manifest = trace.stage("open", [&] { return open_checkpoint(comm, path); });
+    CheckpointContext context = restore(comm, manifest, trainer, settings);
+    lineage = descend(lineage, context);
+    return context;
+  }
+
+  /// Collective.
+  std::filesystem::path find_source(const LoadingConfig& loading) {
+    agree(comm, "load: source", [&] {
+      if (config.source) return;
+      fail(Errc::usage,
+           "no checkpoint to load is configured; set checkpoint.source, or call set_source");
+    });
+    require_same(comm, "load: source",
+                 std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
+                                       {"model_modifier", detail::hash_of(config.modifiers)}});
+    return resolve_source(comm, *config.source, source_settings(config));
   }
 };
 
@@ -174,6 +215,22 @@ CheckpointContext CheckpointManager::load_checkpoint(torch::nn::Module& model,
                                                      torch::optim::Optimizer& optimizer,
                                                      SchedulerRef scheduler) {
   return impl_->load({model, &optimizer, &scheduler});
+}
+
+std::vector<ModifierReport> CheckpointManager::prepare_model(torch::nn::Module& model) {
+  return impl_->prepare_model(model);
+}
+
+LoraAdapters CheckpointManager::adapters() const { return impl_->adapters; }
+
+void CheckpointManager::export_model(const std::filesystem::path& path,
+                                     const torch::nn::Module& model, ModelExport what,
+                                     const CheckpointInfo& info) {
+  impl_->export_model(path, model, what, info);
+}
+
+const std::vector<StageTrace>& CheckpointManager::last_trace() const {
+  return impl_->trace.stages();
 }
 
 std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() const {

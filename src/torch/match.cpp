@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "torch/lora.hpp"
 #include "torch/quantized.hpp"
 
 namespace cairn::detail {
@@ -24,6 +25,11 @@ class Matcher {
       }
       const auto quantized = document->value("quantized", Json::object()).get<Json::object_t>();
       for (const auto& [name, record] : quantized) quantized_[names.renamed(name)] = record;
+      const auto adapters = document->value("adapters", Json::object()).get<Json::object_t>();
+      for (const auto& [path, record] : adapters) {
+        scales_[names.renamed(path)] =
+            record.at("alpha").get<double>() / record.at("rank").get<double>();
+      }
     });
   }
 
@@ -34,7 +40,7 @@ class Matcher {
       const std::string name = model_tensor_name(item.names.front());
       TensorMemory memory = memory_for_load(name, item.tensor);
       Placement placement = place(policy_, name, memory);
-      wanted.push_back({item.names, placement.global_shape});
+      wanted.push_back({item.names, placement.global_shape, item.optional});
       homes.emplace_back(std::move(memory), std::move(placement));
       match_.model_names.push_back(item.names.front());
     }
@@ -43,13 +49,25 @@ class Matcher {
       const PlannedTensor& planned = plan.tensors[i];
       if (!planned.load) continue;
       match_quantizer(tensors[i].tensor, planned.source);
-      match_.model_tensors.push_back(tensors[i].tensor);
+      if (!tensors[i].optional) match_.model_tensors.push_back(tensors[i].tensor);
       add_target(planned.position, std::move(homes[i].first), std::move(homes[i].second));
     }
     for (std::size_t t = 0; t < plan.used.size(); ++t) {
       match_.used[t] = std::max(match_.used[t], plan.used[t]);
     }
     match_.notes = std::move(plan.notes);
+  }
+
+  /// Values that were trained with another scale mean something else.
+  void compare_scales(const std::map<std::string, double>& scales) {
+    for (const auto& [path, scale] : scales) {
+      const auto saved = scales_.find(path);
+      if (saved == scales_.end() || saved->second == scale) continue;
+      match_.notes.warnings.push_back(fmt::format(
+          "the adapter of '{}' was saved with a scale (alpha / rank) of {}, and is used "
+          "with {}",
+          path, saved->second, scale));
+    }
   }
 
   /// For the comparison with ranks that do have one.
@@ -122,17 +140,25 @@ class Matcher {
   const PlacementPolicy& policy_;
   std::map<std::string, std::string> aliases_;
   std::map<std::string, Json> quantized_;
+  std::map<std::string, double> scales_;  ///< of the checkpoint's adapters, by path
   Match match_;
 };
 
 }  // namespace
 
 Match match_trainer(const Manifest& manifest, const CheckpointNames& names,
-                    const TrainerState& trainer, const LoadingConfig& loading,
-                    const ManagerOptions& options) {
+                    const TrainerState& trainer, const RestoreSettings& settings,
+                    const Modification& modification) {
+  const ManagerOptions& options = settings.options;
+  const LoadingConfig& loading = settings.loading;
   Matcher matcher(manifest, names, options.placement);
-  const auto tensors = model_tensors(trainer.model);
+  auto tensors = model_tensors(trainer.model);
+  for (ModelTensor& item : tensors) {
+    item.optional = is_adapter(settings.adapters.state(), item.tensor);
+  }
+  tensors.insert(tensors.end(), modification.adapters.begin(), modification.adapters.end());
   matcher.add_model(tensors, loading);
+  matcher.compare_scales(modification.scales);
   if (loading.type != LoadingType::warm_start) return matcher.take();
   if (trainer.optimizer == nullptr) {
     matcher.without_optimizer();

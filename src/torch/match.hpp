@@ -10,6 +10,7 @@
 
 #include "cairn/checkpoint.hpp"
 #include "pipeline/load_plan.hpp"
+#include "torch/modify.hpp"
 #include "torch/optimizer.hpp"
 #include "torch/restore.hpp"
 #include "torch/tensor_memory.hpp"
@@ -24,7 +25,7 @@ struct Match {
   std::vector<std::uint64_t> used;  ///< Use, by position in the manifest
   LoadNotes notes;
   std::vector<std::string> model_names;   ///< dotted, of all the model's tensors
-  std::vector<at::Tensor> model_tensors;  ///< those of them that are loaded
+  std::vector<at::Tensor> model_tensors;  ///< those of them that are loaded, but no adapters
   /// Without a given optimizer only the checkpoint's parameters, none of them matched.
   PreparedOptimizer optimizer;
   bool with_optimizer = false;
@@ -34,7 +35,7 @@ struct Match {
 /// Errors: mismatch (what plan_load refuses, other quantisation, another optimizer), corrupt,
 /// usage, unsupported.
 Match match_trainer(const Manifest& manifest, const CheckpointNames& names,
-                    const TrainerState& trainer, const LoadingConfig& loading,
-                    const ManagerOptions& options);
+                    const TrainerState& trainer, const RestoreSettings& settings,
+                    const Modification& modification);
 
 }  // namespace cairn::detail

@@ -5,7 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <torch/nn/module.h>
 
-#include <algorithm>
+#include <optional>
 #include <span>
 #include <unordered_set>
 #include <utility>
@@ -98,9 +98,12 @@ class Preparer {
  public:
   Preparer(torch::nn::Module& model, ModifierChoice choice, const LoraAdapters& adapters,
            std::uint64_t seed)
-      : model_(model), choice_(choice), adapters_(adapters), seed_(seed) {
+      : model_(model), choice_(choice), adapters_(adapters), seed_(seed), known_(adapters.state()) {
     for (const auto& item : model.named_parameters()) names_.push_back(item.key());
     for (const auto& item : model.named_buffers()) names_.push_back(item.key());
+    for (const LoraLayer& layer : adapters.state().layers) {
+      prepared_.scales[layer.path] = layer.scale();
+    }
   }
 
   void operator()(const FreezeModifier& modifier) {
@@ -120,21 +123,22 @@ class Preparer {
   void operator()(const LoraModifier& modifier) {
     PathPatterns patterns(modifier.target_modules);
     demand("lora", patterns, "linear layer at or under", linear_paths(model_));
-    auto layers = make_adapters(model_, modifier, patterns, seed_, adapters_.state());
+    auto layers = make_adapters(model_, modifier, patterns, seed_, known_);
     ModifierReport report{"lora", {}, {}};
     std::int64_t elements = 0;
     for (const LoraLayer& layer : layers) {
-      const bool registered = layer.a.requires_grad();
       for (const auto& [which, tensor] : {std::pair('A', layer.a), std::pair('B', layer.b)}) {
         const std::string name = adapter_name(layer.path, which);
-        if (!registered) {
+        if (layer.fresh) {
           prepared_.adapters.push_back({{name}, tensor, true});
           names_.push_back(name);
         }
         elements += tensor.numel();
       }
+      prepared_.scales[layer.path] = layer.scale();
       report.names.push_back(layer.path);
     }
+    known_.layers.insert(known_.layers.end(), layers.begin(), layers.end());
     report.text = fmt::format("{} linear layers have new adapters, of {} elements",
                               report.names.size(), elements);
     add([&model = model_, patterns, layers, report, state = adapters_] {
@@ -170,6 +174,7 @@ class Preparer {
   ModifierChoice choice_;
   const LoraAdapters& adapters_;
   std::uint64_t seed_;
+  LoraAdapters::State known_;  ///< with the adapters of earlier modifiers
   std::vector<std::string> names_;
   std::vector<Demand> demands_;
   Modification prepared_;

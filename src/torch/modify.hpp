@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ namespace cairn::detail {
 struct Modification {
   /// A and B of adapters that will be the model's: what else a load may fill.
   std::vector<ModelTensor> adapters;
+  std::map<std::string, double> scales;  ///< alpha / rank of all adapters, by path
   std::vector<ModifierWork> work;
 };
 

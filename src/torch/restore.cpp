@@ -1,10 +1,12 @@
 // A load of a trainer, step by step:
 //
+// 0. modifiers are checked as far as that goes, and adapters made that are not the model's yet
 // 1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
 // 2. compare   what all ranks planned together is judged by the rules of the strategy
 // 3. schedule  the user's scheduler takes its state; it may refuse, later failures take it back
 // 4. move      load_tensors checks all digests, then fills the tensors' own memory or staged copies
-// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
+// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, modifiers, random
+//              state
 //
 // Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
 // that stops reading, no memory): the tensors are then partly filled, and the Error says so.
@@ -19,7 +21,9 @@
 
 #include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
+#include "torch/lineage.hpp"
 #include "torch/match.hpp"
+#include "torch/modify.hpp"
 #include "torch/random.hpp"
 #include "torch/scheduler.hpp"
 #include "torch/share.hpp"
@@ -44,6 +48,7 @@ CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
   context.documents = manifest.documents;
   context.warnings = manifest.warnings;
   read_context(manifest, context);
+  context.lineage = read_lineage(manifest);
   context.saved_world_size = saved_world_size(manifest);
   context.report.resharded = context.saved_world_size != comm.size();
   return context;
@@ -130,8 +135,7 @@ void freeze(const std::vector<at::Tensor>& tensors) {
 }
 
 /// Step 5. Local.
-void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler,
-            const std::optional<std::vector<std::byte>>& random) {
+void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler) {
   for (const TensorMemory& memory : match.memories) {
     const auto quantizer = match.quantizers.find(memory.tensor.unsafeGetTensorImpl());
     if (quantizer != match.quantizers.end()) {
@@ -142,7 +146,6 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
   }
   if (match.optimizer.apply) match.optimizer.apply();
   if (scheduler && !own_scheduler) scheduler->apply();
-  if (random) set_random_state(*random);
 }
 
 /// What the strategy says of progress.
@@ -161,46 +164,141 @@ void roll_back(const PreparedScheduler& scheduler) noexcept {
   }
 }
 
+/// What users should know of modifiers beside what these report themselves.
+void warn_of_modifiers(const Config& config, const TrainerState& trainer,
+                       const Modification& modification, LoadNotes& notes) {
+  const bool warm = config.loading.value_or(LoadingConfig{}).type == LoadingType::warm_start;
+  const bool resets = std::any_of(
+      config.modifiers.begin(), config.modifiers.end(),
+      [](const Modifier& modifier) { return std::holds_alternative<ResetModifier>(modifier); });
+  if (warm && resets) {
+    notes.warnings.emplace_back(
+        "a reset modifier acts after a warm start: what the saved run learnt there is given up");
+  }
+  if (trainer.optimizer != nullptr && !modification.adapters.empty()) {
+    notes.warnings.emplace_back(
+        "the given optimizer does not step the new adapters; call prepare_model before it is "
+        "built");
+  }
+}
+
+/// A load on its way: what one step finds out, the next takes.
+class Restoration {
+ public:
+  Restoration(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
+              const RestoreSettings& settings)
+      : comm_(comm),
+        manifest_(manifest),
+        trainer_(trainer),
+        settings_(settings),
+        warm_(settings.loading.type == LoadingType::warm_start) {}
+
+  /// Steps 1 and 2. Collective.
+  void check() {
+    Trace& trace = settings_.trace;
+    modification_ = trace.stage("check modifiers", [&] {
+      return prepare_modifiers(comm_, trainer_.model, settings_.config.modifiers,
+                               ModifierChoice::all, settings_.adapters);
+    });
+    trace.stage("match", [&] { match(); });
+    trace.stage("compare", [&] {
+      compare(comm_, manifest_, *names_, settings_.loading, match_, context_);
+      if (warm_) random_ = load_rank_blob(comm_, manifest_, "rng");
+      agree(comm_, "load: random state", [&] {
+        if (random_) check_random_state(*random_);
+      });
+    });
+  }
+
+  /// Steps 3 and 4. Collective. Only the user's own scheduler can refuse its state, so it is asked
+  /// before any tensor changes.
+  void move() {
+    own_scheduler_ = scheduler_ && trainer_.scheduler->own_scheduler() != nullptr;
+    try {
+      agree(comm_, "load: scheduler", [&] {
+        if (own_scheduler_) scheduler_->apply();
+      });
+      const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load);
+      context_.report.cast = result.casts;
+      settings_.trace.set_bytes(result.bytes_read);
+    } catch (...) {
+      if (own_scheduler_) roll_back(*scheduler_);
+      throw;
+    }
+  }
+
+  /// Step 5. Collective.
+  void finish() {
+    std::vector<ModifierReport> reports;
+    agree_torch(comm_, "load: finish", [&] {
+      detail::finish(match_, scheduler_, own_scheduler_);
+      if (settings_.loading.freeze_loaded) freeze(match_.model_tensors);
+      reports = carry_out(modification_);
+      LoraAdapters adapters = settings_.adapters;
+      adapters.apply();
+      if (random_) set_random_state(*random_);
+      start_anew(settings_.loading, context_);
+      context_.report.rng_restored = random_.has_value();
+      context_.config = settings_.config;
+    });
+    context_.modifiers = unite_reports(comm_, reports);
+  }
+
+  CheckpointContext take() { return std::move(context_); }
+
+ private:
+  void match() {
+    agree_torch(comm_, "load: match", [&] {
+      context_ = make_context(comm_, manifest_);
+      names_.emplace(manifest_, settings_.loading.rename);
+      match_ = match_trainer(manifest_, *names_, trainer_, settings_, modification_);
+      if (warm_) scheduler_ = match_scheduler(manifest_, trainer_.scheduler);
+      warn_of_modifiers(settings_.config, trainer_, modification_, match_.notes);
+    });
+  }
+
+  const Comm& comm_;
+  const Manifest& manifest_;
+  const TrainerState& trainer_;
+  const RestoreSettings& settings_;
+  bool warm_;
+  CheckpointContext context_;
+  Modification modification_;
+  std::optional<CheckpointNames> names_;
+  Match match_;
+  std::optional<PreparedScheduler> scheduler_;
+  bool own_scheduler_ = false;
+  std::optional<std::vector<std::byte>> random_;
+};
+
+/// The trace of all ranks: times of the slowest, bytes of all. Collective.
+std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace) {
+  std::vector<StageTrace> stages = trace.stages();
+  std::vector<double> seconds;
+  std::vector<std::uint64_t> bytes;
+  for (const StageTrace& stage : stages) {
+    seconds.push_back(stage.seconds);
+    bytes.push_back(stage.bytes);
+  }
+  comm.all_reduce_max(std::span<double>(seconds));
+  comm.all_reduce_sum(std::span<std::uint64_t>(bytes));
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    stages[s].seconds = seconds[s];
+    stages[s].bytes = bytes[s];
+  }
+  return stages;
+}
+
 }  // namespace
 
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
                           const RestoreSettings& settings) {
-  const LoadingConfig& loading = settings.loading;
-  const bool warm = loading.type == LoadingType::warm_start;
-  CheckpointContext context;
-  std::optional<CheckpointNames> names;
-  Match match;
-  std::optional<PreparedScheduler> scheduler;
-  agree_torch(comm, "load: match", [&] {
-    context = make_context(comm, manifest);
-    names.emplace(manifest, loading.rename);
-    match = match_trainer(manifest, *names, trainer, loading, settings.options);
-    if (warm) scheduler = match_scheduler(manifest, trainer.scheduler);
-  });
-  compare(comm, manifest, *names, loading, match, context);
-  std::optional<std::vector<std::byte>> random;
-  if (warm) random = load_rank_blob(comm, manifest, "rng");
-  agree(comm, "load: random state", [&] {
-    if (random) check_random_state(*random);
-  });
-
-  // Only the user's own scheduler can refuse its state, so it is asked before any tensor changes.
-  const bool own_scheduler = scheduler && trainer.scheduler->own_scheduler() != nullptr;
-  try {
-    agree(comm, "load: scheduler", [&] {
-      if (own_scheduler) scheduler->apply();
-    });
-    context.report.cast = load_tensors(comm, manifest, match.targets, settings.load).casts;
-  } catch (...) {
-    if (own_scheduler) roll_back(*scheduler);
-    throw;
-  }
-  agree_torch(comm, "load: finish", [&] {
-    finish(match, scheduler, own_scheduler, random);
-    if (loading.freeze_loaded) freeze(match.model_tensors);
-    start_anew(loading, context);
-    context.report.rng_restored = random.has_value();
-  });
+  Restoration restoration(comm, manifest, trainer, settings);
+  restoration.check();
+  settings.trace.stage("move", [&] { restoration.move(); });
+  settings.trace.stage("finish", [&] { restoration.finish(); });
+  CheckpointContext context = restoration.take();
+  context.trace = unite_traces(comm, settings.trace);
   return context;
 }
 

@@ -276,5 +276,65 @@ TEST(Strategies, TheReportTellsOfAllRanks) {
   manager.close();
 }
 
+TEST(Contexts, TellWhereACheckpointComesFrom) {
+  const auto dir = scratch();
+  auto first = manager_in(dir);
+  Net net(1);
+  first.save_checkpoint(net, {.global_step = 1});
+  const auto loaded = first.load_checkpoint(net);
+  EXPECT_EQ(loaded.lineage.parent_uuid, "");
+  EXPECT_EQ(loaded.lineage.uuid.size(), 36U);
+  first.save_checkpoint(net, {.global_step = 2});
+  const auto continued = first.load_checkpoint(net);
+  EXPECT_EQ(continued.lineage.run_id, loaded.lineage.run_id);
+  EXPECT_EQ(continued.lineage.parent_uuid, loaded.lineage.uuid);
+  EXPECT_NE(continued.lineage.uuid, loaded.lineage.uuid);
+
+  // Weights alone make another run, whose parent is known.
+  Config config;
+  config.source = LocalSource{dir};
+  config.save.dir = scratch();
+  config.loading = of_type(LoadingType::cold_start);
+  CheckpointManager second(world().raw(), config);
+  second.load_checkpoint(net);
+  second.save_checkpoint(net, {.global_step = 3});
+  second.set_source(LocalSource{config.save.dir});
+  const auto other = second.load_checkpoint(net);
+  EXPECT_NE(other.lineage.run_id, loaded.lineage.run_id);
+  EXPECT_EQ(other.lineage.parent_uuid, continued.lineage.uuid);
+  std::string of_root = other.lineage.run_id;
+  world().broadcast(of_root);
+  EXPECT_EQ(other.lineage.run_id, of_root);
+  first.close();
+  second.close();
+}
+
+TEST(Contexts, TraceEveryStageAndTheOneThatFailed) {
+  const auto dir = saved(Net(1));
+  auto manager = loading_from(dir, of_type(LoadingType::cold_start));
+  Net net(2);
+  const auto context = manager.load_checkpoint(net);
+  const std::vector<std::string> names{"source",  "open", "check modifiers", "match",
+                                       "compare", "move", "finish"};
+  ASSERT_EQ(context.trace.size(), names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    EXPECT_EQ(context.trace[i].name, names[i]);
+    EXPECT_EQ(context.trace[i].result, "completed");
+  }
+  // 4 x 3 and 5 x 4 floats and one integer on each rank.
+  EXPECT_EQ(context.trace[5].bytes, (12 * 4 + 20 * 4 + 8) * static_cast<unsigned>(world().size()));
+  const auto json = nlohmann::json::parse(to_json(context));
+  EXPECT_EQ(json.at("trace").size(), names.size());
+  EXPECT_EQ(json.at("config").at("loading"), "cold_start");
+  EXPECT_EQ(json.at("metadata").at("context").at("epoch"), 4);
+
+  Net wrong(2, 7);
+  expect_same_error(Errc::mismatch, [&] { manager.load_checkpoint(wrong); });
+  EXPECT_EQ(manager.last_trace().size(), 4U);
+  EXPECT_EQ(manager.last_trace().back().name, "match");
+  EXPECT_EQ(manager.last_trace().back().result.substr(0, 7), "failed:");
+  manager.close();
+}
+
 }  // namespace
 }  // namespace cairn::test
