@@ -114,6 +114,11 @@ void attach(LoraAdapters::State& state, const torch::nn::Module& model,
   }
   for (LoraLayer& layer : layers) {
     if (std::exchange(layer.fresh, false)) {
+      // Where a cast came between making and attaching.
+      const auto type = layer.base.scalar_type();
+      for (const at::Tensor& tensor : {layer.a, layer.b}) {
+        if (tensor.scalar_type() != type) tensor.set_data(tensor.to(type));
+      }
       layer.linear->register_parameter("lora_A", layer.a);
       layer.linear->register_parameter("lora_B", layer.b);
     }

@@ -270,7 +270,10 @@ std::vector<ModifierReport> unite_reports(const Comm& comm,
       for (std::size_t m = 0; m < united.size(); ++m) {
         if (&each == &texts.front()) united[m].text = json.at(m).at(2).get<std::string>();
         for (const Json& name : json.at(m).at(1)) {
-          if (known[m].insert(name.get<std::string>()).second) united[m].names.push_back(name);
+          auto text_of_name = name.get<std::string>();
+          if (known[m].insert(text_of_name).second) {
+            united[m].names.push_back(std::move(text_of_name));
+          }
         }
       }
     }

@@ -1,7 +1,7 @@
 #include "torch/reset.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <torch/nn/modules.h>
+#include <torch/nn.h>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"

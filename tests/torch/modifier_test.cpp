@@ -405,7 +405,8 @@ TEST(Reset, NeedsModulesThatCanResetThemselves) {
 
 TEST(Cast, ChangesFloatsAndResumes) {
   const auto run = scratch();
-  Config config = config_of(pretrained(), {CastModifier{DType::bf16, {"decoder"}}});
+  Config config =
+      config_of(pretrained(), {CastModifier{DType::bf16, {"decoder"}}, lora(2, {"decoder.inner"})});
   config.save.dir = run;
   CheckpointManager manager(world().raw(), config);
   Network model(2);
@@ -413,6 +414,7 @@ TEST(Cast, ChangesFloatsAndResumes) {
   EXPECT_EQ(parameter(model, "encoder.weight").scalar_type(), at::kFloat);
   EXPECT_EQ(parameter(model, "decoder.out.weight").scalar_type(), at::kBFloat16);
   EXPECT_EQ(model.decoder->out->weight.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(model.decoder->inner->weight.scalar_type(), at::kBFloat16);  // with its adapter
   manager.save_checkpoint(model, {.global_step = 1});
   config.source = LocalSource{run};
   config.loading->type = LoadingType::warm_start;
@@ -463,8 +465,7 @@ TEST(Custom, ARefusalOnOneRankChangesNothingOnAny) {
   EXPECT_EQ(everything(model), before);
   EXPECT_TRUE(manager.adapters().layers().empty());
   expect_same_error(Errc::usage, [] {
-    CustomModifier nobody{"nobody"};
-    CheckpointManager other(world().raw(), config_of(pretrained(), {nobody}));
+    CheckpointManager other(world().raw(), config_of(pretrained(), {CustomModifier{"nobody"}}));
     Network net(2);
     other.load_checkpoint(net);
   });
