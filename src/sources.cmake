@@ -20,6 +20,7 @@ set(CAIRN_PUBLIC_HEADERS
 
 target_sources(cairn_core_obj PRIVATE
   src/base/base64.cpp
+  src/base/bounded_regex.cpp
   src/base/copy.cpp
   src/base/crc32.cpp
   src/base/crc64.cpp
@@ -130,6 +131,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/preflight_step.cpp
   src/checkpoint/publish_step.cpp
   src/checkpoint/replica_step.cpp
+  src/checkpoint/retain.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
   src/checkpoint/verify_checksums.cpp
@@ -150,11 +152,14 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/sigv4.cpp
   src/sources/spread.cpp
   src/sources/url.cpp
+  src/pipeline/checkpoint_names.cpp
   src/pipeline/config.cpp
   src/pipeline/config_save.cpp
   src/pipeline/config_source.cpp
+  src/pipeline/context.cpp
   src/pipeline/document.cpp
   src/pipeline/interpolation.cpp
+  src/pipeline/json_numbers.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
   src/pipeline/legacy/classes.cpp
@@ -170,19 +175,28 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/legacy/render.cpp
   src/pipeline/legacy/save.cpp
   src/pipeline/legacy/text.cpp
+  src/pipeline/load_plan.cpp
+  src/pipeline/modifier_types.cpp
+  src/pipeline/path_patterns.cpp
   src/pipeline/rules.cpp
   src/pipeline/schema.cpp
   src/pipeline/value.cpp)
 
 set(CAIRN_TORCH_SOURCES
   src/torch/collect.cpp
+  src/torch/custom.cpp
   src/torch/documents.cpp
+  src/torch/lineage.cpp
+  src/torch/lora.cpp
   src/torch/manager.cpp
   src/torch/match.cpp
   src/torch/model.cpp
+  src/torch/modify.cpp
   src/torch/optimizer.cpp
   src/torch/quantized.cpp
   src/torch/random.cpp
+  src/torch/reset.cpp
   src/torch/restore.cpp
   src/torch/scheduler.cpp
+  src/torch/share.cpp
   src/torch/tensor_memory.cpp)

@@ -49,6 +49,11 @@ struct SaveOptions {
   bool statistics = false;
   /// Replicas that differ are an Error that names the tensor and the ranks.
   ReplicaCheck replica_check = ReplicaCheck::off;
+  /// How many checkpoints of the directory stay when another one is committed, the most recently
+  /// committed first; 0: all. Rank 0 removes the others: of the files that have the name of a
+  /// step's checkpoint those that are committed, but neither the new one nor the one of the highest
+  /// step. What can't be removed is a warning on stderr.
+  std::uint64_t keep_last = 0;
   /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
   /// throws on any rank, the save fails on all ranks before it is published.
   /// Not called by saves in the background.

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -23,6 +24,9 @@ enum class LoadingType : std::uint8_t {
   weights_only,       ///< weights; epoch and step are the checkpoint's
   transfer_learning,  ///< the weights that fit
 };
+
+/// "warm_start", ... Local.
+CAIRN_EXPORT std::string_view to_string(LoadingType type);
 
 /// Tensors of the checkpoint whose names begin with `from` get `to` in its place; with `regex`,
 /// every match of the ECMAScript expression `from` is replaced by `to` ($1, ... are its groups).
@@ -44,12 +48,15 @@ struct LoadingConfig {
   bool freeze_loaded = false;
   /// Applied in order, before names are compared.
   std::vector<RenameRule> rename = {};
-  /// transfer_learning: the share of the model's tensors, 0 to 1, that must have been loaded. At
-  /// least one must in any case.
+  /// Convert tensors whose dtype in memory is another one than in the checkpoint
+  /// (LoadOptions::cast).
+  bool cast = false;
+  /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
+  /// reset_layers not counted. Whatever the type, at least one must.
   double min_match = 0;
   /// weights_only, transfer_learning: epoch and step start at 0. cold_start does so in any case.
   bool reset_progress = false;
-  /// Modules that keep their fresh values, by dotted path. Not for warm_start.
+  /// Modules and parameters that keep their values, by dotted paths. Not for warm_start.
   std::vector<std::string> reset_layers = {};
   bool operator==(const LoadingConfig&) const = default;
 };
@@ -61,13 +68,17 @@ struct LineageConfig {
   bool operator==(const LineageConfig&) const = default;
 };
 
-/// Parameters under `layers` (dotted paths) take no gradients.
+// The paths of modifiers, and of reset_layers, are dotted: a path names a module or parameter and
+// all below it. In a component, * stands for any characters and ? for one; the component ** stands
+// for any number of components. A path that names nothing on any rank is an error with near names.
+
+/// Parameters under `layers` take no gradients.
 struct FreezeModifier {
   std::vector<std::string> layers;
   bool operator==(const FreezeModifier&) const = default;
 };
 
-/// Low-rank adapters beside the linear layers under `target_modules` (dotted paths).
+/// Low-rank adapters beside the linear layers at or under `target_modules`; see LoraAdapters.
 struct LoraModifier {
   std::uint64_t rank = 8;
   std::optional<double> alpha = {};  ///< absent: rank, so that the scale alpha / rank is 1
@@ -76,21 +87,28 @@ struct LoraModifier {
   bool operator==(const LoraModifier&) const = default;
 };
 
-/// Parameters under `layers` (dotted paths) get fresh values.
+/// Modules under `layers` get fresh values, the same on all ranks.
 struct ResetModifier {
   std::vector<std::string> layers;
   bool operator==(const ResetModifier&) const = default;
 };
 
-/// Floating-point parameters under `layers` (dotted paths; none: of the whole model) become
-/// `dtype`.
+/// Floating-point parameters and buffers under `layers` (none: of the whole model) become `dtype`.
 struct CastModifier {
   DType dtype = DType::f32;
   std::vector<std::string> layers = {};
   bool operator==(const CastModifier&) const = default;
 };
 
-using Modifier = std::variant<FreezeModifier, LoraModifier, ResetModifier, CastModifier>;
+/// A modifier of a type that the program registered; the other keys of its block as texts.
+struct CustomModifier {
+  std::string type;
+  std::map<std::string, std::string> options = {};
+  bool operator==(const CustomModifier&) const = default;
+};
+
+using Modifier =
+    std::variant<FreezeModifier, LoraModifier, ResetModifier, CastModifier, CustomModifier>;
 
 struct PipelineConfig {
   /// Loads may run beside the program.

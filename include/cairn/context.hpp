@@ -6,7 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "cairn/config.hpp"
 #include "cairn/export.hpp"
+#include "cairn/load.hpp"
+#include "cairn/shape.hpp"
 
 namespace cairn {
 
@@ -17,15 +20,62 @@ struct CheckpointInfo {
   std::map<std::string, double> metrics = {};
 };
 
-/// What a load did, tensor by tensor. Names as in the checkpoint.
+/// A tensor whose global shape in the checkpoint is another one than in the model.
+struct ShapeMismatch {
+  std::string name;
+  Shape in_checkpoint;
+  Shape in_memory;
+  bool operator==(const ShapeMismatch&) const = default;
+};
+
+/// A tensor that a load left alone although both sides could have had it.
+struct SkippedTensor {
+  std::string name;
+  std::string reason;
+  bool operator==(const SkippedTensor&) const = default;
+};
+
+/// What a load did, tensor by tensor; the same on all ranks. What is in the checkpoint goes by its
+/// name there, what only the model has by the name that it would be saved under.
 struct LoadReport {
   std::vector<std::string> loaded;
+  std::vector<std::string> missing;     ///< of the model, and not in the checkpoint
+  std::vector<std::string> unexpected;  ///< of the checkpoint, and wanted by nobody
+  std::vector<ShapeMismatch> mismatched;
+  std::vector<SkippedTensor> skipped;
+  std::vector<TensorCast> cast;
   bool resharded = false;     ///< saved by another number of ranks
   bool rng_restored = false;  ///< the random state is that of the saved run
+  /// Of the model's tensors, without those that were skipped as told: the loaded share, 0 to 1.
+  double fraction_matched = 1;
+};
+
+/// What a modifier did.
+struct ModifierReport {
+  std::string type;
+  std::vector<std::string> names;  ///< the parameters or modules that it changed, on any rank
+  std::string text;                ///< a sentence about them, as rank 0 has it
+};
+
+/// Where a checkpoint stands among the runs. A field of its own, because a source says only where
+/// the bytes came from.
+struct Lineage {
+  std::string run_id;       ///< of the run that saved it
+  std::string uuid;         ///< of the checkpoint
+  std::string parent_uuid;  ///< of the checkpoint that its run began with; empty: from nothing
+  bool fork = false;  ///< its run has another id than the one it began with, and took all of it
+};
+
+/// A part of a load.
+struct StageTrace {
+  std::string name;
+  double seconds = 0;       ///< of the slowest rank
+  std::uint64_t bytes = 0;  ///< that all ranks moved
+  std::string result;       ///< "completed", or "failed: ..."
 };
 
 /// A loaded checkpoint's facts, the same on all ranks.
-struct CheckpointContext {
+struct CAIRN_EXPORT CheckpointContext {
   std::filesystem::path path;
   std::string format;
   unsigned format_version = 0;
@@ -33,9 +83,25 @@ struct CheckpointContext {
   std::uint64_t global_step = 0;
   std::map<std::string, double> metrics = {};
   int saved_world_size = 0;
-  std::map<std::string, std::string> documents;  ///< JSON by name
+  /// JSON by name: the metadata of the checkpoint.
+  std::map<std::string, std::string> documents;
   std::vector<std::string> warnings;
   LoadReport report;
+  std::vector<ModifierReport> modifiers;  ///< in their order
+  Lineage lineage;
+  Config config;  ///< that the load went by
+  std::vector<StageTrace> trace;
+
+  /// Refuses a checkpoint that lacks any of `fields`, naming all that it lacks. `purpose` is for
+  /// the text. Fields are "optimizer", "scheduler", "rng" (restored), "metrics.<name>",
+  /// "lineage.run_id", "lineage.uuid", "lineage.parent_uuid", and "metadata.<document>", on which
+  /// keys of the document may follow: "metadata.config.model.width". Local, the same on all ranks.
+  /// Errors: mismatch; usage (no such kind of field).
+  void validate_for(const std::string& purpose, const std::vector<std::string>& fields) const;
 };
+
+/// As JSON objects. NaN and infinities are the strings "NaN", "Infinity" and "-Infinity". Local.
+CAIRN_EXPORT std::string to_json(const LoadReport& report);
+CAIRN_EXPORT std::string to_json(const CheckpointContext& context);
 
 }  // namespace cairn

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "cairn/config.hpp"
 #include "cairn/context.hpp"
 #include "cairn/export.hpp"
+#include "cairn/modifiers.hpp"
 #include "cairn/placement.hpp"
 
 namespace torch::nn {
@@ -59,6 +61,12 @@ class CAIRN_EXPORT SchedulerRef {
 struct NamedTensor {
   std::string name;
   at::Tensor tensor;
+};
+
+/// What CheckpointManager::export_model writes.
+enum class ModelExport : std::uint8_t {
+  adapters,  ///< A and B alone
+  merged,    ///< the model without adapters, which computes the same
 };
 
 struct ManagerOptions {
@@ -116,15 +124,34 @@ class CAIRN_EXPORT CheckpointManager {
   /// save_checkpoint.
   void wait();
 
-  /// Restores what is given from the configured source. Collective. Any number of ranks and any
-  /// placement may load what any other saved. On Error nothing that was given has changed, with one
-  /// exception: an io Error of the step "load: move", when a disk fails after every digest was
-  /// found right, leaves tensors partly filled, and says so. Errors: usage (no source), not_found,
-  /// mismatch, corrupt, unsupported, io, timeout.
+  /// Applies what of the configured modifiers decides which tensors the model has, and which of
+  /// them are trained (freeze, lora, cast), so that an optimizer can be built over them;
+  /// load_checkpoint finds it done. Needed where an optimizer's state is loaded for a model with
+  /// adapters. Collective. On Error nothing has changed. Errors: not_found, usage, unsupported,
+  /// mismatch.
+  std::vector<ModifierReport> prepare_model(torch::nn::Module& model);
+  /// The adapters that modifiers made. Call its apply() before each forward pass. Local.
+  LoraAdapters adapters() const;
+  /// Writes a part of a model with adapters to `path`, without what belongs to a trainer.
+  /// Collective. Errors: usage (no adapters, or merged ones), mismatch, io, timeout.
+  void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
+                    ModelExport what, const CheckpointInfo& info = {});
+
+  /// Restores from the configured source what `checkpoint.loading` says (everything that is given,
+  /// where it is absent), then applies the configured modifiers in their order. Collective. Any
+  /// number of ranks and any placement may load what any other saved. On Error nothing that was
+  /// given has changed, with one exception: an io Error of the step "load: move", when a disk fails
+  /// after every digest was found right, leaves tensors partly filled, and says so. Errors: usage
+  /// (no source), not_found, mismatch (what the strategy refuses; settings that differ between
+  /// ranks), corrupt, unsupported, io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
                                     SchedulerRef scheduler);
+
+  /// The stages of the last load as this rank saw them, also where it failed. Lifetime: until the
+  /// next load. Local.
+  const std::vector<StageTrace>& last_trace() const;
 
   /// The newest committed checkpoint of `save.dir`, the same answer on all ranks. Collective.
   std::optional<std::filesystem::path> newest_checkpoint() const;

@@ -7,15 +7,17 @@
 #include <string>
 #include <string_view>
 
+#include "cairn/export.hpp"
+
 namespace cairn::detail {
 
 /// XXH3-64 with seed 0 (https://github.com/Cyan4973/xxHash, doc/xxhash_spec.md): the digest of
 /// format 1.
 std::uint64_t digest_of(std::span<const std::byte> bytes);
-std::uint64_t digest_of(std::string_view text);
+CAIRN_EXPORT std::uint64_t digest_of(std::string_view text);
 
 /// The same, fed piece by piece.
-class Digester {
+class CAIRN_EXPORT Digester {
  public:
   Digester();
   ~Digester();

@@ -40,6 +40,7 @@ std::uint64_t options_hash(const SaveOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.durable));
   digester.update(static_cast<std::uint64_t>(options.statistics));
   digester.update(static_cast<std::uint64_t>(options.replica_check));
+  digester.update(options.keep_last);
   digester.update(static_cast<std::uint64_t>(options.async.when_busy));
   digester.update(static_cast<std::uint64_t>(options.async.on_failure));
   return digester.value();

@@ -1,9 +1,10 @@
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string_view>
 #include <unordered_set>
 
+#include "base/bounded_regex.hpp"
 #include "base/digest.hpp"
 #include "cairn/load.hpp"
 #include "cairn/manifest.hpp"
@@ -16,7 +17,6 @@ class CompiledFilter {
   /// `filter` must outlive this. Errors: usage, when the pattern is none or is beyond the bounds of
   /// TensorFilter::regex.
   explicit CompiledFilter(const TensorFilter& filter);
-  ~CompiledFilter();
   CompiledFilter(const CompiledFilter&) = delete;
   CompiledFilter& operator=(const CompiledFilter&) = delete;
 
@@ -27,10 +27,9 @@ class CompiledFilter {
   void require_in(const Manifest& manifest) const;
 
  private:
-  struct Pattern;
   const TensorFilter& filter_;
   std::unordered_set<std::string_view> names_;
-  std::unique_ptr<Pattern> pattern_;  // null: none
+  std::optional<BoundedRegex> pattern_;
 };
 
 /// What is equal for equal filters.

@@ -43,7 +43,7 @@ void check_dtype(const std::string& file, const TensorHead& tensor, DType wanted
   if (tensor.dtype == wanted || (cast && can_cast(tensor.dtype, wanted))) return;
   fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory; {}", tensor.name,
        to_string(tensor.dtype), file, to_string(wanted),
-       can_cast(tensor.dtype, wanted) ? "LoadOptions::cast = true converts it"
+       can_cast(tensor.dtype, wanted) ? "LoadOptions::cast (checkpoint.loading.cast) converts it"
                                       : "LoadOptions::cast does not convert between these");
 }
 

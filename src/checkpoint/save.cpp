@@ -6,6 +6,7 @@
 //  5. durable    every rank syncs; rank 0 gets the digests
 //  6. commit     rank 0 writes metadata, index, documents, commit record and, last, the signature
 //  7. publish    rank 0 renames, syncs the directory, moves the `last` link
+// Then rank 0 removes the checkpoints that are not to be kept; what fails there fails no save.
 // A failure before 7 leaves what was published before as it is; the partial file is removed.
 #include <exception>
 #include <optional>
@@ -72,6 +73,7 @@ void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
     commit(comm, request, layout, start.documents, writer.facts(), reports);
     enter(SaveStep::publish);
     publish(comm, request);
+    if (comm.is_root()) retain(request);
   } catch (...) {
     writer.abandon();
     if (comm.is_root()) remove_quietly(request.partial);

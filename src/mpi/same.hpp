@@ -17,7 +17,8 @@ struct Argument {
 /// Checks that all ranks gave the same arguments and, in the same message, replaces `maxima` by
 /// their element-wise maximum over the ranks. Collective; equal numbers of both on all ranks.
 /// Errors: mismatch, naming the first argument that differs.
-void require_same(const Comm& comm, std::string_view step, std::span<const Argument> arguments,
-                  std::span<std::uint64_t> maxima = {});
+CAIRN_EXPORT void require_same(const Comm& comm, std::string_view step,
+                               std::span<const Argument> arguments,
+                               std::span<std::uint64_t> maxima = {});
 
 }  // namespace cairn::detail

@@ -278,6 +278,11 @@ void replace_link(const std::string& target, const std::filesystem::path& link,
   replace_file(partial, link);
 }
 
+void remove_file(const std::filesystem::path& path) {
+  if (fault_point("remove") == Fault::full) fail_system("remove", path, ENOSPC);
+  if (::unlink(path.c_str()) != 0) fail_system("remove", path, errno);
+}
+
 void remove_quietly(const std::filesystem::path& path) noexcept {
   std::error_code ignored;
   std::filesystem::remove(path, ignored);

@@ -79,6 +79,8 @@ void replace_file(const std::filesystem::path& from, const std::filesystem::path
 /// io.
 void replace_link(const std::string& target, const std::filesystem::path& link,
                   const std::filesystem::path& partial);
+/// Removes a file. Errors: not_found, io.
+void remove_file(const std::filesystem::path& path);
 /// Removes a file if it is there; failure is ignored (used to clean up behind another error).
 void remove_quietly(const std::filesystem::path& path) noexcept;
 

@@ -104,6 +104,8 @@ class Block {
   Place place_;
 };
 
+/// The keys of a block of a registered type.
+std::map<std::string, std::string> texts_of(const Block& block);
 /// Errors: usage (what a rule cannot say: a digest, the form of a URL).
 Source source_of(const Block& block);
 void take_save(const Block& block, SaveConfig& save);

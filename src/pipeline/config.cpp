@@ -1,7 +1,6 @@
 #include "cairn/config.hpp"
 
-#include <regex>
-
+#include "base/bounded_regex.hpp"
 #include "pipeline/block.hpp"
 #include "pipeline/document.hpp"
 
@@ -9,20 +8,15 @@ namespace cairn {
 namespace detail {
 namespace {
 
-constexpr std::size_t kMostRegexBytes = 1000;  // compiling recurses
-
 RenameRule rename_of(const Block& block) {
   RenameRule rule;
   block.take("from", rule.from);
   block.take("to", rule.to);
   block.take("regex", rule.regex);
   if (!rule.regex) return rule;
-  if (rule.from.size() > kMostRegexBytes) {
-    block.place().at("from").refuse(*block.find("from"), "is too long for a regular expression");
-  }
   try {
-    const std::regex compiled(rule.from, std::regex::ECMAScript);
-  } catch (const std::regex_error& error) {
+    const BoundedRegex compiled(rule.from, "the expression");
+  } catch (const Error& error) {
     block.place().at("from").refuse(*block.find("from"),
                                     fmt::format("is no regular expression: {}", error.what()));
   }
@@ -41,6 +35,7 @@ LoadingConfig loading_of(const Block& block) {
   block.take("strict", loading.strict);
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
+  block.take("cast", loading.cast);
   block.take("min_match", loading.min_match);
   block.take("reset_progress", loading.reset_progress);
   block.take("reset_layers", loading.reset_layers);
@@ -66,6 +61,9 @@ Modifier modifier_of(const Block& block) {
   std::string type;
   block.take("type", type);
   if (type == "lora") return lora_of(block);
+  if (type != "freeze" && type != "reset" && type != "cast") {
+    return CustomModifier{type, texts_of(block)};
+  }
   std::vector<std::string> layers;
   block.take("layers", layers);
   if (type == "freeze") return FreezeModifier{std::move(layers)};
@@ -123,6 +121,20 @@ Config config_of(const Value& document, const std::string& origin) {
 }
 
 }  // namespace detail
+
+std::string_view to_string(LoadingType type) {
+  switch (type) {
+    case LoadingType::warm_start:
+      return "warm_start";
+    case LoadingType::cold_start:
+      return "cold_start";
+    case LoadingType::weights_only:
+      return "weights_only";
+    case LoadingType::transfer_learning:
+      return "transfer_learning";
+  }
+  return "unknown";
+}
 
 Config Config::from_string(const std::string& yaml, const std::string& origin) {
   return detail::config_of(detail::checked_document(yaml, origin), origin);

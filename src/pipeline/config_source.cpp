@@ -73,13 +73,19 @@ CustomSource custom_of(const Block& block, const std::string& type) {
   CustomSource source;
   source.type = type;
   source.fetch = fetch_of(block);
-  for (const auto& [key, value] : block.entries()) {
-    if (key != "type" && value.type == Value::Type::scalar) source.options[key] = value.text;
-  }
+  source.options = texts_of(block);
   return source;
 }
 
 }  // namespace
+
+std::map<std::string, std::string> texts_of(const Block& block) {
+  std::map<std::string, std::string> texts;
+  for (const auto& [key, value] : block.entries()) {
+    if (key != "type" && value.type == Value::Type::scalar) texts[key] = value.text;
+  }
+  return texts;
+}
 
 Source source_of(const Block& block) {
   std::string type = "local";

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "pipeline/modifier_types.hpp"
 #include "pipeline/rules.hpp"
 
 namespace cairn::detail {
@@ -44,11 +45,13 @@ constexpr Key kResetKey{"reset_layers", Kind::texts, "a list of dotted paths",
                         "Modules that keep their fresh values"};
 constexpr Key kStrictKey{"strict", Kind::flag, "true or false",
                          "Names that only one side has are errors", "true"};
-constexpr std::array kWarmKeys{kRenameKey};
+constexpr Key kCastKey{"cast", Kind::flag, "true or false",
+                       "Convert dtypes that differ; otherwise they are an error", "false"};
 constexpr Key kProgressKey{"reset_progress", Kind::flag, "true or false",
                            "Epoch and step start at 0", "false"};
-constexpr std::array kColdKeys{kStrictKey, kRenameKey, kResetKey};
-constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey, kResetKey};
+constexpr std::array kWarmKeys{kRenameKey, kCastKey};
+constexpr std::array kColdKeys{kStrictKey, kRenameKey, kCastKey, kResetKey};
+constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey, kCastKey, kResetKey};
 constexpr std::array kTransferKeys{
     Key{"strict", Kind::flag, "true or false", "Names that only one side has are errors", "false"},
     Key{"skip_mismatched", Kind::flag, "true or false",
@@ -57,10 +60,11 @@ constexpr std::array kTransferKeys{
         "false"},
     kProgressKey,
     kRenameKey,
+    kCastKey,
     Key{"min_match",
         Kind::number,
         "a number from 0 to 1",
-        "The share of the model's tensors that must have been loaded; at least one in any case",
+        "The share of the model's tensors that must match; one must in any case",
         "0",
         false,
         {},
@@ -152,7 +156,7 @@ constexpr std::array kModifierTypes{
     TypeRule{"reset", kResetKeys},
     TypeRule{"cast", kCastKeys},
 };
-constexpr BlockRule kModifier{{}, kModifierTypes};
+constexpr BlockRule kModifier{{}, kModifierTypes, {}, {}, registered_modifier_types};
 constexpr std::array kModifierKeys{Key{"modifiers",
                                        Kind::blocks,
                                        "a list of mappings",
@@ -316,6 +320,6 @@ constexpr std::array kRootKeys{
 
 }  // namespace
 
-const BlockRule kDocument{kRootKeys, {}, {}, {}, false, true, true};
+const BlockRule kDocument{kRootKeys, {}, {}, {}, nullptr, true, true};
 
 }  // namespace cairn::detail

@@ -1,6 +1,7 @@
 #include <array>
 
 #include "pipeline/rules.hpp"
+#include "sources/registry.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -108,6 +109,6 @@ constexpr std::array kSourceTypes{
 
 }  // namespace
 
-const BlockRule kSourceRule{{}, kSourceTypes, "local", kFetchKeys, true};
+const BlockRule kSourceRule{{}, kSourceTypes, "local", kFetchKeys, registered_source_types};
 
 }  // namespace cairn::detail

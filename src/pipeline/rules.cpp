@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "base/edit_distance.hpp"
-#include "sources/registry.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -124,7 +123,7 @@ std::vector<const Key*> keys_of(const BlockRule& rule, const TypeRule* type) {
   if (type != nullptr) {
     add(type->keys);
     add(type->more);
-  } else if (rule.foreign) {
+  } else if (rule.registered != nullptr) {
     add(rule.open);
   }
   return keys;
@@ -135,7 +134,7 @@ void check_type(const Value& value, const BlockRule& rule, const Place& place) {
   std::vector<std::string_view> known;
   for (const TypeRule& each : rule.types) known.push_back(each.type);
   const std::vector<std::string> registered =
-      rule.foreign ? registered_source_types() : std::vector<std::string>{};
+      rule.registered != nullptr ? rule.registered() : std::vector<std::string>{};
   known.insert(known.end(), registered.begin(), registered.end());
   if (type == nullptr || type->type == Value::Type::null) {
     if (rule.type_fallback.empty()) {

@@ -2,7 +2,9 @@
 
 #include <nlohmann/json.hpp>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "pipeline/value.hpp"
 
@@ -54,9 +56,10 @@ struct BlockRule {
   std::span<const TypeRule> types = {};
   std::string_view type_fallback = {};  ///< the type where none is given; empty: it is required
   std::span<const Key> open = {};  ///< what types have that programs register, besides their own
-  bool foreign = false;            ///< programs can register types
-  bool notes = false;              ///< keys that begin with "x-" are the user's own
-  bool sections = false;           ///< keys that resemble none of `keys` are other programs'
+  /// Types that the program registered; null: it can't.
+  std::vector<std::string> (*registered)() = nullptr;
+  bool notes = false;     ///< keys that begin with "x-" are the user's own
+  bool sections = false;  ///< keys that resemble none of `keys` are other programs'
 };
 
 /// The whole document (keys.cpp), and its block checkpoint.source (keys_source.cpp).

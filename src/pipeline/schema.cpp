@@ -164,7 +164,7 @@ Json schema_of(const BlockRule& rule) {
   if (!rule.types.empty()) {
     Json one_of = Json::array();
     for (const TypeRule& type : rule.types) one_of.push_back(schema_of(rule, type));
-    if (rule.foreign) one_of.push_back(foreign_schema(rule));
+    if (rule.registered != nullptr) one_of.push_back(foreign_schema(rule));
     return {{"oneOf", std::move(one_of)}};
   }
   Json schema = mapping_schema();

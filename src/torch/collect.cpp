@@ -1,5 +1,8 @@
 #include "torch/collect.hpp"
 
+#include <vector>
+
+#include "torch/lora.hpp"
 #include "torch/model.hpp"
 #include "torch/optimizer.hpp"
 #include "torch/quantized.hpp"
@@ -40,14 +43,28 @@ void add_optimizer(Collected& to, const torch::optim::Optimizer& optimizer,
   }
 }
 
+void add_adapters_document(Collected& to, const LoraAdapters& adapters) {
+  if (adapters.state().layers.empty()) return;
+  to.documents.model["adapters"] = adapters_document(adapters.state());
+}
+
+void require_unmerged(const LoraAdapters& adapters) {
+  if (!adapters.merged()) return;
+  fail(Errc::usage,
+       "the model's adapters are merged into its weights, and would be added again when the "
+       "checkpoint is loaded; call unmerge() first");
+}
+
 }  // namespace
 
 Collected collect(const TrainerView& trainer, const ManagerOptions& options,
-                  const CheckpointInfo& info) {
+                  const CheckpointInfo& info, const LoraAdapters& adapters) {
+  require_unmerged(adapters);
   Collected collected;
   collected.state.step = info.global_step;
   const auto tensors = model_tensors(trainer.model);
   add_model(collected, tensors, options.placement);
+  add_adapters_document(collected, adapters);
   if (trainer.optimizer != nullptr) {
     add_optimizer(collected, *trainer.optimizer,
                   parameter_names(tensors, options.optimizer_parameters), options.placement);
@@ -58,6 +75,31 @@ Collected collect(const TrainerView& trainer, const ManagerOptions& options,
     documents["scheduler"] = scheduler_document(*trainer.scheduler).dump();
   }
   collected.state.rank_blobs["rng"] = random_state();
+  return collected;
+}
+
+Collected collect_export(const torch::nn::Module& model, ModelExport what,
+                         const ManagerOptions& options, const CheckpointInfo& info,
+                         const LoraAdapters& adapters) {
+  require_unmerged(adapters);
+  const LoraAdapters::State& state = adapters.state();
+  if (state.layers.empty()) {
+    fail(Errc::usage, "the model has no adapters to export; save it as it is");
+  }
+  auto tensors = model_tensors(model);
+  std::erase_if(tensors, [&](const ModelTensor& item) {
+    return is_adapter(state, item.tensor) != (what == ModelExport::adapters);
+  });
+  for (ModelTensor& item : tensors) {
+    for (const LoraLayer& layer : state.layers) {
+      if (layer.base.is_same(item.tensor)) item.tensor = merged_weight(layer);
+    }
+  }
+  Collected collected;
+  collected.state.step = info.global_step;
+  add_model(collected, tensors, options.placement);
+  if (what == ModelExport::adapters) add_adapters_document(collected, adapters);
+  collected.state.documents["context"] = context_document(info);
   return collected;
 }
 

@@ -25,8 +25,15 @@ struct Collected {
   StateDocuments documents;  ///< to be merged over the ranks, then put into `state`
 };
 
-/// Local. Errors: usage, mismatch (a placement that does not fit its tensor), unsupported.
+/// Local. Errors: usage (merged adapters), mismatch (a placement that does not fit its tensor),
+/// unsupported.
 Collected collect(const TrainerView& trainer, const ManagerOptions& options,
-                  const CheckpointInfo& info);
+                  const CheckpointInfo& info, const LoraAdapters& adapters);
+
+/// A part of the model, without what belongs to a trainer. Local. Errors: as above; usage (no
+/// adapters).
+Collected collect_export(const torch::nn::Module& model, ModelExport what,
+                         const ManagerOptions& options, const CheckpointInfo& info,
+                         const LoraAdapters& adapters);
 
 }  // namespace cairn::detail

@@ -1,9 +1,7 @@
 #include "torch/documents.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
-#include <limits>
 #include <set>
 #include <span>
 #include <string_view>
@@ -11,10 +9,6 @@
 
 namespace cairn::detail {
 namespace {
-
-constexpr std::string_view kNan = "NaN";
-constexpr std::string_view kInfinity = "Infinity";
-constexpr std::string_view kMinusInfinity = "-Infinity";
 
 void merge_optimizer(Json& known, const Json& other, std::size_t rank) {
   if (known["type"] != other["type"] ||
@@ -51,19 +45,6 @@ std::map<std::string, std::string> texts_of(const StateDocuments& documents) {
 }
 
 }  // namespace
-
-Json number_to_json(double value) {
-  if (std::isnan(value)) return kNan;
-  if (std::isinf(value)) return value > 0 ? kInfinity : kMinusInfinity;
-  return value;
-}
-
-double number_from_json(const Json& value) {
-  if (value == kNan) return std::numeric_limits<double>::quiet_NaN();
-  if (value == kInfinity) return std::numeric_limits<double>::infinity();
-  if (value == kMinusInfinity) return -std::numeric_limits<double>::infinity();
-  return value.get<double>();
-}
 
 std::string context_document(const CheckpointInfo& info) {
   Json metrics = Json::object();

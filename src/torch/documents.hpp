@@ -10,15 +10,11 @@
 #include "cairn/comm.hpp"
 #include "cairn/context.hpp"
 #include "cairn/manifest.hpp"
+#include "pipeline/json_numbers.hpp"
 
 namespace cairn::detail {
 
 using Json = nlohmann::json;
-
-/// JSON has no NaN and no infinities: those become the strings "NaN", "Infinity" and "-Infinity".
-Json number_to_json(double value);
-/// Inverse of number_to_json. Throws Json::exception.
-double number_from_json(const Json& value);
 
 /// The document "context".
 std::string context_document(const CheckpointInfo& info);

@@ -1,8 +1,15 @@
+#include <bit>
+
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
+#include "mpi/same.hpp"
+#include "pipeline/trace.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
+#include "torch/lineage.hpp"
+#include "torch/modify.hpp"
 #include "torch/restore.hpp"
 
 namespace cairn {
@@ -17,6 +24,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.transfer = config.save.transfer;
   save.mpio = config.save.mpio;
   save.durable = config.save.durable;
+  save.keep_last = config.save.keep_last;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
   save.progress = options.progress;
@@ -24,17 +32,23 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   return save;
 }
 
-/// What a configuration can say and this manager does not act on yet must not pass in silence.
-void refuse_what_is_not_done(const Config& config) {
-  if (config.loading && config.loading->type != LoadingType::warm_start) {
-    fail(Errc::unsupported, "only checkpoint.loading of type warm_start is supported");
+/// What is equal for equal settings of a load.
+std::uint64_t hash_of(const LoadingConfig& loading) {
+  Digester digester;
+  digester.update(static_cast<std::uint64_t>(loading.type));
+  for (const bool flag :
+       {loading.strict, loading.skip_mismatched, loading.freeze_loaded, loading.cast}) {
+    digester.update(static_cast<std::uint64_t>(flag));
   }
-  if (config.loading && !config.loading->rename.empty()) {
-    fail(Errc::unsupported, "checkpoint.loading.rename is not supported; remove it");
+  digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
+  digester.update(static_cast<std::uint64_t>(loading.rename.size()));
+  for (const RenameRule& rule : loading.rename) {
+    digester.update(std::string_view(rule.from));
+    digester.update(std::string_view(rule.to));
+    digester.update(static_cast<std::uint64_t>(rule.regex));
   }
-  if (!config.modifiers.empty()) {
-    fail(Errc::unsupported, "model_modifier is not supported; remove it");
-  }
+  for (const std::string& layer : loading.reset_layers) digester.update(std::string_view(layer));
+  return digester.value();
 }
 
 }  // namespace
@@ -43,13 +57,18 @@ struct CheckpointManager::Impl {
   Comm comm;
   Config config;
   ManagerOptions options;
-  Saver saver;  // refers to comm, so an Impl stays where it is
+  LoraAdapters adapters;
+  Lineage lineage;  // of this run; rank 0's counts
+  Trace trace;      // of the last load
+  Saver saver;      // refers to comm, so an Impl stays where it is
 
   Impl(MPI_Comm parent, Config c, ManagerOptions o)
       : comm(parent, o.deadline),
         config(std::move(c)),
         options(std::move(o)),
-        saver(comm, save_options(config, options)) {}
+        saver(comm, save_options(config, options)) {
+    lineage.run_id = new_uuid();
+  }
 
   /// Gathers the state and hands it to `save`, one of the saver's members. Collective.
   template <class Save>
@@ -60,12 +79,43 @@ struct CheckpointManager::Impl {
       if (config.save.dir.empty()) {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
-      collected = collect(trainer, options, info);
+      collected = collect(trainer, options, info, adapters);
       path = checkpoint_path(config.save.dir, info.global_step);
     });
-    collected.state.documents.merge(merge_documents(comm, collected.documents));
+    add_documents(collected);
     save(path, collected.state);
     return path;
+  }
+
+  /// Collective.
+  void add_documents(Collected& collected) {
+    Lineage of_checkpoint = lineage;
+    of_checkpoint.uuid = new_uuid();
+    collected.state.documents["lineage"] = lineage_document(of_checkpoint);
+    collected.state.documents.merge(merge_documents(comm, collected.documents));
+  }
+
+  void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
+                    ModelExport what, const CheckpointInfo& info) {
+    Collected collected;
+    agree_torch(comm, "export: collect state",
+                [&] { collected = collect_export(model, what, options, info, adapters); });
+    add_documents(collected);
+    // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
+    Saver(comm, save_options(config, options)).save(path, collected.state);
+  }
+
+  std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {
+    require_same(comm, "prepare model",
+                 std::vector<Argument>{{"model_modifier", detail::hash_of(config.modifiers)}});
+    const Modification modification =
+        prepare_modifiers(comm, model, config.modifiers, ModifierChoice::structure, adapters);
+    std::vector<ModifierReport> reports;
+    agree_torch(comm, "prepare model", [&] {
+      reports = carry_out(modification);
+      adapters.apply();
+    });
+    return unite_reports(comm, reports);
   }
 
   std::filesystem::path save_now(const TrainerView& trainer, const CheckpointInfo& info) {
@@ -81,20 +131,31 @@ struct CheckpointManager::Impl {
   }
 
   CheckpointContext load(const TrainerState& trainer) {
+    trace = Trace();
+    RestoreSettings settings{options, config,   config.loading.value_or(LoadingConfig{}),
+                             {},      adapters, trace};
+    settings.load.engine = config.save.engine;
+    settings.load.transfer = config.save.transfer;
+    settings.load.mpio = config.save.mpio;
+    settings.load.cast = settings.loading.cast;
+    const auto path = trace.stage("source", [&] { return find_source(settings.loading); });
+    const Manifest manifest = trace.stage("open", [&] { return open_checkpoint(comm, path); });
+    CheckpointContext context = restore(comm, manifest, trainer, settings);
+    lineage = descend(lineage, context);
+    return context;
+  }
+
+  /// Collective.
+  std::filesystem::path find_source(const LoadingConfig& loading) {
     agree(comm, "load: source", [&] {
-      if (!config.source) {
-        fail(Errc::usage,
-             "no checkpoint to load is configured; set checkpoint.source, or call set_source");
-      }
-      refuse_what_is_not_done(config);
+      if (config.source) return;
+      fail(Errc::usage,
+           "no checkpoint to load is configured; set checkpoint.source, or call set_source");
     });
-    const auto path = resolve_source(comm, *config.source, source_settings(config));
-    const Manifest manifest = open_checkpoint(comm, path);
-    LoadOptions load;
-    load.engine = config.save.engine;
-    load.transfer = config.save.transfer;
-    load.mpio = config.save.mpio;
-    return restore(comm, manifest, trainer, options, load);
+    require_same(comm, "load: source",
+                 std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
+                                       {"model_modifier", detail::hash_of(config.modifiers)}});
+    return resolve_source(comm, *config.source, source_settings(config));
   }
 };
 
@@ -156,6 +217,22 @@ CheckpointContext CheckpointManager::load_checkpoint(torch::nn::Module& model,
                                                      torch::optim::Optimizer& optimizer,
                                                      SchedulerRef scheduler) {
   return impl_->load({model, &optimizer, &scheduler});
+}
+
+std::vector<ModifierReport> CheckpointManager::prepare_model(torch::nn::Module& model) {
+  return impl_->prepare_model(model);
+}
+
+LoraAdapters CheckpointManager::adapters() const { return impl_->adapters; }
+
+void CheckpointManager::export_model(const std::filesystem::path& path,
+                                     const torch::nn::Module& model, ModelExport what,
+                                     const CheckpointInfo& info) {
+  impl_->export_model(path, model, what, info);
+}
+
+const std::vector<StageTrace>& CheckpointManager::last_trace() const {
+  return impl_->trace.stages();
 }
 
 std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() const {

@@ -1,9 +1,11 @@
 #include "torch/match.hpp"
 
 #include <algorithm>
+#include <map>
 #include <optional>
-#include <string_view>
+#include <utility>
 
+#include "torch/lora.hpp"
 #include "torch/quantized.hpp"
 
 namespace cairn::detail {
@@ -11,35 +13,66 @@ namespace {
 
 class Matcher {
  public:
-  Matcher(const Manifest& manifest, const PlacementPolicy& policy)
-      : manifest_(manifest), policy_(policy), by_name_(manifest.tensors) {
-    match_.used.assign(manifest.tensors.size(), Match::kUnused);
+  Matcher(const Manifest& manifest, const CheckpointNames& names, const PlacementPolicy& policy)
+      : manifest_(manifest), names_(names), policy_(policy) {
+    match_.used.assign(manifest.tensors.size(), static_cast<std::uint64_t>(Use::none));
     const auto document = find_document(manifest, "model");
     if (!document) return;
     reading_document(manifest, "model", [&] {
-      aliases_ = document->value("aliases", Json::object()).get<Json::object_t>();
-      quantized_ = document->value("quantized", Json::object()).get<Json::object_t>();
+      const auto aliases = document->value("aliases", Json::object()).get<Json::object_t>();
+      for (const auto& [alias, of] : aliases) {
+        aliases_[names.renamed(alias)] = names.renamed(of.get<std::string>());
+      }
+      const auto quantized = document->value("quantized", Json::object()).get<Json::object_t>();
+      for (const auto& [name, record] : quantized) quantized_[names.renamed(name)] = record;
+      const auto adapters = document->value("adapters", Json::object()).get<Json::object_t>();
+      for (const auto& [path, record] : adapters) {
+        scales_[names.renamed(path)] =
+            record.at("alpha").get<double>() / record.at("rank").get<double>();
+      }
     });
   }
 
-  void add_model(const std::vector<ModelTensor>& tensors) {
-    std::vector<std::string> missing;
+  void add_model(const std::vector<ModelTensor>& tensors, const LoadingConfig& loading) {
+    std::vector<WantedTensor> wanted;
+    std::vector<std::pair<TensorMemory, Placement>> homes;
     for (const ModelTensor& item : tensors) {
-      if (const auto source = find_source(item)) {
-        add_model_tensor(item, *source);
-      } else {
-        missing.push_back(model_tensor_name(item.names.front()));
-      }
+      const std::string name = model_tensor_name(item.names.front());
+      TensorMemory memory = memory_for_load(name, item.tensor);
+      Placement placement = place(policy_, name, memory);
+      wanted.push_back({item.names, placement.global_shape, item.optional});
+      homes.emplace_back(std::move(memory), std::move(placement));
+      match_.model_names.push_back(item.names.front());
     }
-    if (!missing.empty()) {
-      fail(Errc::mismatch, "'{}' lacks {}, which the given model has; nothing was loaded",
-           manifest_.path().string(), list_some(missing));
+    LoadPlan plan = plan_load(manifest_, names_, aliases_, wanted, loading);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      const PlannedTensor& planned = plan.tensors[i];
+      if (!planned.load) continue;
+      match_quantizer(tensors[i].tensor, planned.source);
+      if (!tensors[i].optional) match_.model_tensors.push_back(tensors[i].tensor);
+      add_target(planned.position, std::move(homes[i].first), std::move(homes[i].second));
+    }
+    for (std::size_t t = 0; t < plan.used.size(); ++t) {
+      match_.used[t] = std::max(match_.used[t], plan.used[t]);
+    }
+    match_.notes = std::move(plan.notes);
+  }
+
+  /// Values that were trained with another scale mean something else.
+  void compare_scales(const std::map<std::string, double>& scales) {
+    for (const auto& [path, scale] : scales) {
+      const auto saved = scales_.find(path);
+      if (saved == scales_.end() || saved->second == scale) continue;
+      match_.notes.warnings.push_back(fmt::format(
+          "the adapter of '{}' was saved with a scale (alpha / rank) of {}, and is used "
+          "with {}",
+          path, saved->second, scale));
     }
   }
 
   /// For the comparison with ranks that do have one.
   void without_optimizer() {
-    const auto document = find_document(manifest_, "optimizer");
+    const auto document = optimizer_document();
     if (!document) return;
     match_.optimizer.parameters =
         reading_document(manifest_, "optimizer", [&] { return saved_parameters(*document); });
@@ -47,7 +80,7 @@ class Matcher {
   }
 
   void add_optimizer(torch::optim::Optimizer& optimizer, const ParameterNames& names) {
-    const auto document = find_document(manifest_, "optimizer");
+    const auto document = optimizer_document();
     if (!document) {
       fail(Errc::mismatch,
            "'{}' has no optimizer's state; load the model alone, or use a checkpoint "
@@ -57,46 +90,28 @@ class Matcher {
     match_.with_optimizer = true;
     match_.optimizer = reading_document(manifest_, "optimizer", [&] {
       return prepare_optimizer(optimizer, names, *document,
-                               [&](const std::string& name) { return by_name_.contains(name); });
+                               [&](const std::string& name) { return names_.contains(name); });
     });
     for (const OptimizerSlot& slot : match_.optimizer.slots) {
-      add_target(slot.name, slot.name, memory_for_load(slot.name, slot.tensor),
-                 slot.counter ? PlacementPolicy() : policy_);
+      TensorMemory memory = memory_for_load(slot.name, slot.tensor);
+      Placement placement = place(slot.counter ? PlacementPolicy() : policy_, slot.name, memory);
+      add_target(names_.find(slot.name).value(), std::move(memory), std::move(placement));
     }
   }
 
   Match take() { return std::move(match_); }
 
  private:
-  /// The fqn under which the checkpoint holds the tensor: one of its names, or what such a name was
-  /// tied to when it was saved.
-  std::optional<std::string> find_source(const ModelTensor& item) const {
-    for (const std::string& fqn : item.names) {
-      if (by_name_.contains(model_tensor_name(fqn))) return fqn;
-    }
-    return reading_document(manifest_, "model", [&]() -> std::optional<std::string> {
-      for (const std::string& fqn : item.names) {
-        if (!aliases_.contains(fqn)) continue;
-        auto target = aliases_.at(fqn).get<std::string>();
-        if (by_name_.contains(model_tensor_name(target))) return target;
+  /// With its parameters' names as the rename rules leave them.
+  std::optional<Json> optimizer_document() const {
+    auto document = find_document(manifest_, "optimizer");
+    if (!document) return document;
+    reading_document(manifest_, "optimizer", [&] {
+      for (Json& group : document->at("param_groups")) {
+        for (Json& name : group.at("params")) name = names_.renamed(name.get<std::string>());
       }
-      return std::nullopt;
     });
-  }
-
-  void add_model_tensor(const ModelTensor& item, const std::string& source) {
-    const std::string name = model_tensor_name(item.names.front());
-    match_quantizer(item.tensor, source);
-    add_target(name, model_tensor_name(source), memory_for_load(name, item.tensor), policy_);
-    for (const std::string& fqn : item.names) {
-      const auto position = by_name_.find(model_tensor_name(fqn));
-      if (!position || match_.used[*position] == Match::kLoaded) continue;
-      match_.used[*position] = Match::kTied;
-      match_.warnings.push_back(fmt::format(
-          "the model ties '{}' to '{}', but the checkpoint holds both; the values of '{}' "
-          "were taken for both",
-          fqn, source, source));
-    }
+    return document;
   }
 
   void match_quantizer(const at::Tensor& tensor, const std::string& source) {
@@ -113,28 +128,38 @@ class Matcher {
     });
   }
 
-  void add_target(const std::string& name, const std::string& source, TensorMemory memory,
-                  const PlacementPolicy& policy) {
-    match_.targets.push_back({source, memory.dtype, place(policy, name, memory), memory.data()});
-    match_.used[by_name_.find(source).value()] = Match::kLoaded;
+  void add_target(std::size_t position, TensorMemory memory, Placement placement) {
+    match_.targets.push_back({std::string(manifest_.tensors.head(position).name), memory.dtype,
+                              std::move(placement), memory.data()});
+    match_.used[position] = static_cast<std::uint64_t>(Use::loaded);
     match_.memories.push_back(std::move(memory));
   }
 
   const Manifest& manifest_;
+  const CheckpointNames& names_;
   const PlacementPolicy& policy_;
-  TensorNames by_name_;
-  Json aliases_ = Json::object();
-  Json quantized_ = Json::object();
+  std::map<std::string, std::string> aliases_;
+  std::map<std::string, Json> quantized_;
+  std::map<std::string, double> scales_;  ///< of the checkpoint's adapters, by path
   Match match_;
 };
 
 }  // namespace
 
-Match match_trainer(const Manifest& manifest, const TrainerState& trainer,
-                    const ManagerOptions& options) {
-  Matcher matcher(manifest, options.placement);
-  const auto tensors = model_tensors(trainer.model);
-  matcher.add_model(tensors);
+Match match_trainer(const Manifest& manifest, const CheckpointNames& names,
+                    const TrainerState& trainer, const RestoreSettings& settings,
+                    const Modification& modification) {
+  const ManagerOptions& options = settings.options;
+  const LoadingConfig& loading = settings.loading;
+  Matcher matcher(manifest, names, options.placement);
+  auto tensors = model_tensors(trainer.model);
+  for (ModelTensor& item : tensors) {
+    item.optional = is_adapter(settings.adapters.state(), item.tensor);
+  }
+  tensors.insert(tensors.end(), modification.adapters.begin(), modification.adapters.end());
+  matcher.add_model(tensors, loading);
+  matcher.compare_scales(modification.scales);
+  if (loading.type != LoadingType::warm_start) return matcher.take();
   if (trainer.optimizer == nullptr) {
     matcher.without_optimizer();
   } else {
@@ -142,16 +167,6 @@ Match match_trainer(const Manifest& manifest, const TrainerState& trainer,
                           parameter_names(tensors, options.optimizer_parameters));
   }
   return matcher.take();
-}
-
-std::string list_some(const std::vector<std::string>& names) {
-  constexpr std::size_t kShown = 3;
-  std::string text;
-  for (std::size_t i = 0; i < std::min(kShown, names.size()); ++i) {
-    text += fmt::format("{}'{}'", i == 0 ? "" : ", ", names[i]);
-  }
-  if (names.size() > kShown) text += fmt::format(" and {} more", names.size() - kShown);
-  return text;
 }
 
 }  // namespace cairn::detail

@@ -14,6 +14,7 @@ namespace cairn::detail {
 struct ModelTensor {
   std::vector<std::string> names;
   at::Tensor tensor;
+  bool optional = false;  ///< no checkpoint needs to have it (an adapter's)
 };
 
 /// All defined parameters, then all buffers, each once however many names it has. Local.

@@ -38,6 +38,14 @@ void set_random_state(const std::vector<std::byte>& state) {
   set_state(at::detail::getDefaultCPUGenerator(), state);
 }
 
+void set_seed(std::uint64_t seed) {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const std::lock_guard lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+std::uint64_t initial_seed() { return at::detail::getDefaultCPUGenerator().current_seed(); }
+
 void check_random_state(const std::vector<std::byte>& state) {
   set_state(at::detail::createCPUGenerator(), state);
 }

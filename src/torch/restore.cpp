@@ -1,10 +1,12 @@
 // A load of a trainer, step by step:
 //
+// 0. modifiers are checked as far as that goes, and adapters made that are not the model's yet
 // 1. match     every rank finds what it was given in the checkpoint and prepares memory beside it
-// 2. compare   the ranks together must use all of the model's and the optimizer's tensors
+// 2. compare   what all ranks planned together is judged by the rules of the strategy
 // 3. schedule  the user's scheduler takes its state; it may refuse, later failures take it back
 // 4. move      load_tensors checks all digests, then fills the tensors' own memory or staged copies
-// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, random state
+// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, modifiers, random
+//              state
 //
 // Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
 // that stops reading, no memory): the tensors are then partly filled, and the Error says so.
@@ -17,10 +19,14 @@
 #include <span>
 #include <string_view>
 
+#include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
+#include "torch/lineage.hpp"
 #include "torch/match.hpp"
+#include "torch/modify.hpp"
 #include "torch/random.hpp"
 #include "torch/scheduler.hpp"
+#include "torch/share.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -42,6 +48,7 @@ CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
   context.documents = manifest.documents;
   context.warnings = manifest.warnings;
   read_context(manifest, context);
+  context.lineage = read_lineage(manifest);
   context.saved_world_size = saved_world_size(manifest);
   context.report.resharded = context.saved_world_size != comm.size();
   return context;
@@ -61,55 +68,74 @@ std::optional<PreparedScheduler> match_scheduler(const Manifest& manifest,
                           [&] { return prepare_scheduler(*scheduler, *document); });
 }
 
-/// What any rank uses, on all ranks. Collective: the lengths follow from the checkpoint alone.
-void unite(const Comm& comm, Match& match) {
+/// What any rank uses, on all ranks. Collective: the lengths follow from the checkpoint and the
+/// settings alone.
+void unite_votes(const Comm& comm, Match& match, std::vector<std::uint64_t>& kept_hits) {
   auto& used = match.used;
   auto& matched = match.optimizer.matched;
   std::vector<std::uint64_t> votes = used;
   votes.insert(votes.end(), matched.begin(), matched.end());
+  votes.insert(votes.end(), kept_hits.begin(), kept_hits.end());
   votes.push_back(match.with_optimizer ? 1 : 0);
   comm.all_reduce_max(std::span<std::uint64_t>(votes));
-  const auto end_of_used = votes.begin() + static_cast<std::ptrdiff_t>(used.size());
-  std::copy(votes.begin(), end_of_used, used.begin());
-  std::copy(end_of_used, votes.end() - 1, matched.begin());
+  auto from = votes.begin();
+  for (auto* part : {&used, &matched, &kept_hits}) {
+    std::copy_n(from, part->size(), part->begin());
+    from += static_cast<std::ptrdiff_t>(part->size());
+  }
   match.with_optimizer = votes.back() != 0;
 }
 
+void check_optimizer(const Manifest& manifest, const Match& match) {
+  std::vector<std::string> without;
+  for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
+    if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
+  }
+  if (without.empty()) return;
+  fail(Errc::mismatch,
+       "the optimizer of '{}' steps {}, which the given optimizer does not have; "
+       "build the parameter groups as in the saved run",
+       manifest.path().string(), list_some(without));
+}
+
 /// Step 2. Collective.
-void compare(const Comm& comm, const Manifest& manifest, Match& match, LoadReport& report) {
-  unite(comm, match);
+void compare(const Comm& comm, const Manifest& manifest, const CheckpointNames& names,
+             const LoadingConfig& loading, Match& match, CheckpointContext& context) {
+  PathPatterns kept(loading.reset_layers);
+  std::vector<std::uint64_t> hits;
+  std::string mine;
   agree(comm, "load: compare", [&] {
-    std::vector<std::string> without;
-    std::vector<std::string> unexpected;
-    for (std::size_t p = 0; match.with_optimizer && p < match.optimizer.matched.size(); ++p) {
-      if (match.optimizer.matched[p] == 0) without.push_back(match.optimizer.parameters[p]);
-    }
-    if (!without.empty()) {
-      fail(Errc::mismatch,
-           "the optimizer of '{}' steps {}, which the given optimizer does not have; "
-           "build the parameter groups as in the saved run",
-           manifest.path().string(), list_some(without));
-    }
-    for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
-      const std::string_view name = manifest.tensors[t].name;
-      if (match.used[t] == Match::kLoaded) report.loaded.emplace_back(name);
-      if (match.used[t] != Match::kUnused) continue;
-      const bool ours =
-          name.starts_with("model/") || (match.with_optimizer && name.starts_with("optimizer/"));
-      if (ours) unexpected.emplace_back(name);
-    }
-    if (!unexpected.empty()) {
-      fail(Errc::mismatch,
-           "'{}' holds {}, which the given model{} does not have; nothing was loaded",
-           manifest.path().string(), list_some(unexpected),
-           match.with_optimizer ? " or optimizer" : "");
+    hits = kept.hits(match.model_names);
+    mine = encode(match.notes);
+  });
+  unite_votes(comm, match, hits);
+  const auto texts = share_texts(comm, "load: compare", mine);
+  agree(comm, "load: compare", [&] {
+    LoadNotes notes;
+    for (const std::string& text : texts) unite(notes, decode_notes(text));
+    require_hits(kept, hits, "checkpoint.loading.reset_layers", "module or parameter",
+                 match.model_names);
+    check_optimizer(manifest, match);
+    const bool resharded = context.report.resharded;
+    context.report = judge_load(manifest, names, match.used, notes, loading, match.with_optimizer);
+    context.report.resharded = resharded;
+    auto& warnings = context.warnings;
+    warnings.insert(warnings.end(), notes.warnings.begin(), notes.warnings.end());
+    for (const std::string& rule : names.idle_rules()) {
+      warnings.push_back(fmt::format("the rename rule '{}' changes no name", rule));
     }
   });
 }
 
+/// Buffers never take gradients; integers can't.
+void freeze(const std::vector<at::Tensor>& tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (tensor.requires_grad()) tensor.requires_grad_(false);
+  }
+}
+
 /// Step 5. Local.
-void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler,
-            const std::optional<std::vector<std::byte>>& random) {
+void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler) {
   for (const TensorMemory& memory : match.memories) {
     const auto quantizer = match.quantizers.find(memory.tensor.unsafeGetTensorImpl());
     if (quantizer != match.quantizers.end()) {
@@ -120,32 +146,14 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
   }
   if (match.optimizer.apply) match.optimizer.apply();
   if (scheduler && !own_scheduler) scheduler->apply();
-  if (random) set_random_state(*random);
 }
 
-/// Adds every warning that any rank has, once, in the order of the ranks. Collective.
-void share_warnings(const Comm& comm, const std::vector<std::string>& mine,
-                    std::vector<std::string>& all) {
-  std::string text;
-  agree(comm, "load: warnings", [&] { text = Json(mine).dump(); });
-  const auto gathered = comm.gather(std::as_bytes(std::span(text)));
-  agree(comm, "load: warnings", [&] {
-    if (!comm.is_root()) return;
-    std::vector<std::string> united;
-    for (const auto& bytes : gathered) {
-      const auto* first = reinterpret_cast<const char*>(bytes.data());
-      for (const auto& warning :
-           Json::parse(first, first + bytes.size()).get<std::vector<std::string>>()) {
-        if (std::find(united.begin(), united.end(), warning) == united.end()) {
-          united.push_back(warning);
-        }
-      }
-    }
-    text = Json(united).dump();
-  });
-  comm.broadcast(text);
-  const auto united = Json::parse(text).get<std::vector<std::string>>();
-  all.insert(all.end(), united.begin(), united.end());
+/// What the strategy says of progress.
+void start_anew(const LoadingConfig& loading, CheckpointContext& context) {
+  if (loading.type != LoadingType::cold_start && !loading.reset_progress) return;
+  context.epoch = 0;
+  context.global_step = 0;
+  context.metrics.clear();
 }
 
 void roll_back(const PreparedScheduler& scheduler) noexcept {
@@ -156,39 +164,141 @@ void roll_back(const PreparedScheduler& scheduler) noexcept {
   }
 }
 
+/// What users should know of modifiers beside what these report themselves.
+void warn_of_modifiers(const Config& config, const TrainerState& trainer,
+                       const Modification& modification, LoadNotes& notes) {
+  const bool warm = config.loading.value_or(LoadingConfig{}).type == LoadingType::warm_start;
+  const bool resets = std::any_of(
+      config.modifiers.begin(), config.modifiers.end(),
+      [](const Modifier& modifier) { return std::holds_alternative<ResetModifier>(modifier); });
+  if (warm && resets) {
+    notes.warnings.emplace_back(
+        "a reset modifier acts after a warm start: what the saved run learnt there is given up");
+  }
+  if (trainer.optimizer != nullptr && !modification.adapters.empty()) {
+    notes.warnings.emplace_back(
+        "the given optimizer does not step the new adapters; call prepare_model before it is "
+        "built");
+  }
+}
+
+/// A load on its way: what one step finds out, the next takes.
+class Restoration {
+ public:
+  Restoration(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
+              const RestoreSettings& settings)
+      : comm_(comm),
+        manifest_(manifest),
+        trainer_(trainer),
+        settings_(settings),
+        warm_(settings.loading.type == LoadingType::warm_start) {}
+
+  /// Steps 1 and 2. Collective.
+  void check() {
+    Trace& trace = settings_.trace;
+    modification_ = trace.stage("check modifiers", [&] {
+      return prepare_modifiers(comm_, trainer_.model, settings_.config.modifiers,
+                               ModifierChoice::all, settings_.adapters);
+    });
+    trace.stage("match", [&] { match(); });
+    trace.stage("compare", [&] {
+      compare(comm_, manifest_, *names_, settings_.loading, match_, context_);
+      if (warm_) random_ = load_rank_blob(comm_, manifest_, "rng");
+      agree(comm_, "load: random state", [&] {
+        if (random_) check_random_state(*random_);
+      });
+    });
+  }
+
+  /// Steps 3 and 4. Collective. Only the user's own scheduler can refuse its state, so it is asked
+  /// before any tensor changes.
+  void move() {
+    own_scheduler_ = scheduler_ && trainer_.scheduler->own_scheduler() != nullptr;
+    try {
+      agree(comm_, "load: scheduler", [&] {
+        if (own_scheduler_) scheduler_->apply();
+      });
+      const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load);
+      context_.report.cast = result.casts;
+      settings_.trace.set_bytes(result.bytes_read);
+    } catch (...) {
+      if (own_scheduler_) roll_back(*scheduler_);
+      throw;
+    }
+  }
+
+  /// Step 5. Collective.
+  void finish() {
+    std::vector<ModifierReport> reports;
+    agree_torch(comm_, "load: finish", [&] {
+      detail::finish(match_, scheduler_, own_scheduler_);
+      if (settings_.loading.freeze_loaded) freeze(match_.model_tensors);
+      reports = carry_out(modification_);
+      LoraAdapters adapters = settings_.adapters;
+      adapters.apply();
+      if (random_) set_random_state(*random_);
+      start_anew(settings_.loading, context_);
+      context_.report.rng_restored = random_.has_value();
+      context_.config = settings_.config;
+    });
+    context_.modifiers = unite_reports(comm_, reports);
+  }
+
+  CheckpointContext take() { return std::move(context_); }
+
+ private:
+  void match() {
+    agree_torch(comm_, "load: match", [&] {
+      context_ = make_context(comm_, manifest_);
+      names_.emplace(manifest_, settings_.loading.rename);
+      match_ = match_trainer(manifest_, *names_, trainer_, settings_, modification_);
+      if (warm_) scheduler_ = match_scheduler(manifest_, trainer_.scheduler);
+      warn_of_modifiers(settings_.config, trainer_, modification_, match_.notes);
+    });
+  }
+
+  const Comm& comm_;
+  const Manifest& manifest_;
+  const TrainerState& trainer_;
+  const RestoreSettings& settings_;
+  bool warm_;
+  CheckpointContext context_;
+  Modification modification_;
+  std::optional<CheckpointNames> names_;
+  Match match_;
+  std::optional<PreparedScheduler> scheduler_;
+  bool own_scheduler_ = false;
+  std::optional<std::vector<std::byte>> random_;
+};
+
+/// The trace of all ranks: times of the slowest, bytes of all. Collective.
+std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace) {
+  std::vector<StageTrace> stages = trace.stages();
+  std::vector<double> seconds;
+  std::vector<std::uint64_t> bytes;
+  for (const StageTrace& stage : stages) {
+    seconds.push_back(stage.seconds);
+    bytes.push_back(stage.bytes);
+  }
+  comm.all_reduce_max(std::span<double>(seconds));
+  comm.all_reduce_sum(std::span<std::uint64_t>(bytes));
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    stages[s].seconds = seconds[s];
+    stages[s].bytes = bytes[s];
+  }
+  return stages;
+}
+
 }  // namespace
 
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
-                          const ManagerOptions& options, const LoadOptions& load) {
-  CheckpointContext context;
-  Match match;
-  std::optional<PreparedScheduler> scheduler;
-  agree_torch(comm, "load: match", [&] {
-    context = make_context(comm, manifest);
-    match = match_trainer(manifest, trainer, options);
-    scheduler = match_scheduler(manifest, trainer.scheduler);
-  });
-  compare(comm, manifest, match, context.report);
-  const auto random = load_rank_blob(comm, manifest, "rng");
-  agree(comm, "load: random state", [&] {
-    if (random) check_random_state(*random);
-  });
-
-  // Only the user's own scheduler can refuse its state, so it is asked before any tensor changes.
-  const bool own_scheduler = scheduler && trainer.scheduler->own_scheduler() != nullptr;
-  try {
-    agree(comm, "load: scheduler", [&] {
-      if (own_scheduler) scheduler->apply();
-    });
-    load_tensors(comm, manifest, match.targets, load);
-  } catch (...) {
-    if (own_scheduler) roll_back(*scheduler);
-    throw;
-  }
-  agree_torch(comm, "load: finish", [&] { finish(match, scheduler, own_scheduler, random); });
-
-  context.report.rng_restored = random.has_value();
-  share_warnings(comm, match.warnings, context.warnings);
+                          const RestoreSettings& settings) {
+  Restoration restoration(comm, manifest, trainer, settings);
+  restoration.check();
+  settings.trace.stage("move", [&] { restoration.move(); });
+  settings.trace.stage("finish", [&] { restoration.finish(); });
+  CheckpointContext context = restoration.take();
+  context.trace = unite_traces(comm, settings.trace);
   return context;
 }
 

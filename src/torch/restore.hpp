@@ -2,6 +2,7 @@
 
 #include "cairn/checkpoint.hpp"
 #include "cairn/torch.hpp"
+#include "pipeline/trace.hpp"
 
 namespace cairn::detail {
 
@@ -12,10 +13,22 @@ struct TrainerState {
   const SchedulerRef* scheduler = nullptr;
 };
 
-/// Fills all that is given from the checkpoint, or, on Error, nothing; only an io Error while the
-/// bytes move, after all checks, leaves tensors partly filled. Collective.
-/// Errors: mismatch, corrupt, unsupported, usage, io, timeout.
+/// How it is to be loaded; the same on all ranks.
+struct RestoreSettings {
+  const ManagerOptions& options;
+  const Config& config;
+  LoadingConfig loading;
+  LoadOptions load;
+  LoraAdapters adapters;
+  Trace& trace;
+};
+
+/// Fills what the strategy restores of what is given, then carries out the modifiers; or, on Error,
+/// does nothing: only an io Error while
+/// the bytes move, after all checks, leaves tensors partly filled. Collective.
+/// Errors: mismatch, not_found (paths that the model does not have), corrupt, unsupported, usage,
+/// io, timeout, and what registered modifiers throw.
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
-                          const ManagerOptions& options, const LoadOptions& load);
+                          const RestoreSettings& settings);
 
 }  // namespace cairn::detail

@@ -1,4 +1,4 @@
-"""The snippets of README.md: C++ compiles against the public headers, YAML is read by the trainer."""
+"""The snippets of README.md and docs/guide.md: C++ compiles against the public headers, YAML is read."""
 
 import json
 import re
@@ -13,6 +13,7 @@ AROUND = """
 #include <torch/optim/optimizer.h>
 #include <torch/optim/schedulers/lr_scheduler.h>
 
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
@@ -20,36 +21,36 @@ AROUND = """
 {includes}
 void trainer(std::shared_ptr<torch::nn::Module> model, torch::optim::Optimizer& optimizer,
              torch::optim::LRScheduler& scheduler, std::uint64_t e, std::uint64_t s,
-             std::map<std::string, double> m, std::uint64_t width, int ranks, int rank) {{
+             std::map<std::string, double> m, std::uint64_t width, int ranks, int rank{more}) {{
 {body}
 }}
 """
 
 
-def snippets(language):
+def snippets(language, page="README.md"):
     """(line, text) of every block of that language; the line is that of the text's first one."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / page).read_text()
     return [(text[:match.start(1)].count("\n") + 1, match.group(1))
             for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)]
 
 
-def program(blocks):
-    """The blocks as statements of one function, each in a scope of its own; errors name README.md."""
-    includes, body = "", ""
+def program(blocks, page="README.md", includes="", more=""):
+    """The blocks as statements of one function, each in a scope of its own; errors name the page."""
+    body = ""
     for first, text in blocks:
-        body += f'{{\n#line {first} "README.md"\n'
+        body += f'{{\n#line {first} "{page}"\n'
         for number, line in enumerate(text.splitlines(), first):
             if line.startswith("#include"):
-                includes += f'#line {number} "README.md"\n{line}\n'
+                includes += f'#line {number} "{page}"\n{line}\n'
                 line = ""
             body += ("" if line.strip() == "..." else line) + "\n"
         body += "}\n"
-    return AROUND.format(includes=includes, body=body)
+    return AROUND.format(includes=includes, body=body, more=more)
 
 
 class Readme(Case):
-    def compile(self, text):
-        """Checks the text with the flags of a program that uses LibTorch and cairn::cairn."""
+    def compile(self, text, *more):
+        """Checks the text with the flags of a program that uses LibTorch and cairn::cairn, or builds it."""
         commands = json.loads((BIN.parent / "compile_commands.json").read_text())
         words = next(shlex.split(entry["command"]) for entry in commands
                      if entry["file"].endswith("tests/torch/module_test.cpp"))
@@ -57,13 +58,44 @@ class Readme(Case):
         words.remove(f"-I{ROOT}/tests")
         source = self.dir / "readme.cpp"
         source.write_text(text)
-        return run([*words, "-w", "-fsyntax-only", source], timeout=100)
+        return run([*words, "-w", source, *(more or ["-fsyntax-only"])], timeout=400)
 
     def test_cpp_compiles(self):
         blocks = snippets("cpp")
         self.assertGreaterEqual(len(blocks), 2)
         result = self.compile(program(blocks))
         self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_the_guide_compiles(self):
+        parts = [block for block in snippets("cpp", "docs/guide.md") if "int main(" not in block[1]]
+        self.assertGreaterEqual(len(parts), 6)
+        text = program(parts, "docs/guide.md", "#include <cairn/torch.hpp>\n#include <torch/torch.h>\n",
+                       ",\n             cairn::CheckpointManager& manager, cairn::CheckpointContext& ctx")
+        result = self.compile(text)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_the_trainer_of_the_guide_saves_and_resumes(self):
+        whole = [text for _, text in snippets("cpp", "docs/guide.md") if "int main(" in text]
+        self.assertEqual(len(whole), 1)
+        link = run(["mpicxx", "--showme:link"]).stdout.split()
+        lib = BIN.parent / "lib"
+        result = self.compile(whole[0], "-o", self.dir / "trainer", f"-L{lib}", f"-Wl,-rpath,{lib}",
+                              "-lcairn_torch", "-lcairn_core", "-ltorch", "-ltorch_cpu", "-lc10", *link)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (self.dir / "checkpoint.yaml").write_text(snippets("yaml", "docs/guide.md")[0][1])
+        for ranks, kept in [(2, (50, 100)), (1, (100, 150, 200))]:
+            result = run([self.dir / "trainer"], ranks=ranks, cwd=self.dir, timeout=120)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            files = sorted(path.name for path in (self.dir / "runs/a").glob("step-*"))
+            self.assertEqual(files, [f"step-{step:08}.h5" for step in kept])
+
+    def test_the_guide_configures(self):
+        blocks = snippets("yaml", "docs/guide.md")
+        self.assertGreaterEqual(len(blocks), 4)
+        for _, text in blocks:
+            (self.dir / "checkpoint.yaml").write_text(text)
+            result = run([BIN / "cairn", "config", "check", "checkpoint.yaml"], cwd=self.dir)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 
     def test_yaml_is_read_and_obeyed(self):
         blocks = snippets("yaml")

@@ -25,12 +25,13 @@ PUBLIC = {  # the layer of each public header
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "source": "sources", "config": "pipeline", "legacy_config": "pipeline", "context": "pipeline", "torch": "torch",
+    "modifiers": "torch",
     "engine": "transfer", "load": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included
     r"^(hdf5|H5\w+)\.h$": r"^src/formats/hdf5/",
     r"^mpi\.h$": r"^(include/cairn/comm\.hpp|src/mpi/|jobs/)",
-    r"^(torch|ATen|c10)/": r"^(include/cairn/torch\.hpp|src/torch/|tests/torch/|jobs/)",
+    r"^(torch|ATen|c10)/": r"^(include/cairn/(torch|modifiers)\.hpp|src/torch/|tests/torch/|jobs/)",
     r"^CLI/": r"^(tools/|jobs/|tests/bench/)",
     r"^yaml-cpp/": r"^src/pipeline/",
     r"^curl/": r"^src/sources/",

@@ -233,6 +233,19 @@ void check_metadata(const Manifest& manifest) {
   });
 }
 
+std::optional<CommitInfo> commit_of(const std::filesystem::path& path) {
+  try {
+    const File file = File::open_read(path);
+    const auto trailer = read_trailer(file);
+    if (!trailer) return std::nullopt;
+    CommitInfo info = read_commit(file, *trailer).info;
+    return head_of(file) == Head::signature ? std::optional(std::move(info)) : std::nullopt;
+  } catch (const Error& error) {
+    if (error.code() == Errc::io || error.code() == Errc::unsupported) throw;
+    return std::nullopt;
+  }
+}
+
 bool is_committed(const std::filesystem::path& path) {
   try {
     const File file = File::open_read(path);

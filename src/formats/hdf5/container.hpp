@@ -33,6 +33,10 @@ void check_metadata(const Manifest& manifest);
 /// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.
 bool is_committed(const std::filesystem::path& path);
 
+/// The commit record of a container that nobody has rewritten; nothing for any other file. Calls no
+/// HDF5. Local. Errors: io, unsupported.
+std::optional<CommitInfo> commit_of(const std::filesystem::path& path);
+
 /// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.
 /// Local.
 class DatasetReader {

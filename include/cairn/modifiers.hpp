@@ -1,0 +1,86 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cairn/config.hpp"
+#include "cairn/context.hpp"
+#include "cairn/export.hpp"
+
+namespace torch::nn {
+class Module;
+}
+
+namespace cairn {
+
+/// Low-rank adapters beside linear layers (torch::nn::Linear) of a model that knows nothing of
+/// them. A layer with an adapter computes with base + alpha / rank * B A. The base is its own
+/// weight; A [rank, in] and B [out, rank] are new parameters of the layer, `lora_A` and `lora_B`,
+/// so that they are saved, loaded and stepped by their names as any other. LinearImpl computes with
+/// its public member `weight`: apply() sets that to the sum, and the parameter of that name stays
+/// the base. With dropout, apply() in training mode draws one mask of the layer's inputs for the
+/// whole pass.
+///
+/// A copy refers to the same adapters. A model with adapters can't be cloned by Module::clone. All
+/// members are Local. Not thread-safe.
+class CAIRN_EXPORT LoraAdapters {
+ public:
+  struct State;
+  LoraAdapters();
+
+  /// Adds adapters to the linear layers under `settings.target_modules`. B is zero, so that nothing
+  /// changes at first; A is drawn from `seed` and the layer's path: give all ranks the same seed.
+  /// From here on all parameters under the targets but the adapters' take no gradients. Layers that
+  /// have an adapter of this rank keep it. Errors: not_found (a path without linear layers; names
+  /// near ones), usage (an adapter of another rank), unsupported (a weight that is not
+  /// floating-point); nothing has changed then.
+  void attach(torch::nn::Module& model, const LoraModifier& settings, std::uint64_t seed);
+
+  /// Dotted paths of the layers with adapters.
+  std::vector<std::string> layers() const;
+  /// A and B of each: what an optimizer is to step.
+  std::vector<at::Tensor> parameters() const;
+  /// Makes the layers compute with the adapters as they are now. Call it before each forward pass;
+  /// without, a second backward pass is an error of LibTorch's. Does nothing while merged, or where
+  /// there are no adapters.
+  void apply();
+  /// Adds the adapters to the layers' own weights, where other programs find them. The model
+  /// computes the same, without apply(); it must not be trained or saved until unmerge().
+  void merge();
+  /// Gives the layers their weights back, bit for bit.
+  void unmerge();
+  bool merged() const;
+
+  /// For cairn itself.
+  State& state() const { return *state_; }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+/// A module of the program's own that `reset` can give fresh values. LibTorch's own modules need
+/// nothing.
+class CAIRN_EXPORT Resettable {
+ public:
+  virtual ~Resettable();
+  /// Draws from LibTorch's default generator, whose seed is the same on all ranks meanwhile.
+  virtual void reset_parameters() = 0;
+};
+
+/// The second half of a modifier: changes the model and tells what it did. Must not throw.
+using ModifierWork = std::function<ModifierReport()>;
+/// The first half: checks settings and model, and changes nothing. What it throws on any rank, all
+/// ranks throw, and the model stays as it is. Neither half communicates. `model` outlives the work.
+using ModifierFunction =
+    std::function<ModifierWork(const CustomModifier& settings, torch::nn::Module& model)>;
+
+/// Makes `type` known to configurations on this process. Call it on every rank, before the
+/// configuration is read. Thread-safe. Local. Errors: usage (the type exists).
+CAIRN_EXPORT void register_modifier_type(const std::string& type, ModifierFunction prepare);
+
+}  // namespace cairn

@@ -1,0 +1,28 @@
+#include "torch/share.hpp"
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <span>
+
+namespace cairn::detail {
+
+std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
+                                     const std::string& mine) {
+  if (comm.all_equal(std::hash<std::string>{}(mine))) return {mine};
+  const auto gathered = comm.gather(std::as_bytes(std::span(mine)));
+  std::string all;
+  agree(comm, step, [&] {
+    if (!comm.is_root()) return;
+    std::vector<std::string> texts;
+    for (const auto& bytes : gathered) {
+      texts.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    }
+    all = nlohmann::json(texts).dump();
+  });
+  comm.broadcast(all);
+  std::vector<std::string> texts;
+  agree(comm, step, [&] { texts = nlohmann::json::parse(all).get<std::vector<std::string>>(); });
+  return texts;
+}
+
+}  // namespace cairn::detail
