@@ -20,6 +20,11 @@ nlohmann::ordered_json shown(const std::string& yaml) {
       detail::kDocument);
 }
 
+TEST(Config, ShowsTheHintsOfMpioAsTexts) {
+  const auto json = shown("save: {mpio: {hints: {cb_nodes: 2}}}");
+  EXPECT_EQ(json["save"]["mpio"]["hints"]["cb_nodes"], "2");
+}
+
 TEST(Config, TheDocumentOfTheDesignMeansWhatItSays) {
   const Config config = Config::from_string(R"(
 checkpoint:
