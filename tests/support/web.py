@@ -64,8 +64,8 @@ def free_port():
 
 
 def wait_for_port(port, process, log):
-    """Returns when somebody listens; fails when the process ends or 60 s have passed."""
-    end = time.monotonic() + 60
+    """Returns when somebody listens; fails when the process ends or 240 s have passed."""
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         with contextlib.closing(socket.socket()) as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
