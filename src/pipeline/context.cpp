@@ -108,12 +108,19 @@ void CheckpointContext::validate_for(const std::string& purpose,
   std::string missing;
   for (const std::string& field : fields) {
     const auto has = has_field(*this, field);
-    const auto known = fields_of(*this);
+    if (has && *has) continue;
+    std::vector<std::string> known = fields_of(*this);
+    // Where names are the checkpoint's own, those that it has may tell what was meant.
+    const std::string_view kind = std::string_view(field).substr(0, field.find('.') + 1);
+    if (has) {
+      std::erase_if(known, [&](const std::string& each) {
+        return kind.empty() || kind == "lineage." || !each.starts_with(kind);
+      });
+    }
     const std::string near = list_near(field, {known.begin(), known.end()});
     if (!has) fail(Errc::usage, "'{}' is no field of a context; near names: {}", field, near);
-    if (!*has) {
-      missing += fmt::format("{}'{}' (near names: {})", missing.empty() ? "" : ", ", field, near);
-    }
+    missing += fmt::format("{}'{}'{}", missing.empty() ? "" : ", ", field,
+                           near.empty() ? "" : fmt::format(" (near names: {})", near));
   }
   if (missing.empty()) return;
   fail(Errc::mismatch, "the checkpoint '{}' can't serve for {}: it lacks {}", path.string(),

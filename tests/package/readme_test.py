@@ -79,7 +79,7 @@ class Readme(Case):
         self.assertEqual(len(whole), 1)
         link = run(["mpicxx", "--showme:link"]).stdout.split()
         lib = BIN.parent / "lib"
-        result = self.compile(whole[0], "-o", self.dir / "trainer", f"-L{lib}", f"-Wl,-rpath,{lib}",
+        result = self.compile(whole[0], "-O0", "-g0", "-o", self.dir / "trainer", f"-L{lib}", f"-Wl,-rpath,{lib}",
                               "-lcairn_torch", "-lcairn_core", "-ltorch", "-ltorch_cpu", "-lc10", *link)
         self.assertEqual(result.returncode, 0, result.stderr)
         (self.dir / "checkpoint.yaml").write_text(snippets("yaml", "docs/guide.md")[0][1])
