@@ -160,6 +160,10 @@ void publish_all(const ConvertPlan& plan, const std::vector<Shard>& shards,
     file.close();
   }
   fault_point("publish");
+  // An index of before would name shards of two models while they are replaced.
+  if (options.shard_bytes != 0 && std::filesystem::remove(target) && options.durable) {
+    sync_directory(target.parent_path());
+  }
   for (const Shard& shard : shards) replace_file(shard.partial, shard.target);
   if (options.durable) sync_directory(target.parent_path());
   if (options.shard_bytes == 0) return;

@@ -194,7 +194,8 @@ Shares divide(const Comm& comm, const Manifest& manifest, std::span<const ReadIt
     // The order of the file is the same on all ranks.
     std::sort(shares.common.begin(), shares.common.end(),
               [](const ReplicatedRun& a, const ReplicatedRun& b) {
-                return std::tie(a.file, a.offset) < std::tie(b.file, b.offset);
+                // Views of one storage may start at the same byte.
+                return std::tie(a.file, a.offset, a.bytes) < std::tie(b.file, b.offset, b.bytes);
               });
   });
   return shares;

@@ -52,7 +52,8 @@ void retain(const SaveRequest& request) noexcept {
   const std::uint64_t keep = request.options.keep_last;
   if (keep == 0 || !names::parse_checkpoint_file(request.target.filename().string())) return;
   try {
-    const auto found = committed_in(request.target.parent_path());
+    const fs::path dir = request.target.parent_path();
+    const auto found = committed_in(dir.empty() ? fs::path(".") : dir);
     // What newest_checkpoint finds, and so what a resumed run begins with.
     const auto newest = std::max_element(
         found.begin(), found.end(), [](const Kept& a, const Kept& b) { return a.step < b.step; });

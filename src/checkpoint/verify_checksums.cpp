@@ -120,6 +120,7 @@ std::vector<Defect> check_share(const Comm& comm, const Manifest& manifest,
   for (const Checksum& checksum : checksums) total += checksum.bytes;
   const Range mine = balanced_range(total, comm.size(), comm.rank());
   std::vector<Defect> defects;
+  constexpr std::size_t kMostOpen = 256;
   std::map<std::uint32_t, File> files;
   std::uint64_t at = 0;
   for (const Checksum& checksum : checksums) {
@@ -128,6 +129,7 @@ std::vector<Defect> check_share(const Comm& comm, const Manifest& manifest,
     if (checksum.bytes == 0 || middle < mine.start || middle >= mine.start + mine.count) continue;
     auto file = files.find(checksum.file);
     if (file == files.end()) {
+      if (files.size() >= kMostOpen) files.clear();
       file = files.emplace(checksum.file, open_same(manifest.files.at(checksum.file))).first;
     }
     if (auto defect = check(manifest, file->second, checksum))

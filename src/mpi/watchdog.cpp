@@ -30,7 +30,17 @@ Watchdog::Watchdog(int rank, std::string subject, std::chrono::milliseconds limi
       activity_(std::move(activity)) {
   if (limit_.count() <= 0) return;
   looker_ = std::thread([this] { look_for_activity(); });
-  guard_ = std::thread([this] { guard(); });
+  try {
+    guard_ = std::thread([this] { guard(); });
+  } catch (...) {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+    }
+    stop_.notify_all();
+    looker_.join();
+    throw;
+  }
 }
 
 Watchdog::~Watchdog() {

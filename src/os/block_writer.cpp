@@ -5,7 +5,10 @@
 #include <cstring>
 #include <new>
 #include <optional>
+#include <system_error>
 #include <utility>
+
+#include "base/throw.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -129,7 +132,11 @@ void BlockWriter::submit() {
     }
     waiting_.push_back(std::move(buffer));
     if (threads_.size() < kThreads && waiting_.size() + in_flight_ > threads_.size()) {
-      threads_.emplace_back([this] { serve(); });
+      try {
+        threads_.emplace_back([this] { serve(); });
+      } catch (const std::system_error& error) {
+        if (threads_.empty()) fail(Errc::io, "cannot start a thread that writes: {}", error.what());
+      }
     }
   }
   changed_.notify_all();

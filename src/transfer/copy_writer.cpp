@@ -144,8 +144,9 @@ void CopyWriter::copy(const WriteJob& job, const File& file,
     used = 0;
   };
   for (Part& part : parts_of(job)) {
-    const DType dtype = job.tensors[job.items[part.item].tensor].dtype;
-    const std::uint64_t bytes = part.elements * item_bytes(dtype);
+    const std::uint64_t bytes =
+        part.elements * std::max(item_bytes(job.tensors[job.items[part.item].tensor].dtype),
+                                 item_bytes(manifest_.tensors[sources_[part.item]].dtype));
     if (used + bytes > window_bytes_ && used != 0) write_window();
     used += bytes;
     window.parts.push_back(std::move(part));

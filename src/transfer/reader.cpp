@@ -31,9 +31,15 @@ struct Reader::Impl {
   std::optional<DatasetReader> datasets;
 
   Source& source_of(std::uint32_t index) {
-    auto it = sources.find(index);
-    if (it == sources.end()) it = sources.try_emplace(index, manifest.files.at(index)).first;
-    return it->second;
+    const auto known = sources.find(index);
+    if (known != sources.end()) return known->second;
+    // Checkpoints of other programs may have a file for each of thousands of ranks.
+    constexpr std::size_t kMostOpen = 256;
+    if (sources.size() >= kMostOpen) {
+      for (auto& [number, source] : sources) source.runs.flush();
+      sources.clear();
+    }
+    return sources.try_emplace(index, manifest.files.at(index)).first->second;
   }
   RunReader& runs_of(std::uint32_t index) { return source_of(index).runs; }
 

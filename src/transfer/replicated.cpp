@@ -47,7 +47,11 @@ class Rounds {
  public:
   Rounds(const Comm& comm, const Manifest& manifest, std::span<const ReplicatedRun> runs)
       : comm_(comm), reader_(manifest) {
-    agree(comm, "load: move", [&] { windows_ = cut(runs); });
+    agree(comm, "load: move", [&] {
+      windows_ = cut(runs);
+      // Between broadcasts a rank that finds no memory could not tell the others.
+      if (!windows_.empty()) buffer_.reserve(bytes_of(windows_.front()));
+    });
   }
 
   std::size_t count() const { return (windows_.size() + ranks() - 1) / ranks(); }

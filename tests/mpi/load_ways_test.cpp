@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "cairn/checkpoint.hpp"
+#include "os/file.hpp"
 #include "support/mpi_test.hpp"
 #include "support/sample_state.hpp"
 
@@ -112,6 +113,42 @@ TEST_F(Replicated, WhatOneRankWantsOnlyInPartIsReadByEachRank) {
   EXPECT_LE(result.bytes_received, small);
   const auto ranks = static_cast<std::uint64_t>(world().size());
   EXPECT_EQ(sum_over_ranks(result.bytes_read), stored_["model/big"].size() * ranks - half + small);
+}
+
+// As two views of one storage in a file of PyTorch do.
+TEST(ReplicatedViews, MayStartAtTheSameByteWhateverTheOrderOfTheTargets) {
+  const auto path = scratch() / "views";
+  std::vector<std::uint8_t> stored(100);
+  std::iota(stored.begin(), stored.end(), std::uint8_t{0});
+  agree(world(), "write", [&] {
+    if (!world().is_root()) return;
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(stored.data()),
+               static_cast<std::streamsize>(stored.size()));
+  });
+  Manifest manifest;
+  manifest.format = "test";
+  manifest.files.push_back(
+      {path, stored.size(), Access::extents, detail::File::open_read(path).fingerprint()});
+  for (const std::uint64_t bytes : {100U, 30U}) {
+    TensorEntry tensor;
+    tensor.name = bytes == 100 ? "all" : "head";
+    tensor.dtype = DType::u8;
+    tensor.shape = {bytes};
+    tensor.extents.resize(1);
+    tensor.extents[0].box = Box::whole(tensor.shape);
+    manifest.tensors.push_back(tensor);
+  }
+  std::vector<std::uint8_t> all(100);
+  std::vector<std::uint8_t> head(30);
+  std::vector<MutableTensorView> targets{
+      {"all", DType::u8, Placement::replicated({100}), reinterpret_cast<std::byte*>(all.data())},
+      {"head", DType::u8, Placement::replicated({30}), reinterpret_cast<std::byte*>(head.data())}};
+  if (world().rank() % 2 == 1) std::swap(targets[0], targets[1]);
+  load_tensors(world(), manifest, targets,
+               {.verify = VerifyWhen::never, .broadcast = BroadcastReplicas::always});
+  EXPECT_EQ(all, stored);
+  EXPECT_TRUE(std::equal(head.begin(), head.end(), stored.begin()));
 }
 
 TEST_F(Replicated, AFailureOnOneRankIsThatOfAll) {

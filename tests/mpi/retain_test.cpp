@@ -59,6 +59,18 @@ TEST(Retain, KeepsTheLastOnesAndNothingIsLostBefore) {
   EXPECT_EQ(open_checkpoint(world(), dir / "last").commit.step, 5U);
 }
 
+TEST(Retain, ABareFileNameMeansTheCurrentDirectory) {
+  const auto before = std::filesystem::current_path();
+  const auto dir = scratch();
+  std::filesystem::current_path(dir);
+  {
+    Saver saver(world(), keeping(1));
+    for (std::uint64_t step = 1; step <= 3; ++step) save(saver, name_of(step), step);
+  }
+  std::filesystem::current_path(before);
+  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last", name_of(3)}));
+}
+
 TEST(Retain, ZeroKeepsAll) {
   const auto dir = scratch();
   Saver saver(world(), keeping(0));

@@ -152,6 +152,19 @@ TEST(Index, OneNameIsOneTensor) {
   expect_corrupt(encode_index(tensors), "twice");
 }
 
+TEST(Index, NoTensorHasMoreDimensionsThanHdf5Allows) {
+  auto tensors = some_tensors();
+  TensorEntry& deep = tensors[0];
+  deep.layout = Layout::contiguous;
+  deep.placement = Placement::Kind::block;
+  deep.shape.assign(33, 1);
+  deep.extents.resize(1);
+  deep.extents[0].flat = false;
+  deep.extents[0].offset = deep.offset;
+  deep.extents[0].box = Box::whole(deep.shape);
+  expect_corrupt(encode_index(tensors), "out of range");
+}
+
 TEST(Index, BoxesAndFlatRangesDoNotMix) {
   auto tensors = some_tensors();
   tensors[1].placement = Placement::Kind::block;

@@ -227,6 +227,10 @@ void check_metadata(const Manifest& manifest) {
   if (manifest.files.at(0).access != Access::extents) return;
   reading(manifest.path(), kAdvice, [&] {
     const File file = File::open_read(manifest.path());
+    const FileEntry& entry = manifest.files.front();
+    if (file.size() != entry.bytes || file.fingerprint() != entry.fingerprint) {
+      fail(Errc::mismatch, "it was replaced while it was opened; open it again");
+    }
     const auto trailer = read_trailer(file);
     if (!trailer) fail(Errc::corrupt, "it has lost its trailer");
     check_metadata_in(file, read_commit(file, *trailer), *trailer, manifest);

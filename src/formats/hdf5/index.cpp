@@ -120,8 +120,8 @@ bool is_writer(std::int32_t writer, int writers) { return writer >= 0 && writer 
 /// Whether the tensor is one whole extent of a contiguous one, as most are, and right; takes its
 /// parts then. Anything else is left to decode_tensor.
 bool take_plain(IndexTables& tables, const TensorRecord& record, int writers) {
-  if (record.extent_count != 1 || record.layout != 0 || record.filters != 0 ||
-      record.placement > 2 || record.extent_start >= tables.extents.size()) {
+  if (record.rank > kMostRank || record.extent_count != 1 || record.layout != 0 ||
+      record.filters != 0 || record.placement > 2 || record.extent_start >= tables.extents.size()) {
     return false;
   }
   const ExtentRecord& extent = tables.extents[record.extent_start];

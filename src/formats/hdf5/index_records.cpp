@@ -150,8 +150,8 @@ std::span<const std::uint64_t> IndexTables::numbers_at(std::uint64_t start,
 }
 
 TensorEntry decode_tensor(IndexTables& tables, const TensorRecord& record) {
-  if (record.placement > 2 || record.layout > 1 || record.filters > (kShuffled | kDeflated) ||
-      (record.filters != 0 && record.layout == 0)) {
+  if (record.rank > kMostRank || record.placement > 2 || record.layout > 1 ||
+      record.filters > (kShuffled | kDeflated) || (record.filters != 0 && record.layout == 0)) {
     fail(Errc::corrupt, "a tensor's record in the index is out of range");
   }
   TensorEntry tensor;
