@@ -113,7 +113,8 @@ Json path_of(const Manifest& manifest, const TensorEntry& tensor) {
   for (const PathKey& key : tensor.path) {
     std::visit([&](const auto& value) { path.push_back(value); }, key);
   }
-  if (!path.empty() || tensor.name.empty()) return path;  // without a name: the root itself
+  // In PyTorch's files a tensor without a name is the root itself; elsewhere a key may be empty.
+  if (!path.empty() || (tensor.name.empty() && manifest.format == "torch")) return path;
   if (manifest.is_container()) return components_of(tensor.name);
   return Json::array({tensor.name});
 }

@@ -24,6 +24,13 @@ CAIRN_EXPORT std::string_view to_string(EngineKind engine);
 /// Data transfer mode of the mpio engine.
 enum class Transfer : std::uint8_t { collective, independent };
 
+/// How tensors that every rank wants whole come to the ranks, with the engine direct.
+enum class BroadcastReplicas : std::uint8_t {
+  automatic,  ///< in the way that is faster in the first few MiB
+  never,      ///< every rank reads them
+  always,     ///< each byte is read by one rank and broadcast
+};
+
 /// The implementation of MPI-IO inside the MPI library.
 enum class IoComponent : std::uint8_t {
   automatic,  ///< the one that MPI chooses

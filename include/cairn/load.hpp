@@ -35,13 +35,6 @@ enum class VerifyWhen : std::uint8_t {
   loaded,
 };
 
-/// How tensors that every rank wants whole come to the ranks, with the engine direct.
-enum class BroadcastReplicas : std::uint8_t {
-  automatic,  ///< in the way that is faster in the first few MiB
-  never,      ///< every rank reads them
-  always,     ///< each byte is read by one rank and broadcast
-};
-
 struct LoadOptions {
   /// How the bytes are read. Files that are no containers are always read directly.
   EngineKind engine = EngineKind::direct;

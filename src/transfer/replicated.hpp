@@ -5,7 +5,7 @@
 #include <span>
 
 #include "cairn/comm.hpp"
-#include "cairn/load.hpp"
+#include "cairn/engine.hpp"
 #include "cairn/manifest.hpp"
 
 namespace cairn::detail {
