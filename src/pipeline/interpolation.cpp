@@ -32,17 +32,28 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
-std::size_t count_nodes(const Value& value) {
-  std::size_t nodes = 1;
-  for (const Value& item : value.items) nodes += count_nodes(item);
-  for (const auto& entry : value.entries) nodes += count_nodes(entry.second);
-  return nodes;
-}
+struct Extent {
+  std::size_t nodes = 0;
+  std::size_t bytes = 0;  ///< of keys and texts
+
+  void add(const Value& value) {
+    ++nodes;
+    bytes += value.text.size();
+    for (const Value& item : value.items) add(item);
+    for (const auto& [key, child] : value.entries) {
+      bytes += key.size();
+      add(child);
+    }
+  }
+  bool is_too_large() const { return nodes > kMostNodes || bytes > kMostTextBytes; }
+};
 
 class Interpolator {
  public:
   Interpolator(Value& root, const std::string& origin)
-      : root_(root), origin_(origin), nodes_(count_nodes(root)) {}
+      : root_(root), origin_(origin) {
+    extent_.add(root);
+  }
 
   void resolve_all() {
     Chain chain{&root_};
@@ -215,7 +226,7 @@ class Interpolator {
       if (const char* text = std::getenv(argument.c_str())) {
         Value value = scalar(text);
         value.secret = sounds_secret(argument);
-        return value;
+        return copied(value, chain, place);
       }
       if (fallback != nullptr) return *fallback;
       place.refuse(*chain.back(),
@@ -267,9 +278,14 @@ class Interpolator {
       place.refuse(*chain.back(), "refers to itself, directly or through others");
     }
     resolve(target, target_place);
-    nodes_ += count_nodes(*target.back());
-    if (nodes_ > kMostNodes) place.refuse(*chain.back(), "is too large", Errc::unsafe);
-    return *target.back();
+    return copied(*target.back(), chain, place);
+  }
+
+  /// What an interpolation brings, counted before it is copied.
+  Value copied(const Value& value, const Chain& chain, const Place& place) {
+    extent_.add(value);
+    if (extent_.is_too_large()) place.refuse(*chain.back(), "is too large", Errc::unsafe);
+    return value;
   }
 
   static Value* child(Value& value, std::string_view name) {
@@ -284,7 +300,7 @@ class Interpolator {
   Value& root_;
   const std::string& origin_;
   std::map<const Value*, State> states_;
-  std::size_t nodes_;
+  Extent extent_;  // of all, expanded
   int level_ = 0;
 };
 

@@ -28,12 +28,16 @@ Json scalar_of(std::string_view text, Kind kind) {
   return text;
 }
 
+/// A URL may carry a password, and a signature behind its "?"; a path may hold an "@".
+std::string shown_text(const std::string& text) {
+  return text.find(':') == std::string::npos ? text : masked_url(text);
+}
+
 Json shown(const Value& value, const Key& key) {
   if (value.secret) return kMask;
   if (value.type == Value::Type::scalar) {
     const Json scalar = scalar_of(value.text, key.kind);
-    // A URL may carry a password, and a signature behind its "?".
-    return scalar.is_string() ? Json(masked_url(value.text)) : scalar;
+    return scalar.is_string() ? Json(shown_text(value.text)) : scalar;
   }
   if (key.kind == Kind::pairs) {
     Json pairs = Json::object();
@@ -191,7 +195,7 @@ Json resolved_block(const Value* value, const BlockRule& rule) {
   show_keys(value, rule.open, json);
   for (const auto& [key, child] : value->entries) {
     if (json.contains(key) || child.type != Value::Type::scalar) continue;
-    json[key] = child.secret || sounds_secret(key) ? std::string(kMask) : masked_url(child.text);
+    json[key] = child.secret || sounds_secret(key) ? std::string(kMask) : shown_text(child.text);
   }
   return json;
 }

@@ -20,6 +20,7 @@ class Expander {
     if (level > kMostLevels) place.refuse(value, "is nested too deeply", Errc::unsafe);
     if (node.IsScalar()) {
       value.type = Value::Type::scalar;
+      count_bytes(node.Scalar(), value);
       value.text = node.Scalar();
     } else if (node.IsSequence()) {
       value.type = Value::Type::list;
@@ -32,6 +33,11 @@ class Expander {
   }
 
  private:
+  void count_bytes(const std::string& text, const Value& value) {
+    bytes_ += text.size();
+    if (bytes_ > kMostTextBytes) Place{origin_, ""}.refuse(value, "is too large", Errc::unsafe);
+  }
+
   void expand_entries(const YAML::Node& node, int level, Value& value) {
     std::vector<Value> merged;
     for (const auto& entry : node) {
@@ -41,6 +47,7 @@ class Expander {
         Place{origin_, ""}.refuse(at_key, "has a key that is no word");
       }
       const std::string& key = entry.first.Scalar();
+      count_bytes(key, at_key);
       Value child = expand(entry.second, level + 1);
       child.line = at_key.line;  // an empty value has no line of its own
       child.key_at = static_cast<std::size_t>(entry.first.Mark().pos);
@@ -75,6 +82,7 @@ class Expander {
 
   const std::string& origin_;
   std::size_t nodes_ = 0;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace

@@ -41,11 +41,13 @@ struct Place {
 
 /// The most nodes of a document, aliases and interpolations expanded.
 inline constexpr std::size_t kMostNodes = 100'000;
+/// The most bytes of all its keys and texts, expanded as well.
+inline constexpr std::size_t kMostTextBytes = 64 << 20;
 /// The deepest nesting, of nodes or of references to others.
 inline constexpr int kMostLevels = 64;
 
 /// Parses YAML. Aliases are expanded and `<<` is merged. Errors: usage (no YAML, a key given
-/// twice), unsafe (more than kMostNodes).
+/// twice), unsafe (more than kMostNodes or kMostTextBytes).
 Value parse_yaml(const std::string& text, const std::string& origin);
 
 }  // namespace cairn::detail

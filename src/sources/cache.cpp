@@ -153,7 +153,8 @@ void commit(const Remote& remote, const fs::path& partial, const CachedFile& fil
 
 std::string version_key(const Downloaded& got, const std::string& sha256) {
   const Version& version = got.version;
-  if (version.empty()) return sha256.substr(0, 16);
+  // A date and a size may be those of other bytes, too.
+  if (version.etag.empty()) return sha256.substr(0, 16);
   const auto digest =
       sha256_of(fmt::format("{}\n{}\n{}", version.etag, version.last_modified, got.size));
   return to_hex(digest).substr(0, 16);

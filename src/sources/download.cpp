@@ -156,8 +156,8 @@ class Download {
     ask.stall = std::clamp(std::chrono::duration_cast<seconds>(limits_.timeout / 10), seconds(1),
                            kLongestStall);
     if (!started_) {
+      // Never by the date: If-Modified-Since asks for what is newer, not for what is other.
       ask.if_none_match = known_.etag;
-      if (known_.etag.empty()) ask.if_modified_since = known_.last_modified;
     } else {
       // A weak ETag does not promise equal bytes.
       const Version& version = result_.version;
@@ -282,7 +282,7 @@ class Download {
 
   /// Whether the first answer ends the download without a byte.
   bool settle_without_content(const Reply& reply) {
-    const bool unchanged = reply.status == 304 && !known_.empty();
+    const bool unchanged = reply.status == 304 && !known_.etag.empty();
     const bool is_empty = reply.status == 416 && reply.content_range == "bytes */0";
     if (!unchanged && !is_empty) return false;
     clear();

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "base/nonce.hpp"
 #include "base/sha256.hpp"
 #include "base/throw.hpp"
+#include "formats/strict_json.hpp"
 #include "manifest/names.hpp"
 #include "sources/cache.hpp"
 #include "sources/http.hpp"
@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexSuffix = ".index.json";
-constexpr std::uint64_t kMostIndexBytes = 256 << 20;
+constexpr std::uint64_t kMostIndexBytes = 100'000'000;  // that of an index that is read
 constexpr std::size_t kMostShards = 100'000;
 
 /// Whether `name` stays inside the directory that it is relative to.
@@ -41,29 +41,74 @@ void check_name(const std::string& name, std::string_view who) {
   fail(Errc::unsafe, "{} names the file '{}', which is not a path inside the model", who, name);
 }
 
+/// Collects the files that an index names; nothing else of it is kept.
+class ShardNames final : public JsonReader {
+ public:
+  explicit ShardNames(const std::string& shown) : shown_(shown) {}
+
+  void on_object() override {
+    ++depth_;
+    if (in_map() && depth_ > 2) refuse("an object");
+  }
+  void on_object_end() override { --depth_; }
+  void on_array() override {
+    ++depth_;
+    if (in_map()) refuse("a list");
+  }
+  void on_array_end() override { --depth_; }
+  void on_key(std::string& text) override {
+    if (depth_ == 1) section_ = std::move(text);
+  }
+  void on_text(std::string& text) override {
+    if (!in_map() || depth_ != 2) return on_scalar("a text");
+    check_name(text, shown_);
+    names_.insert(std::move(text));
+    if (names_.size() > kMostShards) {
+      fail(Errc::unsafe, "{}: it names more than {} files", shown_, kMostShards);
+    }
+  }
+  void on_natural(std::uint64_t) override { on_scalar("a number"); }
+  void on_number(double) override { on_scalar("a number"); }
+  void on_word(std::string_view word) override { on_scalar(word); }
+
+  std::set<std::string> take() {
+    if (names_.empty()) fail(Errc::corrupt, "it has no weight_map");
+    return std::move(names_);
+  }
+
+ protected:
+  std::string place() const override { return in_map() ? "'weight_map'" : "it"; }
+
+ private:
+  bool in_map() const { return section_ == "weight_map"; }
+
+  void on_scalar(std::string_view what) {
+    if (in_map()) refuse(what);
+  }
+
+  const std::string& shown_;
+  std::uint64_t depth_ = 0;
+  std::string section_;  // the key of the outermost object
+  std::set<std::string> names_;
+};
+
 /// The files that an index names, in order.
 std::set<std::string> shards_of(const CachedFile& index, const std::string& shown) {
   if (index.size > kMostIndexBytes) {
-    fail(Errc::unsafe, "{}: an index of {} bytes", shown, index.size);
+    fail(Errc::unsafe, "{}: it has {} bytes; an index of at most {} is read", shown, index.size,
+         kMostIndexBytes);
   }
   const File file = File::open_read(index.path);
   std::string text(index.size, '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto map = json.is_object() ? json.find("weight_map") : json.end();
-  if (!json.is_object() || map == json.end() || !map->is_object() || map->empty()) {
-    fail(Errc::corrupt, "{} is no index: it has no weight_map", shown);
+  ShardNames names(shown);
+  try {
+    read_json(text, names);
+    return names.take();
+  } catch (const Error& error) {
+    if (error.code() != Errc::corrupt) throw;
+    fail(Errc::corrupt, "{} is no index: {}", shown, error.what());
   }
-  std::set<std::string> shards;
-  for (const auto& shard : *map) {
-    if (!shard.is_string()) fail(Errc::corrupt, "{}: the weight_map names no files", shown);
-    check_name(shard.get<std::string>(), shown);
-    shards.insert(shard.get<std::string>());
-  }
-  if (shards.size() > kMostShards) {
-    fail(Errc::unsafe, "{}: an index of {} files", shown, shards.size());
-  }
-  return shards;
 }
 
 class Model {

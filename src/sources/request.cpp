@@ -73,8 +73,6 @@ void Request::set_headers(const Remote& remote, const Ask& ask) {
   if (!ask.range.empty()) lines.push_back("Range: bytes=" + ask.range);
   if (!ask.if_range.empty()) lines.push_back("If-Range: " + ask.if_range);
   if (!ask.if_none_match.empty()) lines.push_back("If-None-Match: " + ask.if_none_match);
-  if (!ask.if_modified_since.empty())
-    lines.push_back("If-Modified-Since: " + ask.if_modified_since);
   for (const std::string& line : lines) {
     curl_slist* const longer = curl_slist_append(lines_.get(), line.c_str());
     if (longer == nullptr) fail(Errc::io, "out of memory");
@@ -90,7 +88,8 @@ void Request::set_limits(const Remote& remote, const Ask& ask) {
   set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   set(easy, CURLOPT_FOLLOWLOCATION, remote.follow_redirects ? 1L : 0L);
   set(easy, CURLOPT_MAXREDIRS, kMostRedirects);
-  set(easy, CURLOPT_REDIR_PROTOCOLS_STR, remote.url.starts_with("https:") ? "https" : "http,https");
+  const bool secure = lower(std::string_view(remote.url).substr(0, 6)) == "https:";
+  set(easy, CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
   set(easy, CURLOPT_PATH_AS_IS, 1L);  // an object's key may hold "//" and ".."
   if (!remote.ca_file.empty()) set(easy, CURLOPT_CAINFO, remote.ca_file.c_str());
   set(easy, CURLOPT_BUFFERSIZE, kBufferBytes);
@@ -110,7 +109,9 @@ std::string Request::detail(CURLcode code) const {
 
 void Request::read_header(std::string_view line) {
   if (line.starts_with("HTTP/")) {  // of each answer: also of redirects
+    std::string commit = std::move(reply_.commit);
     reply_ = Reply();
+    reply_.commit = std::move(commit);
     curl_easy_getinfo(easy_.get(), CURLINFO_RESPONSE_CODE, &reply_.status);
     reply_.ends_visibly = line.starts_with("HTTP/2") || line.starts_with("HTTP/3");
     return;
@@ -124,7 +125,7 @@ void Request::read_header(std::string_view line) {
   if (name == "content-range") reply_.content_range = value;
   if (name == "retry-after") reply_.retry_after = value;
   if (name == "x-amz-bucket-region") reply_.region = value;
-  if (name == "x-repo-commit") reply_.commit = value;
+  if (name == "x-repo-commit" && reply_.commit.empty()) reply_.commit = value;
   if (name == "transfer-encoding" && lower(value).find("chunked") != std::string::npos) {
     reply_.ends_visibly = true;
   }

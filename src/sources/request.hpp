@@ -38,7 +38,7 @@ struct Reply {
   std::string content_range;
   std::string retry_after;
   std::string region;  ///< x-amz-bucket-region
-  std::string commit;  ///< x-repo-commit
+  std::string commit;  ///< x-repo-commit, of the first answer that has one: also of a redirect
   std::optional<std::uint64_t> content_length;
   bool ends_visibly = false;  ///< chunked, or framed by HTTP/2: a cut can be told from the end
 };
@@ -48,7 +48,6 @@ struct Ask {
   std::string range = {};          ///< "0-99"; empty: everything
   std::string if_range = {};       ///< a strong validator
   std::string if_none_match = {};  ///< an ETag
-  std::string if_modified_since = {};
   std::chrono::milliseconds timeout{};
   std::chrono::seconds stall{};  ///< a connection that brings nothing for so long is given up
 };

@@ -61,6 +61,15 @@ bool is_secret(std::string_view parameter) {
          std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
+/// Whether an "@" stands where a password that is not well encoded may have moved it: outside a URL,
+/// or behind what is neither a host nor a host with a port.
+bool is_doubtful(const Pieces& pieces, std::string_view text) {
+  if (pieces.scheme.empty()) return text.find('@') != std::string_view::npos;
+  if (pieces.host_and_path.find('@') == std::string_view::npos) return false;
+  const auto host = pieces.host_and_path.substr(0, pieces.host_and_path.find('/'));
+  return host.empty() || host.find(':') != std::string_view::npos;
+}
+
 bool is_plain(char c) {
   return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '.' || c == '_' ||
          c == '~';
@@ -70,6 +79,7 @@ bool is_plain(char c) {
 
 std::string masked_url(std::string_view text) {
   const Pieces pieces = cut(text);
+  if (is_doubtful(pieces, text)) return fmt::format("{}***", pieces.scheme);
   if (pieces.scheme.empty()) return std::string(text);
   return fmt::format("{}{}{}{}", pieces.scheme, pieces.user.empty() ? "" : "***@",
                      pieces.host_and_path, pieces.tail.empty() ? "" : "?***");
@@ -120,11 +130,20 @@ std::string file_name_of(std::string_view path) {
 }
 
 Url parse_url(const std::string& text) {
+  // What is no URL has no place where a password is known to end.
+  const std::string shown = text.find('@') == std::string::npos ? masked_url(text) : "***";
+  const Pieces pieces = cut(text);
+  // libcurl would guess the scheme, and would look for the host behind more slashes.
+  if (pieces.scheme.size() <= 3 || pieces.host_and_path.empty() ||
+      pieces.host_and_path.front() == '/') {
+    fail(Errc::usage, "'{}' is not a URL of a file: it must begin with http:// or https:// and a host",
+         shown);
+  }
   const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), curl_url_cleanup);
   if (url == nullptr) fail(Errc::io, "out of memory");
   if (const CURLUcode code = curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0);
       code != CURLUE_OK) {
-    fail(Errc::usage, "'{}' is not a URL: {}", masked_url(text), curl_url_strerror(code));
+    fail(Errc::usage, "'{}' is not a URL: {}", shown, curl_url_strerror(code));
   }
   const auto part = [&](CURLUPart what, unsigned flags = 0) -> std::string {
     char* value = nullptr;
@@ -134,12 +153,10 @@ Url parse_url(const std::string& text) {
   };
   Url result{part(CURLUPART_SCHEME), part(CURLUPART_HOST), {}, !part(CURLUPART_USER).empty(), {}};
   if ((result.scheme != "http" && result.scheme != "https") || result.host.empty()) {
-    fail(Errc::usage, "'{}' is not a URL of a file: it must begin with http:// or https://",
-         masked_url(text));
+    fail(Errc::usage, "'{}' is not a URL of a file: it must begin with http:// or https://", shown);
   }
   const std::string port = part(CURLUPART_PORT, CURLU_NO_DEFAULT_PORT);
   if (!port.empty()) result.host += ":" + port;
-  const Pieces pieces = cut(text);
   const auto slash = pieces.host_and_path.find('/');
   result.path = slash == std::string_view::npos ? "/" : pieces.host_and_path.substr(slash);
   result.has_query = !pieces.tail.empty();
