@@ -207,6 +207,8 @@ TEST(Pickle, NamesThatRunCodeAreRefusedWhereverTheyAre) {
       "ctorch.storage\n_load_from_bytes\n.",
       "\x80\x02"sv
       "ctorch\nload\n.",
+      "(c__builtin__\ngetattr\ncfoo\nBar\nV__init__\no.",  // also as OBJ and INST
+      "(cfoo\nBar\nV__init__\ni__builtin__\ngetattr\n.",
       "\x80\x02\x82\x01."sv,  // EXT1
   };
   for (const std::string_view stream : streams) {
@@ -285,6 +287,8 @@ TEST(Pickle, BrokenStreamsAreCorrupt) {
     const auto [code, text] = failure_of(stream);
     EXPECT_EQ(code, Errc::corrupt) << text;
   }
+  const auto text_as_class = failure_of("(U\xff" + std::string(255, 'A') + "o.");
+  EXPECT_EQ(text_as_class.first, Errc::corrupt) << text_as_class.second;
   EXPECT_EQ(failure_of("\x80\x02X\x02\0\0\0\xc3\x28."sv).first, Errc::corrupt);
   EXPECT_EQ(failure_of("\x80\x06N."sv).first, Errc::unsupported);
   EXPECT_EQ(failure_of("\x80\x05\x97."sv).first, Errc::unsupported);

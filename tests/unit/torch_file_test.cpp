@@ -154,6 +154,17 @@ TEST_F(TorchFile, ATableOfManyTensorsIsSmall) {
   EXPECT_EQ(read(zip_of(parts)).tensors.size(), std::size_t{kTensors});
 }
 
+TEST_F(TorchFile, MoreDimensionsThanPyTorchHasAreRefused) {
+  const auto with_rank = [](std::size_t rank) {
+    Pickler pickler;
+    const std::vector<std::int64_t> ones(rank, 1);
+    pickler.raw("}").text("w").tensor("FloatStorage", "0", 1, 0, ones, ones);
+    return zip_of({{"a/data.pkl", pickler.raw("s").stop()}, {"a/data/0", floats(1)}});
+  };
+  EXPECT_EQ(read(with_rank(64)).tensors.size(), 1U);
+  EXPECT_EQ(failure_of(with_rank(65)), Errc::unsupported);
+}
+
 TEST_F(TorchFile, WhatCannotBeReadIsRefusedWithAReason) {
   EXPECT_EQ(failure_of(zip_of({{"a/data.pkl", "\x80\x02}."}, {"a/code/x.py", ""}})),
             Errc::unsupported);
@@ -198,6 +209,17 @@ TEST(OptimizerNames, AreFoundWhereOnlyOneWayFits) {
   EXPECT_EQ(optimizer_names(model, parameters({Shape{5}})), std::nullopt);
   EXPECT_EQ(optimizer_names(model, parameters({Shape{7}})), std::nullopt);
   EXPECT_EQ(optimizer_names({}, parameters({std::nullopt})), std::nullopt);
+}
+
+TEST(OptimizerNames, AreGivenUpBeforeTheSearchFillsTheMemory) {
+  constexpr std::size_t kMany = 3000;  // the second step alone would take 50 GB
+  std::vector<torch::ModelTensor> model;
+  std::vector<torch::OptimizerParameter> parameters;
+  for (std::size_t i = 0; i < kMany; ++i) {
+    model.push_back({"w" + std::to_string(i), {1}});
+    parameters.push_back({i, std::nullopt});
+  }
+  EXPECT_EQ(optimizer_names(model, parameters), std::nullopt);
 }
 
 /// Files to be broken: handmade ones, and small ones of the corpus where there is one.

@@ -58,14 +58,14 @@ void Machine::step(const Instruction& in) {
     case Op::inst: {
       const Ref callee = name_global(in.text, in.name);
       const Ref args = make_tuple(above_mark());
-      return push(make_object(callee, args, kNoRef, true));
+      return push(called(callee, args));
     }
     case Op::obj: {
       const std::size_t count = above_mark();
       if (count == 0) corrupt("an object without a class");
       const Ref args = make_tuple(count - 1);
       const Ref callee = pop();
-      return push(make_object(callee, args, kNoRef, true));
+      return push(called(callee, args));
     }
     case Op::reduce:
     case Op::newobj: {

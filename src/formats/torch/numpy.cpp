@@ -8,6 +8,7 @@
 
 #include "base/throw.hpp"
 #include "formats/pickle/texts.hpp"
+#include "formats/torch/tensor.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -60,6 +61,10 @@ std::optional<DType> dtype_of(std::string_view type) {
 
 Shape shape_of(const Graph& graph, Ref ref) {
   if (graph.kind(ref) != Kind::tuple) nonsense();
+  if (graph.elements(ref).size() > kMostDimensions) {
+    fail(Errc::unsupported, "a NumPy array has {} dimensions; at most {} are read",
+         graph.elements(ref).size(), kMostDimensions);
+  }
   Shape shape;
   for (const Ref count : graph.elements(ref)) {
     if (graph.kind(count) != Kind::integer || graph.integer(count) < 0) nonsense();

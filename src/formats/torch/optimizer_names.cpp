@@ -10,7 +10,9 @@
 namespace cairn::detail::torch {
 namespace {
 
-constexpr std::size_t kMostStates = 1'000'000;
+/// In all states together: their groups' numbers, and what a state takes beside them.
+constexpr std::size_t kMostNumbers = 33'000'000;
+constexpr std::size_t kNumbersOfState = 32;
 
 /// Buffers that PyTorch's own modules have.
 bool is_buffer(std::string_view name) {
@@ -58,8 +60,10 @@ class Search {
     layers_[0].try_emplace({std::vector<std::uint32_t>(groups_.size()), false, false},
                            Ways{0, false, nullptr, groups_.size()});
     for (std::size_t t = 0; t < model_.size(); ++t) {
-      for (const auto& entry : layers_[t]) place(t, entry.first, entry.second);
-      if (states_ > kMostStates) return false;
+      for (const auto& entry : layers_[t]) {
+        place(t, entry.first, entry.second);
+        if (full()) return false;
+      }
     }
     return true;
   }
@@ -86,6 +90,8 @@ class Search {
     return std::accumulate(state.filled.begin(), state.filled.end(), std::size_t{0});
   }
 
+  bool full() const { return states_ * (groups_.size() + kNumbersOfState) > kMostNumbers; }
+
   /// All that can be done with tensor `t`: it is no parameter, or the next one of some group.
   void place(std::size_t t, const State& state, const Ways& ways) {
     const bool buffer = is_buffer(model_[t].name);
@@ -94,7 +100,7 @@ class Search {
       next.skipped = next.skipped || !buffer;
       go_on(t, std::move(next), {ways.cost, ways.several, &state, groups_.size()});
     }
-    for (std::size_t g = 0; g < groups_.size() && !buffer; ++g) {
+    for (std::size_t g = 0; g < groups_.size() && !buffer && !full(); ++g) {
       if (state.filled[g] == groups_[g].size()) continue;
       const auto& shape = parameters_[groups_[g][state.filled[g]]].shape;
       if (shape && *shape != model_[t].shape) continue;

@@ -120,6 +120,10 @@ Shape numbers_of(const Graph& graph, Ref ref, std::string_view what) {
   }
   const Kind kind = graph.kind(ref);
   if (kind != Kind::tuple && kind != Kind::list) nonsense(what);
+  if (graph.elements(ref).size() > kMostDimensions) {
+    fail(Errc::unsupported, "{} has {} dimensions; at most {} are read", what,
+         graph.elements(ref).size(), kMostDimensions);
+  }
   Shape numbers;
   for (const Ref element : graph.elements(ref)) {
     if (graph.kind(element) != Kind::integer || graph.integer(element) < 0) nonsense(what);

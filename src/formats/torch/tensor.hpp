@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -20,7 +21,11 @@ struct Tensor {
   bool contiguous = true;   ///< one row-major run
 };
 
-/// The numbers in a tuple or torch.Size, none negative. Local. Errors: corrupt, about `what`.
+/// PyTorch and NumPy have no more.
+inline constexpr std::size_t kMostDimensions = 64;
+
+/// The numbers in a tuple or torch.Size, one a dimension, none negative. Local. Errors: corrupt,
+/// about `what`; unsupported (too many).
 Shape numbers_of(const pickle::Graph& graph, pickle::Ref ref, std::string_view what);
 
 /// Whether a value is the record of a tensor or parameter. Local.
