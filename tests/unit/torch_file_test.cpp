@@ -180,6 +180,7 @@ TEST_F(TorchFile, LargeValuesAtManyPlacesAreRefused) {
   Pickler numbers;
   numbers.raw("](");
   for (int i = 0; i < 100'000; ++i) numbers.integer(1);
+  numbers.raw("e");
   EXPECT_EQ(failure_of(many_of(numbers, 20'000)), Errc::unsafe);
   Pickler dict;
   dict.raw("}").text(std::string(1 << 20, 'k')).raw("Ns");
