@@ -100,6 +100,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp
   src/formats/torch/values.cpp
+  src/formats/torch/weight.cpp
   src/formats/torch/walk.cpp
   src/formats/torch/zip.cpp
   src/transfer/cast.cpp

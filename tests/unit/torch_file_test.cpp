@@ -165,6 +165,39 @@ TEST_F(TorchFile, MoreDimensionsThanPyTorchHasAreRefused) {
   EXPECT_EQ(failure_of(with_rank(65)), Errc::unsupported);
 }
 
+/// A list of `count` references to one value.
+std::string many_of(const Pickler& value, std::size_t count) {
+  Pickler pickler = value;
+  pickler.raw("q").raw(std::string(1, '\x01')).raw("0](");
+  for (std::size_t i = 0; i < count; ++i) pickler.raw("h\x01");
+  return zip_of({{"a/data.pkl", pickler.raw("e").stop()}});
+}
+
+TEST_F(TorchFile, LargeValuesAtManyPlacesAreRefused) {
+  Pickler few;  // what no list would notice
+  few.global("some", "Thing").raw("(").text(std::string(1 << 20, 'x')).raw("t\x81");
+  EXPECT_EQ(read(many_of(few, 20)).warnings.size(), 0U);
+  Pickler numbers;
+  numbers.raw("](");
+  for (int i = 0; i < 100'000; ++i) numbers.integer(1);
+  numbers.raw("e");
+  EXPECT_EQ(failure_of(many_of(numbers, 20'000)), Errc::unsafe);
+  Pickler dict;
+  dict.raw("}").text(std::string(1 << 20, 'k')).raw("Ns");
+  EXPECT_EQ(failure_of(many_of(dict, 100'000)), Errc::unsafe);
+}
+
+TEST_F(TorchFile, AValueTooLargeToListIsLeftOut) {
+  Pickler pickler;
+  pickler.raw("}(").text("big").text(std::string(30 << 20, 'x'));
+  pickler.text("w").tensor("FloatStorage", "0", 1, 0, {1}, {1});
+  const Manifest manifest =
+      read(zip_of({{"a/data.pkl", pickler.raw("u").stop()}, {"a/data/0", floats(1)}}));
+  EXPECT_EQ(manifest.tensors.size(), 1U);
+  ASSERT_EQ(manifest.warnings.size(), 1U);
+  EXPECT_EQ(manifest.documents.at("objects").find("xxx"), std::string::npos);
+}
+
 TEST_F(TorchFile, WhatCannotBeReadIsRefusedWithAReason) {
   EXPECT_EQ(failure_of(zip_of({{"a/data.pkl", "\x80\x02}."}, {"a/code/x.py", ""}})),
             Errc::unsupported);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <string_view>
 
 #include "base/throw.hpp"
@@ -177,11 +178,15 @@ class Reader {
     tensor.shape = shape(field(ref, "size"), "a tensor's shape");
     tensor.path = path_of(name);
     check_size(tensor);
+    std::set<Shape> corners;  // a repeated one costs nothing in the file, but here
     for (const Ref chunk : graph_.elements(field(ref, "chunks"))) {
       Box box{shape(field(chunk, "offsets"), "a part's place"),
               shape(field(chunk, "sizes"), "a part's size")};
       check_box(tensor, box);
       if (box.elements() == 0) continue;
+      if (!corners.insert(box.start).second) {
+        fail(Errc::corrupt, "tensor '{}' has two parts at {}", name, to_string(box.start));
+      }
       tensor.stored.push_back(stored_at(name, box.start));
       tensor.boxes.push_back(std::move(box));
     }

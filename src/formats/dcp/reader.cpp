@@ -29,9 +29,10 @@ constexpr std::string_view kMetadata = ".metadata";
 constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kMostPickleBytes = 1 << 20;  // of a single tensor
 constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
-constexpr std::uint64_t kMostExtents = 1 << 22;
+constexpr std::uint64_t kMostExtents = 1 << 22;      // of all tensors
+constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
 
-/// The data files of one checkpoint, each opened once.
+/// The data files of one checkpoint, each listed once, and a limited number open at a time.
 class DataFiles {
  public:
   DataFiles(const fs::path& directory, Manifest& manifest)
@@ -43,9 +44,13 @@ class DataFiles {
     std::uint64_t bytes;
   };
 
+  /// Lifetime: the result until the next call.
   const Open& open(const std::string& name) {
     auto known = open_.find(name);
-    if (known == open_.end()) known = open_.emplace(name, open_new(name)).first;
+    if (known == open_.end()) {
+      if (open_.size() == kMostOpen) open_.clear();
+      known = open_.emplace(name, open_new(name)).first;
+    }
     return known->second;
   }
 
@@ -53,10 +58,13 @@ class DataFiles {
   Open open_new(const std::string& name) {
     try {
       File file = File::open_read(directory_ / name);
-      const auto number = static_cast<std::uint32_t>(manifest_.files.size());
       const std::uint64_t bytes = file.size();
-      manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
-      return {std::move(file), number, bytes};
+      const auto next = static_cast<std::uint32_t>(manifest_.files.size());
+      const auto [number, is_new] = numbers_.try_emplace(name, next);
+      if (is_new) {
+        manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
+      }
+      return {std::move(file), number->second, bytes};
     } catch (const Error& error) {
       if (error.code() != Errc::not_found) throw;
       fail(Errc::corrupt, "its data file '{}' does not exist", name);
@@ -66,6 +74,7 @@ class DataFiles {
   const fs::path& directory_;
   Manifest& manifest_;
   std::map<std::string, Open> open_;
+  std::map<std::string, std::uint32_t> numbers_;  // in the manifest
 };
 
 /// Where the elements of a part lie in a data file.
@@ -116,7 +125,7 @@ Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const
 
 /// Cuts a part whose elements do not lie densely into boxes whose elements do.
 void add_rows(const Placed& placed, const Box& box, std::uint64_t item, std::uint32_t file,
-              TensorEntry& entry) {
+              TensorEntry& entry, std::uint64_t& extents) {
   std::size_t inner = box.count.size();  // from here on, dimensions are dense
   std::uint64_t run = item;
   while (inner > 0 && (box.count[inner - 1] == 1 || placed.strides[inner - 1] == run)) {
@@ -129,9 +138,9 @@ void add_rows(const Placed& placed, const Box& box, std::uint64_t item, std::uin
     for (std::size_t d = 0; d < inner; ++d) {
       offset += (row.start[d] - box.start[d]) * placed.strides[d];
     }
-    if (entry.extents.size() == kMostExtents) {
-      fail(Errc::unsupported, "tensor '{}' is stored in more than {} pieces", entry.name,
-           kMostExtents);
+    if (++extents > kMostExtents) {
+      fail(Errc::unsupported, "its tensors up to '{}' are stored in more than {} pieces",
+           entry.name, kMostExtents);
     }
     Extent extent;
     extent.file = file;
@@ -160,7 +169,9 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
-TensorEntry entry_of(DataFiles& files, TensorMetadata tensor, std::vector<Checksum>& checksums) {
+/// `extents` counts those of all tensors.
+TensorEntry entry_of(DataFiles& files, TensorMetadata tensor, std::vector<Checksum>& checksums,
+                     std::uint64_t& extents) {
   TensorEntry entry;
   entry.name = tensor.name;
   entry.dtype = tensor.dtype;
@@ -170,7 +181,7 @@ TensorEntry entry_of(DataFiles& files, TensorMetadata tensor, std::vector<Checks
     const DataFiles::Open& data = files.open(tensor.stored[i].file);
     const Placed placed = place_of(data, tensor, tensor.boxes[i], tensor.stored[i]);
     checksums.push_back(placed.checksum);
-    add_rows(placed, tensor.boxes[i], item_bytes(tensor.dtype), data.number, entry);
+    add_rows(placed, tensor.boxes[i], item_bytes(tensor.dtype), data.number, entry, extents);
   }
   if (entry.extents.size() == 1) {
     entry.offset = entry.extents.front().offset;
@@ -205,8 +216,9 @@ Manifest read_dcp(const fs::path& directory) {
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   dcp::Metadata metadata = dcp::read_metadata(read_whole(file));
   DataFiles files(directory, manifest);
+  std::uint64_t extents = 0;
   for (TensorMetadata& tensor : metadata.tensors) {
-    manifest.tensors.push_back(entry_of(files, std::move(tensor), manifest.checksums));
+    manifest.tensors.push_back(entry_of(files, std::move(tensor), manifest.checksums, extents));
   }
   sort_checksums(manifest.checksums);
   if (!metadata.values.empty()) {

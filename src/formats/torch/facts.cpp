@@ -11,6 +11,7 @@
 #include "formats/torch/optimizer_names.hpp"
 #include "formats/torch/tensor.hpp"
 #include "formats/torch/values.hpp"
+#include "formats/torch/weight.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -22,7 +23,11 @@ using pickle::Ref;
 using Path = std::vector<PathKey>;
 
 constexpr std::size_t kMostValues = 100'000;
+constexpr std::size_t kBytesOfValue = 64;  // larger ones count as several
 constexpr int kMostDepth = 40;
+constexpr std::size_t kMostOptimizers = 100;
+constexpr std::size_t kMostParameters = 1'000'000;
+constexpr std::size_t kMostNameBytes = 64 << 20;
 
 /// A value as a JSON tree: tensors and arrays by their names, objects of unknown classes as
 /// records.
@@ -32,7 +37,10 @@ class Tree {
 
   Json of(Ref ref, Path& path, int depth = 0) {
     ref = plain_of(graph_, ref);
-    if (++values_ > kMostValues || depth > kMostDepth) return "...";
+    const std::size_t most = kMostValues * kBytesOfValue;
+    if (values_ > kMostValues || depth > kMostDepth) return "...";
+    values_ += 1 + weight_of(graph_, ref, most).bytes / kBytesOfValue;
+    if (values_ > kMostValues) return "...";
     if (is_tensor(graph_, ref)) return {{"tensor", name_of(path)}};
     if (const auto leaf = leaf_of(graph_, ref)) return leaf->at("value");
     switch (graph_.kind(ref)) {
@@ -41,6 +49,8 @@ class Tree {
         const auto pairs = graph_.pairs(ref);
         for (std::size_t i = 0; i < pairs.size(); i += 2) {
           const bool text = graph_.kind(pairs[i]) == Kind::text;
+          if (text) values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
+          if (values_ > kMostValues) break;
           if (!text && graph_.kind(pairs[i]) != Kind::integer) continue;
           path.push_back(text ? PathKey(std::string(graph_.text(pairs[i])))
                               : PathKey(graph_.integer(pairs[i])));
@@ -132,6 +142,7 @@ void Facts::find_roles() {
     if (const auto states = get("optimizer_states")) {
       std::int64_t i = 0;
       for (const Ref state : graph_.elements(*states)) {
+        if (optimizers_.size() == kMostOptimizers) break;
         optimizers_.emplace_back(state, Path{std::string("optimizer_states"), i++});
       }
     }
@@ -203,7 +214,7 @@ std::vector<OptimizerParameter> Facts::parameters_of(Ref optimizer) const {
     const auto indices = graph_.find(group, "params");
     for (const Ref index : indices ? graph_.elements(*indices) : std::span<const Ref>()) {
       OptimizerParameter parameter{number, std::nullopt};
-      if (graph_.kind(index) != Kind::integer) return {};
+      if (graph_.kind(index) != Kind::integer || parameters.size() == kMostParameters) return {};
       const auto found = states.find(graph_.integer(index));
       if (found != states.end()) parameter.shape = shape_of(found->second);
       parameters.push_back(std::move(parameter));
@@ -216,6 +227,7 @@ std::vector<OptimizerParameter> Facts::parameters_of(Ref optimizer) const {
 /// PyTorch 2.6 and later can save the names in the groups.
 std::optional<std::vector<std::string>> Facts::saved_names(Ref optimizer) const {
   std::vector<std::string> names;
+  std::size_t bytes = 0;
   const auto groups = graph_.find(optimizer, "param_groups");
   for (const Ref group : groups ? graph_.elements(*groups) : std::span<const Ref>()) {
     const auto list = graph_.find(group, "param_names");
@@ -225,6 +237,8 @@ std::optional<std::vector<std::string>> Facts::saved_names(Ref optimizer) const 
     if (texts.size() != graph_.elements(*indices).size()) return std::nullopt;
     for (const Ref text : texts) {
       if (graph_.kind(text) != Kind::text) return std::nullopt;
+      bytes += sizeof(std::string) + graph_.text(text).size();
+      if (bytes > kMostNameBytes) return std::nullopt;
       names.emplace_back(graph_.text(text));
     }
   }

@@ -287,6 +287,30 @@ std::optional<Json> leaf_of(const Graph& graph, Ref ref) {
   }
 }
 
+bool is_closed(const Graph& graph, Ref ref) {
+  switch (graph.kind(ref)) {
+    case Kind::list:
+    case Kind::tuple:
+      return graph.elements(ref).empty() || is_flat(graph, ref);
+    case Kind::dict:
+      return graph.pairs(ref).empty();
+    case Kind::object:
+      switch (graph.class_of(ref)) {
+        case Class::torch_size:
+        case Class::torch_device:
+        case Class::path:
+        case Class::numpy_scalar:
+        case Class::numpy_frombuffer:
+        case Class::numpy_reconstruct:
+          return true;
+        default:
+          return false;
+      }
+    default:
+      return true;
+  }
+}
+
 Ref attributes_of(const Graph& graph, Ref ref) {
   if (graph.kind(ref) != Kind::object) return kNoRef;
   Ref state = graph.object(ref).state;

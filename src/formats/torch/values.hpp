@@ -19,6 +19,8 @@ std::optional<Json> scalar_of(const pickle::Graph& graph, pickle::Ref ref);
 /// Sets, sizes, dtypes, devices, paths of the file system, empty containers, and lists of numbers
 /// and names as one leaf: {type, value}. Nothing for any other value. Local. Errors: as scalar_of.
 std::optional<Json> leaf_of(const pickle::Graph& graph, pickle::Ref ref);
+/// Whether a value has no parts that could be tensors, told without making anything. Local.
+bool is_closed(const pickle::Graph& graph, pickle::Ref ref);
 /// What can be told about an object of a class that cairn does not know: {class, state,
 /// enum_name, enum_value, args}, as far as there is such. Local.
 Json opaque_of(const pickle::Graph& graph, pickle::Ref ref);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <unordered_set>
@@ -13,6 +14,7 @@
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/tensor.hpp"
 #include "formats/torch/values.hpp"
+#include "formats/torch/weight.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -25,6 +27,7 @@ using pickle::Ref;
 
 constexpr std::size_t kMostDepth = 1000;
 constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
+constexpr std::uint64_t kMostWork = 1 << 30;   // values and bytes of texts, at every reference
 constexpr std::size_t kMostListBytes = 24 << 20;
 constexpr std::size_t kMostTableBytes = 192 << 20;
 
@@ -61,7 +64,9 @@ class Walk {
   };
 
   bool visit(Ref ref);
-  bool visit_object(Ref ref);
+  bool visit_object(Ref ref, bool told);
+  bool affords(Ref ref);
+  void spend(std::uint64_t work);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
   std::optional<PathKey> key_of(Ref key);
   void add_tensor(Ref ref);
@@ -76,6 +81,7 @@ class Walk {
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
   std::size_t steps_ = 0;
+  std::uint64_t work_ = 0;
   std::size_t table_bytes_ = 0;
   bool full_ = false;
   JsonList objects_;
@@ -119,11 +125,35 @@ Contents Walk::run() {
 
 /// A mapping's key, where it is a text or an integer; others are reported.
 std::optional<PathKey> Walk::key_of(Ref key) {
-  if (graph_.kind(key) == Kind::text) return PathKey(std::string(graph_.text(key)));
+  if (graph_.kind(key) == Kind::text) {
+    spend(graph_.text(key).size());
+    return PathKey(std::string(graph_.text(key)));
+  }
   if (graph_.kind(key) == Kind::integer) return PathKey(graph_.integer(key));
-  const auto leaf = leaf_of(graph_, key);
+  const auto leaf = affords(key) ? leaf_of(graph_, key) : std::nullopt;
   add(opaque_, {{"key", leaf ? leaf->at("value").dump() : std::string("...")}});
   return std::nullopt;
+}
+
+void Walk::spend(std::uint64_t work) {
+  work_ += work;
+  if (work_ > kMostWork) {
+    fail(Errc::unsafe, "it holds large values to which too many places refer: more than {} bytes",
+         kMostWork);
+  }
+}
+
+/// Whether there is room to tell of a value: a small one, or few, may be there many times.
+bool Walk::affords(Ref ref) {
+  if (full_) {
+    spend(graph_.elements(ref).size());
+    return false;
+  }
+  const Weight weight = weight_of(graph_, ref, kMostListBytes);
+  const bool fits = weight.bytes <= kMostListBytes;
+  const bool built = fits && (is_closed(graph_, ref) || graph_.kind(ref) == Kind::object);
+  spend(weight.values + (built ? weight.bytes : 0));
+  return fits;
 }
 
 /// Takes a value in, or enters it when it is a container; tells whether it did the latter.
@@ -137,7 +167,12 @@ bool Walk::visit(Ref ref) {
     add_tensor(ref);
     return false;
   }
-  if (auto leaf = leaf_of(graph_, ref)) {
+  const bool told = affords(ref);
+  if (!told && is_closed(graph_, ref)) {
+    full_ = true;
+    return false;
+  }
+  if (auto leaf = told ? leaf_of(graph_, ref) : std::nullopt) {
     add(objects_, std::move(*leaf));
     return false;
   }
@@ -148,7 +183,7 @@ bool Walk::visit(Ref ref) {
     case Kind::tuple:
       return enter(ref, graph_.elements(ref), false);
     case Kind::object:
-      return visit_object(ref);
+      return visit_object(ref, told);
     default:
       add(opaque_, opaque_of(graph_, ref));
       return false;
@@ -156,12 +191,15 @@ bool Walk::visit(Ref ref) {
 }
 
 /// An object stays closed, unless it is a container by another name.
-bool Walk::visit_object(Ref ref) {
-  if (const auto array = numpy_array_of(graph_, ref); array && array->dtype) {
-    add_array(*array);
-    return false;
+bool Walk::visit_object(Ref ref, bool told) {
+  if (told) {
+    if (const auto array = numpy_array_of(graph_, ref); array && array->dtype) {
+      add_array(*array);
+      return false;
+    }
+    add(opaque_, opaque_of(graph_, ref));
   }
-  add(opaque_, opaque_of(graph_, ref));
+  full_ = full_ || !told;
   if (is_module(graph_, ref)) {
     add_module(ref);
     return false;
