@@ -228,7 +228,8 @@ class Faulty:
                 if body is None:
                     self.refuse(404)
                 elif owner.hub_commit:  # as hubs do: the commit stands on the way to the content alone
-                    self.refuse(302, Location=self.path.replace("/hub/", "/hub-content/"), X_Repo_Commit=owner.hub_commit)
+                    content_path = self.path.replace("/hub/", "/hub-content/")
+                    self.refuse(302, Location=content_path, X_Repo_Commit=owner.hub_commit)
                 else:
                     self.serve(body, etag=None)
 
