@@ -50,8 +50,7 @@ struct Extent {
 
 class Interpolator {
  public:
-  Interpolator(Value& root, const std::string& origin)
-      : root_(root), origin_(origin) {
+  Interpolator(Value& root, const std::string& origin) : root_(root), origin_(origin) {
     extent_.add(root);
   }
 

@@ -61,8 +61,8 @@ bool is_secret(std::string_view parameter) {
          std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 
-/// Whether an "@" stands where a password that is not well encoded may have moved it: outside a URL,
-/// or behind what is neither a host nor a host with a port.
+/// Whether an "@" stands where a password that is not well encoded may have moved it: outside a
+/// URL, or behind what is neither a host nor a host with a port.
 bool is_doubtful(const Pieces& pieces, std::string_view text) {
   if (pieces.scheme.empty()) return text.find('@') != std::string_view::npos;
   if (pieces.host_and_path.find('@') == std::string_view::npos) return false;
@@ -136,8 +136,8 @@ Url parse_url(const std::string& text) {
   // libcurl would guess the scheme, and would look for the host behind more slashes.
   if (pieces.scheme.size() <= 3 || pieces.host_and_path.empty() ||
       pieces.host_and_path.front() == '/') {
-    fail(Errc::usage, "'{}' is not a URL of a file: it must begin with http:// or https:// and a host",
-         shown);
+    fail(Errc::usage,
+         "'{}' is not a URL of a file: it must begin with http:// or https:// and a host", shown);
   }
   const std::unique_ptr<CURLU, decltype(&curl_url_cleanup)> url(curl_url(), curl_url_cleanup);
   if (url == nullptr) fail(Errc::io, "out of memory");

@@ -6,8 +6,8 @@
 namespace cairn::detail {
 
 /// A text as it may be shown: of a URL, user, password and everything behind "?" are taken away,
-/// because they may be secrets; where it is not sure what the "@" in a text ends, all is. Other texts
-/// stay. Local.
+/// because they may be secrets; where it is not sure what the "@" in a text ends, all is. Other
+/// texts stay. Local.
 std::string masked_url(std::string_view text);
 
 /// The URL by which a file is known: without user, password, and the parameters that only sign a

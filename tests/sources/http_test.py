@@ -104,6 +104,8 @@ class Fetching(Served):
         self.assert_fails(self.fetch(source), "io", "certificate", "ca_file")
         self.assert_got(self.fetch({**source, **trust}), CONTENT)
         self.assert_fails(self.fetch({**source, "url": url + "/down/", **trust}), "io", "http")
+        hub = {"type": "huggingface", "repo": "owner/model", "endpoint": url.replace("https", "HTTPS") + "/down"}
+        self.assert_fails(self.fetch({**hub, **trust}), "io", "http")
         self.assertNotIn("GET /m.bin 20", "\n".join(self.server.requests()[1:]))
 
     def test_secrets_are_used_but_never_shown(self):
@@ -318,56 +320,18 @@ class Misbehaving(SourcesCase):
     def test_versions_never_mix(self):
         self.assert_got(self.fetch(self.http("changes/m")), REVERSED)
 
+    def test_an_older_file_with_a_date_alone_is_another_file(self):
+        new = self.assert_got(self.fetch(self.http("rolled-back/m")), CONTENT)
+        old = self.assert_got(self.fetch(self.http("rolled-back/m")), REVERSED)
+        self.assertNotEqual(old, new)
+        self.assertEqual(pathlib.Path(new).read_bytes(), CONTENT)
+
     def test_a_file_of_unknown_length_needs_a_digest(self):
         self.assert_fails(self.fetch(self.http("no-length/m")), "unsupported", "sha256")
         self.assert_got(self.fetch(self.http("no-length/m", sha256=sha256(CONTENT))), CONTENT)
 
     def test_a_part_that_was_not_asked_for_is_refused(self):
         self.assert_fails(self.fetch(self.http("too-much/m")), "io", "another part")
-
-
-class Hub(SourcesCase):
-    def setUp(self):
-        super().setUp()
-        self.server = Faulty(b"")
-        self.addCleanup(self.server.stop)
-
-    def publish(self, files, repo="owner/model", revision="main"):
-        for name, content in files.items():
-            self.server.hub_files[f"/hub/{repo}/resolve/{revision}/{name}"] = content
-
-    def source(self, **more):
-        return {"type": "huggingface", "repo": "owner/model", "endpoint": self.server.url("hub"), **more}
-
-    def test_an_index_and_its_shards(self):
-        index = b'{"weight_map": {"a": "m-1.safetensors", "b": "sub/m-2.safetensors", "c": "m-1.safetensors"}}'
-        self.publish({"model.safetensors.index.json": index, "m-1.safetensors": b"one",
-                      "sub/m-2.safetensors": b"two"})
-        path = pathlib.Path(self.assert_got(self.fetch(self.source(), ranks=2), index, ranks=2))
-        self.assertEqual(path.name, "model.safetensors.index.json")
-        self.assertEqual((path.parent / "m-1.safetensors").read_bytes(), b"one")
-        self.assertEqual((path.parent / "sub" / "m-2.safetensors").read_bytes(), b"two")
-        self.assertEqual(len(self.server.answers), 3)
-
-    def test_a_single_file_and_a_named_one(self):
-        self.publish({"model.safetensors": b"single", "other.bin": b"other"})
-        self.assert_got(self.fetch(self.source()), b"single")
-        self.assert_got(self.fetch(self.source(file="other.bin")), b"other")
-
-    def test_a_missing_model_or_shard(self):
-        self.assert_fails(self.fetch(self.source()), "not_found", "hf://owner/model@main", "404")
-        self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'})
-        self.assert_fails(self.fetch(self.source()), "not_found", "gone.safetensors")
-
-    def test_an_index_that_leads_elsewhere_or_nowhere(self):
-        for name in ("../x", "/etc/passwd", "a/../../x", "", "a/./b", "a\\\\b", "a/"):
-            with self.subTest(name=name):
-                self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "%s"}}' % name.encode()})
-                self.assert_fails(self.fetch(self.source()), "unsafe", "inside the model")
-        for index in (b"{", b"[]", b"{}", b'{"weight_map": {}}', b'{"weight_map": {"a": 1}}'):
-            with self.subTest(index=index):
-                self.publish({"model.safetensors.index.json": index})
-                self.assert_fails(self.fetch(self.source()), "corrupt")
 
 
 class Registered(SourcesCase):

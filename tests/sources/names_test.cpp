@@ -49,6 +49,24 @@ TEST(Urls, MustBeOfHttp) {
   }
 }
 
+TEST(Urls, ShowNoPasswordEvenWhereTheyAreWrong) {
+  for (const std::string url :
+       {"https://me:pa/ss@host/f", "https:///me:ss@host/f", "https:/me:ss@host/f", "me:ss@host/f",
+        "ss@host/f", "://me:ss@host/f", "https://me:pa?ss@host/f", "ftp://me:ss@host/f"}) {
+    EXPECT_EQ(masked_url(url).find("ss@"), std::string::npos) << masked_url(url);
+    try {
+      parse_url(url);
+      ADD_FAILURE() << url;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::usage) << url;
+      EXPECT_NE(std::string(error.what()).find("'***'"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_EQ(masked_url("https://me:12/ss@host/f"), "https://***");
+  EXPECT_EQ(masked_url("https://host/a@b"), "https://host/a@b");
+  EXPECT_EQ(masked_url("/data/a"), "/data/a");
+}
+
 TEST(S3Refusals, AreTold) {
   EXPECT_EQ(
       explain_s3("<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>The provided "

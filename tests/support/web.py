@@ -131,7 +131,7 @@ class Faulty:
                 kind = self.path.split("/")[1]
                 getattr(self, kind.replace("-", "_"))(count)
 
-            def serve(self, body, etag='"one"', most=None, length=True):
+            def serve(self, body, etag='"one"', most=None, length=True, date=None):
                 """Answers with the range that was asked for, but closes after `most` bytes of it."""
                 begin, end = 0, len(body)
                 wanted = self.headers.get("Range")
@@ -149,6 +149,8 @@ class Faulty:
                     self.close_connection = True
                 if etag:
                     self.send_header("ETag", etag)
+                if date:
+                    self.send_header("Last-Modified", date)
                 self.end_headers()
                 piece = body[begin:end]
                 self.wfile.write(piece[:most])
@@ -201,6 +203,15 @@ class Faulty:
                 """Another file from the second request on."""
                 self.serve(*((content, '"one"') if count == 0 else (other_content, '"two"')))
 
+            def rolled_back(self, count):
+                """A file without ETag; from the second request on an older one."""
+                del self.headers["Range"]
+                if self.headers.get("If-Modified-Since"):
+                    self.refuse(304)
+                else:
+                    body = content if count == 0 else other_content
+                    self.serve(body, etag=None, date=f"Wed, 0{2 if count == 0 else 1} Jan 2025 00:00:00 GMT")
+
             def no_length(self, count):
                 del self.headers["Range"]
                 self.serve(content, length=False)
@@ -214,7 +225,16 @@ class Faulty:
 
             def hub(self, count):
                 body = owner.hub_files.get(self.path)
-                self.refuse(404) if body is None else self.serve(body, etag=None)
+                if body is None:
+                    self.refuse(404)
+                elif owner.hub_commit:  # as hubs do: the commit stands on the way to the content alone
+                    content_path = self.path.replace("/hub/", "/hub-content/")
+                    self.refuse(302, Location=content_path, X_Repo_Commit=owner.hub_commit)
+                else:
+                    self.serve(body, etag=None)
+
+            def hub_content(self, count):
+                self.serve(owner.hub_files[self.path.replace("/hub-content/", "/hub/")], etag=None)
 
             def log_message(self, *_):
                 pass
@@ -228,6 +248,7 @@ class Faulty:
         self.mutex = threading.Lock()
         self.closing = threading.Event()
         self.hub_files = {}
+        self.hub_commit = None
         self.server = Server(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
         self.thread.start()

@@ -254,6 +254,16 @@ TEST(Config, DocumentsThatGrowWithoutBoundAreRefused) {
   }
   EXPECT_TRUE(holds(error_of(aliases), "unsafe")) << error_of(aliases);
   EXPECT_TRUE(holds(error_of(references), "unsafe")) << error_of(references);
+  // Few nodes, but many bytes.
+  const std::string mebibyte = "x-0: &a " + std::string(1 << 20, 'x') + "\nx-1: [";
+  aliases = references = mebibyte;
+  for (int k = 0; k < 70; ++k) {
+    aliases += "*a,";
+    references += "'${x-0}',";
+  }
+  EXPECT_TRUE(holds(error_of(aliases + "]"), "is too large")) << error_of(aliases + "]");
+  EXPECT_TRUE(holds(error_of(references + "]"), ":2: 'x-1[")) << error_of(references + "]");
+  EXPECT_EQ(error_of(mebibyte + "*a,'${x-0}']"), "no error");
   EXPECT_NE(error_of("x: " + std::string(100'000, '[')), "no error");
   EXPECT_TRUE(holds(error_of("x-0: &a [*a]"), "unsafe"));
   EXPECT_NE(error_of("save: {dir: '" + std::string(10'000, '$') + "'}"), "a crash");
@@ -300,6 +310,7 @@ TEST(Config, SecretsAreNotShown) {
        {"{type: http, url: 'https://me:hunter2@host/x?sig=hunter2'}",
         "{type: http, url: 'https://host/${oc.env:CAIRN_TEST_PASSWORD}'}",
         "{type: s3, bucket: b, key: k, endpoint: 'https://u:hunter2@host'}",
+        "{type: secret-test, endpoint: 'https:/me:hunter2@host'}",
         "{type: secret-test, api_key: hunter2}",
         "{type: secret-test, other: 'x${oc.env:CAIRN_TEST_PASSWORD}'}"}) {
     const std::string text = shown("checkpoint: {source: " + yaml + "}").dump();

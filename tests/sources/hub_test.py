@@ -1,0 +1,68 @@
+"""Models of a hub: an index, its shards, and what leads elsewhere."""
+
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from sources_case import SourcesCase
+from web import Faulty
+
+
+class Hub(SourcesCase):
+    def setUp(self):
+        super().setUp()
+        self.server = Faulty(b"")
+        self.addCleanup(self.server.stop)
+
+    def publish(self, files, repo="owner/model", revision="main"):
+        for name, content in files.items():
+            self.server.hub_files[f"/hub/{repo}/resolve/{revision}/{name}"] = content
+
+    def source(self, **more):
+        return {"type": "huggingface", "repo": "owner/model", "endpoint": self.server.url("hub"), **more}
+
+    def test_an_index_and_its_shards(self):
+        index = b'{"weight_map": {"a": "m-1.safetensors", "b": "sub/m-2.safetensors", "c": "m-1.safetensors"}}'
+        self.publish({"model.safetensors.index.json": index, "m-1.safetensors": b"one",
+                      "sub/m-2.safetensors": b"two"})
+        path = pathlib.Path(self.assert_got(self.fetch(self.source(), ranks=2), index, ranks=2))
+        self.assertEqual(path.name, "model.safetensors.index.json")
+        self.assertEqual((path.parent / "m-1.safetensors").read_bytes(), b"one")
+        self.assertEqual((path.parent / "sub" / "m-2.safetensors").read_bytes(), b"two")
+        self.assertEqual(len(self.server.answers), 3)
+
+    def test_shards_are_of_the_commit_that_a_redirect_named(self):
+        index = b'{"weight_map": {"a": "m.safetensors"}, "more": {"weight_map": {"b": ["deep"]}}}'
+        self.publish({"model.safetensors.index.json": index})
+        self.publish({"m.safetensors": b"newer"})
+        self.publish({"m.safetensors": b"same commit"}, revision="c0ffee")
+        self.server.hub_commit = "c0ffee"
+        path = pathlib.Path(self.assert_got(self.fetch(self.source()), index))
+        self.assertEqual((path.parent / "m.safetensors").read_bytes(), b"same commit")
+
+    def test_a_single_file_and_a_named_one(self):
+        self.publish({"model.safetensors": b"single", "other.bin": b"other"})
+        self.assert_got(self.fetch(self.source()), b"single")
+        self.assert_got(self.fetch(self.source(file="other.bin")), b"other")
+
+    def test_a_missing_model_or_shard(self):
+        self.assert_fails(self.fetch(self.source()), "not_found", "hf://owner/model@main", "404")
+        self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'})
+        self.assert_fails(self.fetch(self.source()), "not_found", "gone.safetensors")
+
+    def test_an_index_that_leads_elsewhere_or_nowhere(self):
+        for name in ("../x", "/etc/passwd", "a/../../x", "", "a/./b", "a\\\\b", "a/"):
+            with self.subTest(name=name):
+                self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "%s"}}' % name.encode()})
+                self.assert_fails(self.fetch(self.source()), "unsafe", "inside the model")
+        for index in (b"{", b"[]", b"{}", b'{"weight_map": {}}', b'{"weight_map": {"a": 1}}',
+                      b'{"weight_map": "a"}', b'{"weight_map": ["a"]}', b'{"weight_map": {"a": {"b": "c"}}}'):
+            with self.subTest(index=index):
+                self.publish({"model.safetensors.index.json": index})
+                self.assert_fails(self.fetch(self.source()), "corrupt")
+
+
+if __name__ == "__main__":
+    unittest.main()
