@@ -15,9 +15,10 @@
 namespace cairn::tool {
 namespace {
 
-// They name ranks, engine and host of a save, or its shards, which say nothing about the state.
-constexpr std::array<std::string_view, 4> kOriginDocuments{"topology", "provenance", "index",
-                                                           "shards"};
+// They name ranks, engine and host of a save, the run that made it, or its shards, which say nothing
+// about the state.
+constexpr std::array<std::string_view, 5> kOriginDocuments{"topology", "provenance", "lineage",
+                                                           "index", "shards"};
 
 Json max_abs(const Pair& pair) {
   if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;
