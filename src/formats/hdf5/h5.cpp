@@ -97,6 +97,13 @@ Selection select_box(const Dataset& dataset, const Box& box) {
   return {std::move(in_file), std::move(in_memory)};
 }
 
+Selection select_nothing(const Dataset& dataset) {
+  Space in_file(H5Dget_space(dataset.get()), "get a dataset's space");
+  check(H5Sselect_none(in_file.get()), "select nothing");
+  Space in_memory(H5Scopy(in_file.get()), "copy a dataspace");
+  return {std::move(in_file), std::move(in_memory)};
+}
+
 Type file_type(DType dtype) {
   const auto copy = [](hid_t type) { return Type(H5Tcopy(type), "copy a type"); };
   switch (dtype) {

@@ -84,6 +84,8 @@ struct Selection {
 };
 /// Errors: internal.
 Selection select_box(const Dataset& dataset, const Box& box);
+/// Errors: internal.
+Selection select_nothing(const Dataset& dataset);
 
 /// The type of a dataset of `dtype`: little-endian; f16 and bf16 are custom floats, bool is the
 /// enum {FALSE, TRUE} over i8 as h5py writes it, complex is a compound {r, i} ({real, imag} for

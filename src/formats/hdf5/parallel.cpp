@@ -38,8 +38,21 @@ HintMap hints_of(hid_t file) {
   return hints_in_force(*static_cast<MPI_File*>(handle));
 }
 
-/// Moves boxes of one open file; with no box, takes part in a collective transfer with nothing
-/// selected.
+/// What a rank does with one dataset in a transfer; without a box, it selects nothing.
+struct Turn {
+  std::size_t tensor = 0;
+  const BoxTransfer* box = nullptr;
+};
+
+// From HDF5 1.14 on one call moves parts of many datasets, in one collective operation.
+#if H5_VERSION_GE(1, 14, 0)
+constexpr std::size_t kMostTurns = 1024;
+#else
+constexpr std::size_t kMostTurns = 1;
+#endif
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 30;  // of a transfer, on any rank
+
+/// Moves boxes of one open file.
 class Mover {
  public:
   Mover(hid_t file, Direction direction, bool collective)
@@ -62,18 +75,17 @@ class Mover {
     }
   }
 
-  void move(std::size_t tensor, const BoxTransfer* box) {
-    const Opened& opened = opened_[tensor].value();
-    const std::string& what = opened.name;
-    if (box == nullptr) {
-      Space in_file(H5Dget_space(opened.dataset.get()), what);
-      check(H5Sselect_none(in_file.get()), what);
-      const Space nothing(H5Scopy(in_file.get()), what);
-      std::byte unused{};
-      return run(opened, nothing.get(), in_file.get(), &unused);
-    }
-    const Selection selection = select_box(opened.dataset, box->box);
-    run(opened, selection.in_memory.get(), selection.in_file.get(), box->data);
+  /// One transfer; its turns are of different tensors.
+  void move(std::span<const Turn> turns) {
+    Transfer transfer;
+    for (const Turn& turn : turns) add(transfer, turn);
+    const bool write = direction_ == Direction::write;
+    const herr_t status = write ? run_write(transfer) : run_read(transfer);
+    const std::string& first = opened_[turns.front().tensor].value().name;
+    check(status,
+          fmt::format("{} tensor '{}'{}", write ? "write" : "read", first,
+                      turns.size() > 1 ? fmt::format(" and {} more", turns.size() - 1) : ""),
+          Errc::io);
   }
 
  private:
@@ -83,19 +95,54 @@ class Mover {
     Dataset dataset;
   };
 
-  void run(const Opened& opened, hid_t in_memory, hid_t in_file, std::byte* data) {
-    const bool write = direction_ == Direction::write;
-    const hid_t dataset = opened.dataset.get();
-    const hid_t type = opened.type.get();
-    const herr_t status = write ? H5Dwrite(dataset, type, in_memory, in_file, transfer_.get(), data)
-                                : H5Dread(dataset, type, in_memory, in_file, transfer_.get(), data);
-    check(status, fmt::format("{} tensor '{}'", write ? "write" : "read", opened.name), Errc::io);
+  /// The arguments of one call, one of each by turn.
+  struct Transfer {
+    std::vector<Selection> selections;
+    std::vector<hid_t> datasets;
+    std::vector<hid_t> types;
+    std::vector<hid_t> in_memory;
+    std::vector<hid_t> in_file;
+    std::vector<void*> data;
+  };
+
+  void add(Transfer& transfer, const Turn& turn) {
+    const Opened& opened = opened_[turn.tensor].value();
+    const Selection& selection = transfer.selections.emplace_back(
+        turn.box != nullptr ? select_box(opened.dataset, turn.box->box)
+                            : select_nothing(opened.dataset));
+    transfer.datasets.push_back(opened.dataset.get());
+    transfer.types.push_back(opened.type.get());
+    transfer.in_memory.push_back(selection.in_memory.get());
+    transfer.in_file.push_back(selection.in_file.get());
+    transfer.data.push_back(turn.box != nullptr ? turn.box->data : &unused_);
   }
+
+#if H5_VERSION_GE(1, 14, 0)
+  herr_t run_write(Transfer& t) {
+    const std::vector<const void*> data(t.data.begin(), t.data.end());
+    return H5Dwrite_multi(t.datasets.size(), t.datasets.data(), t.types.data(), t.in_memory.data(),
+                          t.in_file.data(), transfer_.get(), data.data());
+  }
+  herr_t run_read(Transfer& t) {
+    return H5Dread_multi(t.datasets.size(), t.datasets.data(), t.types.data(), t.in_memory.data(),
+                         t.in_file.data(), transfer_.get(), t.data.data());
+  }
+#else
+  herr_t run_write(const Transfer& t) {
+    return H5Dwrite(t.datasets.front(), t.types.front(), t.in_memory.front(), t.in_file.front(),
+                    transfer_.get(), t.data.front());
+  }
+  herr_t run_read(const Transfer& t) {
+    return H5Dread(t.datasets.front(), t.types.front(), t.in_memory.front(), t.in_file.front(),
+                   transfer_.get(), t.data.front());
+  }
+#endif
 
   hid_t file_;
   Direction direction_;
   Plist transfer_;
   std::vector<std::optional<Opened>> opened_;
+  std::byte unused_{};
 };
 
 /// The first failure of this rank; later transfers go on empty.
@@ -126,11 +173,28 @@ std::vector<std::uint64_t> count_by_tensor(std::size_t tensors,
   return counts;
 }
 
+/// What a tensor adds to a transfer at most: the same on all ranks, so that they cut alike.
+std::uint64_t most_bytes(const TensorEntry& tensor) { return std::min(tensor.bytes(), kMostBytes); }
+
 /// A rank without a box of its own in a round takes part with nothing, and so does one that failed.
 void move_all(Mover& mover, Watchdog& dog, Direction direction,
               std::span<const TensorEntry> tensors, std::span<const BoxTransfer> boxes,
               const std::vector<std::uint64_t>& rounds, Trouble& trouble) {
   const bool write = direction == Direction::write;
+  std::vector<Turn> turns;
+  std::uint64_t bytes = 0;
+  const auto move = [&] {
+    if (turns.empty()) return;
+    if (trouble.any()) {
+      for (Turn& turn : turns) turn.box = nullptr;
+    }
+    trouble.guard([&] {
+      dog.watch(write ? "write" : "read", tensors[turns.front().tensor].name,
+                [&] { mover.move(turns); });
+    });
+    turns.clear();
+    bytes = 0;
+  };
   auto next = boxes.begin();
   for (std::size_t t = 0; t < tensors.size(); ++t) {
     for (std::uint64_t round = 0; round < rounds[t]; ++round) {
@@ -138,13 +202,18 @@ void move_all(Mover& mover, Watchdog& dog, Direction direction,
       trouble.guard([&] {
         if (mine) fault_point(write ? "move.transfer" : "load.move.transfer");
       });
-      trouble.guard([&] {
-        dog.watch(write ? "write" : "read", tensors[t].name,
-                  [&] { mover.move(t, mine && !trouble.any() ? &*next : nullptr); });
-      });
+      // Each of a tensor's rounds, and each transfer of filtered data, is a transfer of its own.
+      const bool alone = round > 0 || tensors[t].filters != 0;
+      if (alone || turns.size() == kMostTurns || bytes + most_bytes(tensors[t]) > kMostBytes) {
+        move();
+      }
+      turns.push_back({t, mine ? &*next : nullptr});
+      bytes += most_bytes(tensors[t]);
+      if (alone) move();
       if (mine) ++next;
     }
   }
+  move();
 }
 
 }  // namespace
