@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
+#include <utility>
 
 namespace cairn::detail {
 
@@ -161,8 +162,9 @@ void order_by_strides(Box& box, Region& a, Region& b) {
     return a.strides[x] > a.strides[y];
   });
   const auto permute = [&](Shape& shape) {
-    const Shape old = shape;
-    for (std::size_t d = 0; d < order.size(); ++d) shape[d] = old[order[d]];
+    Shape ordered;
+    for (const std::size_t d : order) ordered.push_back(shape[d]);
+    shape = std::move(ordered);
   };
   for (Shape* shape : {&box.start, &box.count, &a.strides, &b.strides}) permute(*shape);
 }

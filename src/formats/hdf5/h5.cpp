@@ -5,6 +5,18 @@
 namespace cairn::detail::h5 {
 namespace {
 
+/// HDF5's number for the open file that an object lies in.
+unsigned long file_number(hid_t object, const std::string& what) {
+#if H5_VERSION_GE(1, 12, 0)
+  H5O_info2_t info{};
+  check(H5Oget_info3(object, &info, H5O_INFO_BASIC), what, Errc::corrupt);
+#else
+  H5O_info_t info{};
+  check(H5Oget_info2(object, &info, H5O_INFO_BASIC), what, Errc::corrupt);
+#endif
+  return info.fileno;
+}
+
 std::recursive_mutex& library_mutex() {
   static std::recursive_mutex mutex;
   return mutex;
@@ -71,11 +83,8 @@ Dataset open_dataset(hid_t file, const std::string& name) {
   const std::string what = fmt::format("open dataset '/{}'", name);
   Dataset dataset(H5Dopen2(file, name.c_str(), H5P_DEFAULT), what, Errc::corrupt);
   const Plist creation(H5Dget_create_plist(dataset.get()), what, Errc::corrupt);
-  H5O_info_t root{};
-  H5O_info_t found{};
-  check(H5Oget_info2(file, &root, H5O_INFO_BASIC), what, Errc::corrupt);
-  check(H5Oget_info2(dataset.get(), &found, H5O_INFO_BASIC), what, Errc::corrupt);
-  const bool outside = found.fileno != root.fileno || H5Pget_external_count(creation.get()) != 0 ||
+  const bool outside = file_number(dataset.get(), what) != file_number(file, what) ||
+                       H5Pget_external_count(creation.get()) != 0 ||
                        H5Pget_layout(creation.get()) == H5D_VIRTUAL;
   if (outside) fail(Errc::unsafe, "dataset '/{}' keeps its data in another file", name);
   return dataset;
