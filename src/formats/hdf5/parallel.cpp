@@ -119,7 +119,7 @@ class Mover {
 
 #if H5_VERSION_GE(1, 14, 0)
   herr_t run_write(Transfer& t) {
-    const std::vector<const void*> data(t.data.begin(), t.data.end());
+    std::vector<const void*> data(t.data.begin(), t.data.end());
     return H5Dwrite_multi(t.datasets.size(), t.datasets.data(), t.types.data(), t.in_memory.data(),
                           t.in_file.data(), transfer_.get(), data.data());
   }
