@@ -146,7 +146,7 @@ Reader::~Reader() = default;
 
 void Reader::add(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
   if (piece.elements() == 0) return;
-  if (impl_->manifest.files.at(0).access == Access::hdf5) {
+  if (impl_->manifest.files.at(file_of(tensor)).access == Access::hdf5) {
     impl_->read_datasets(tensor, piece, out);
   } else if (tensor.filters != 0) {
     impl_->copy_chunks(tensor, piece, out);
