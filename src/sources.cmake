@@ -126,6 +126,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/convert_safetensors.cpp
   src/checkpoint/delta_step.cpp
   src/checkpoint/filter.cpp
+  src/checkpoint/flatten.cpp
   src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp

@@ -41,13 +41,6 @@ std::vector<TensorView> all_pieces(const StateView& state,
   return pieces;
 }
 
-std::map<std::string, std::uint64_t> rooms_for(
-    const std::map<std::string, std::string>& documents) {
-  std::map<std::string, std::uint64_t> rooms;
-  for (const auto& [name, text] : documents) rooms[name] = document_room(text.size() + 1);
-  return rooms;
-}
-
 /// The extents of file 0 by the rank that writes them, each rank's in the order of the file.
 std::vector<std::vector<WrittenExtent>> by_writer(std::vector<TensorEntry>& tensors,
                                                   const LayoutPlan& plan, std::size_t ranks,
@@ -171,6 +164,14 @@ void decode_table(std::span<const std::byte> table, ContainerLayout& container) 
 
 }  // namespace
 
+std::map<std::string, std::uint64_t> rooms_for(
+    const std::map<std::string, std::string>& documents) {
+  std::map<std::string, std::uint64_t> rooms;
+  for (const auto& [name, text] : documents) rooms[name] = document_room(text.size() + 1);
+  check_commit_room(rooms);
+  return rooms;
+}
+
 std::vector<TensorEntry> plan_tensors(const std::vector<std::vector<std::byte>>& encoded,
                                       const SaveOptions& options,
                                       const std::function<bool(const std::string&)>& takes) {
@@ -245,7 +246,6 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   agree(comm, "save: layout", [&] {
     if (!comm.is_root()) return;
     plan.rooms = rooms_for(documents);
-    check_commit_room(plan.rooms);
     plan.tensors = plan_tensors(layout.reports, request.options,
                                 [](const std::string&) { return true; });
     if (!request.options.delta) layout.reports.clear();

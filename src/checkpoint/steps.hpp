@@ -82,6 +82,8 @@ struct LayoutPlan {
   std::function<int(const TensorEntry&, const Extent&)> writer =
       [](const TensorEntry&, const Extent& extent) { return extent.writer; };
 };
+/// Local. Errors: usage, when they are too many.
+std::map<std::string, std::uint64_t> rooms_for(const std::map<std::string, std::string>& documents);
 /// Rank 0's plan for all pieces of all ranks whose tensors `takes` wants, after their `reports`.
 /// Local.
 std::vector<TensorEntry> plan_tensors(const std::vector<std::vector<std::byte>>& reports,

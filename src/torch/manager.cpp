@@ -27,6 +27,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.keep_last = config.save.keep_last;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
+  save.delta = config.save.delta;
   save.progress = options.progress;
   save.async = config.save.async.value_or(AsyncOptions{});
   return save;
