@@ -26,9 +26,9 @@ constexpr const char* kConvertFooter =
     "file that cairn wrote. The state of single ranks, under 'ranks/', is left out.\n"
     "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
 constexpr const char* kFlattenFooter =
-    "A checkpoint saved with save.delta takes what had not changed from older files beside it. OUT\n"
-    "is the same checkpoint, state of single ranks included, in one file. Digests are checked first;\n"
-    "OUT appears when it is whole and was read back.\n"
+    "A checkpoint saved with save.delta takes what had not changed from older files beside it.\n"
+    "OUT is the same checkpoint, state of single ranks included, in one file. Digests are checked\n"
+    "first; OUT appears when it is whole and was read back.\n"
     "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
 constexpr const char* kMigrateFooter =
     "The new text is the old one, byte for byte, but for the keys that move; what moved, and why,\n"
@@ -191,9 +191,10 @@ int main(int argc, char** argv) {
                        if (flatten_verb->parsed()) return flatten(comm, flattening);
                        if (config_verb->parsed()) return config(comm, configuring);
                        if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
-                       throw cairn::Error(cairn::Errc::usage,
-                                          "name what to do: inspect, diff, verify, convert, flatten, "
-                                          "config or migrate-config; see 'cairn --help'",
-                                          0);
+                       throw cairn::Error(
+                           cairn::Errc::usage,
+                           "name what to do: inspect, diff, verify, convert, flatten, "
+                           "config or migrate-config; see 'cairn --help'",
+                           0);
                      });
 }

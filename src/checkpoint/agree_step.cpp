@@ -7,7 +7,6 @@
 
 #include "base/digest.hpp"
 #include "base/nonce.hpp"
-#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
 #include "checkpoint/references.hpp"

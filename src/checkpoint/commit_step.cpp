@@ -127,7 +127,8 @@ void write_all_but_data(const SaveRequest& request, SaveLayout& layout,
     file.write_at(offset + skip, std::span(bytes).subspan(skip), "commit.write");
   }
   CommitRecord record = record_of(request, layout, metadata);
-  const std::vector<std::byte> index = encode_index(layout.container.tensors, layout.container.files);
+  const std::vector<std::byte> index =
+      encode_index(layout.container.tensors, layout.container.files);
   record.index_digest = digest_of(index);
   file.write_at(record.index.offset, index, "commit.write");
   for (auto& [name, slot] : record.documents) {
@@ -156,7 +157,8 @@ void check_referenced(const SaveRequest& request, const std::vector<ReferencedFi
                           file.fingerprint};
     const std::string difference = difference_of(entry);
     if (difference.empty()) continue;
-    fail(Errc::io, "'{}', which this save takes unchanged tensors from (save.delta), {}; save again",
+    fail(Errc::io,
+         "'{}', which this save takes unchanged tensors from (save.delta), {}; save again",
          entry.path.string(), difference);
   }
 }

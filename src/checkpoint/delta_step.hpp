@@ -27,10 +27,10 @@ class DeltaStep {
   /// The newest checkpoint that is known, which need not be committed; on rank 0.
   std::optional<Base> find_base(const SaveRequest& request) const;
 
-  std::filesystem::path last_;            // target of the last save; on rank 0
-  std::shared_ptr<SaveLayout> full_;      // what the next two were made for
-  std::shared_ptr<SaveLayout> layout_;    // the last one that refers to files
-  std::uint64_t key_ = 0;                 // of what it refers to; on rank 0
+  std::filesystem::path last_;          // target of the last save; on rank 0
+  std::shared_ptr<SaveLayout> full_;    // what the next two were made for
+  std::shared_ptr<SaveLayout> layout_;  // the last one that refers to files
+  std::uint64_t key_ = 0;               // of what it refers to; on rank 0
 };
 
 }  // namespace cairn::detail

@@ -44,8 +44,7 @@ LayoutPlan plan_of(const Manifest& source, int ranks) {
     }
   }
   const double total = static_cast<double>(std::max<std::uint64_t>(source.tensor_bytes(), 1));
-  plan.writer = [total, ranks, done = 0.](const TensorEntry& tensor,
-                                          const Extent& extent) mutable {
+  plan.writer = [total, ranks, done = 0.](const TensorEntry& tensor, const Extent& extent) mutable {
     const int rank = std::min(static_cast<int>(done / total * ranks), ranks - 1);
     done += static_cast<double>(extent.box.elements() * item_bytes(tensor.dtype));
     return rank;

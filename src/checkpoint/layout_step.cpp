@@ -210,8 +210,8 @@ void lay_out(const Comm& comm, const SaveRequest& request, LayoutPlan plan,
                        std::move(plan.files), plan.rooms, request.options.mpio.deflate);
     layout.structure = structure_hash(layout.container.tensors);
     layout.writers = comm.size();
-    layout.written = by_writer(layout.container.tensors, plan,
-                               static_cast<std::size_t>(comm.size()), messages);
+    layout.written =
+        by_writer(layout.container.tensors, plan, static_cast<std::size_t>(comm.size()), messages);
     table = encode_table(layout.container);
   });
   comm.broadcast(table);
@@ -246,8 +246,8 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   agree(comm, "save: layout", [&] {
     if (!comm.is_root()) return;
     plan.rooms = rooms_for(documents);
-    plan.tensors = plan_tensors(layout.reports, request.options,
-                                [](const std::string&) { return true; });
+    plan.tensors =
+        plan_tensors(layout.reports, request.options, [](const std::string&) { return true; });
     if (!request.options.delta) layout.reports.clear();
   });
   lay_out(comm, request, std::move(plan), layout.contributed, layout);

@@ -38,11 +38,11 @@ struct SaveLayout {
   /// What this rank contributes, without its bytes; anything else needs another layout.
   std::vector<TensorView> pieces;
   std::map<std::string, std::uint64_t> blob_bytes;
-  std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
+  std::vector<LayoutItem> items;        ///< this rank's, in the order of the file
   std::vector<TensorView> contributed;  ///< the pieces and behind them the blobs, without bytes
   PieceKeys keys;                       ///< of these
-  std::vector<bool> replicated;   ///< by piece, blobs included
-  Words kept;                     ///< the keys that this rank keeps, by the rank that asked
+  std::vector<bool> replicated;         ///< by piece, blobs included
+  Words kept;                           ///< the keys that this rank keeps, by the rank that asked
   /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
   ContainerLayout container;
   // Rank 0 only.

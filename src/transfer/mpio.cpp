@@ -138,8 +138,8 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
   });
   for (std::size_t f = 0; f < wanted.size(); ++f) {
     if (wanted[f] == 0) continue;
-    const HintMap in_force = transfer_boxes(comm, manifest.files[f].path, manifest.tensors, boxes[f],
-                                            Direction::read, parallel_io(comm));
+    const HintMap in_force = transfer_boxes(comm, manifest.files[f].path, manifest.tensors,
+                                            boxes[f], Direction::read, parallel_io(comm));
     agree(comm, "load: move", [&] {
       if (!options_.hints.empty()) take_note(comm, in_force);
     });

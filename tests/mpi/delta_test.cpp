@@ -1,89 +1,14 @@
 // SaveOptions::delta: what has not changed is not written again.
-#include <cstdio>
 #include <fstream>
-#include <set>
 
-#include "cairn/checkpoint.hpp"
 #include "checkpoint/flatten.hpp"
-#include "support/mpi_test.hpp"
-#include "support/sample_state.hpp"
+#include "support/delta_state.hpp"
 
 namespace cairn {
 namespace {
 
 using namespace test;
 namespace fs = std::filesystem;
-
-SaveOptions delta(EngineKind engine = EngineKind::direct) {
-  SaveOptions options;
-  options.engine = engine;
-  options.durable = false;
-  options.delta = true;
-  return options;
-}
-
-/// The sample, in which some small tensors are those of `version` and all others of version 1;
-/// `model/scalar` is of `rare`.
-std::vector<Piece> pieces_of(Cut cut, std::uint64_t version, std::uint64_t rare = 1,
-                             const Comm& comm = world()) {
-  auto pieces = sample_pieces(cut, comm.size(), comm.rank());
-  const auto take = [&](const std::string& name, std::uint64_t from) {
-    const auto others = sample_pieces(cut, comm.size(), comm.rank(), from);
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      if (pieces[i].name == name) pieces[i] = others[i];
-    }
-  };
-  take("model/deep", version);
-  take("optimizer/deep.weight/exp_avg", version);
-  take("model/scalar", rare);
-  return pieces;
-}
-
-void save(Saver& saver, const fs::path& path, const std::vector<Piece>& pieces,
-          std::uint64_t step = 1, const Comm& comm = world()) {
-  saver.save(path, sample_state(pieces, comm.rank(), step));
-}
-
-bool holds(const fs::path& path, const std::vector<Piece>& wanted, const LoadOptions& options = {},
-           const Comm& comm = world()) {
-  const Manifest manifest = open_checkpoint(comm, path);
-  std::vector<std::vector<std::byte>> memory(wanted.size());
-  std::vector<MutableTensorView> targets;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    memory[i].assign(wanted[i].bytes.size(), std::byte{0xee});
-    targets.push_back({wanted[i].name, wanted[i].dtype, wanted[i].placement, memory[i].data()});
-  }
-  load_tensors(comm, manifest, targets, options);
-  std::uint64_t differs[1] = {verify_tensors(comm, manifest).defects.size()};
-  for (std::size_t i = 0; i < wanted.size(); ++i) differs[0] |= memory[i] != wanted[i].bytes;
-  comm.all_reduce_max(std::span<std::uint64_t>(differs));
-  return differs[0] == 0;
-}
-
-/// The file that a tensor lies in.
-std::string home_of(const Manifest& manifest, const std::string& tensor) {
-  const auto& extents = manifest.find(tensor)->extents;
-  return manifest.files.at(extents.front().file).path.filename().string();
-}
-
-std::string name_of(std::uint64_t step) { return checkpoint_path("", step).string(); }
-
-/// The files of the directory once rank 0 is as far as the others.
-std::set<std::string> files_in(const fs::path& dir) {
-  world().all_equal(0);
-  std::set<std::string> names;
-  for (const auto& entry : fs::directory_iterator(dir)) {
-    names.insert(entry.path().filename().string());
-  }
-  world().all_equal(0);
-  return names;
-}
-
-template <class F>
-void on_root(F&& f) {
-  if (world().is_root()) f();
-  world().all_equal(0);
-}
 
 class EveryEngine : public testing::TestWithParam<EngineKind> {};
 
@@ -103,7 +28,9 @@ TEST_P(EveryEngine, WritesWhatChangedAndRefersToTheFileThatHoldsTheRest) {
     for (std::uint64_t step = 1; step <= 4; ++step) {
       const auto wanted = pieces_of(Cut::rows, step, step < 3 ? step : 2);
       EXPECT_TRUE(holds(checkpoint_path(dir, step), wanted, same_engine)) << step;
-      EXPECT_TRUE(holds(checkpoint_path(dir, step), pieces_of(Cut::replicated, step, step < 3 ? step : 2), broadcasts)) << step;
+      EXPECT_TRUE(holds(checkpoint_path(dir, step),
+                        pieces_of(Cut::replicated, step, step < 3 ? step : 2), broadcasts))
+          << step;
     }
     const Manifest last = open_checkpoint(world(), checkpoint_path(dir, 4));
     EXPECT_EQ(home_of(last, "model/large"), name_of(1));
@@ -178,25 +105,6 @@ TEST(Delta, ADirectoryMayMove) {
   EXPECT_TRUE(holds(dir / "link.h5", pieces_of(Cut::flat, 2)));
 }
 
-TEST(Delta, AMissingOrReplacedFileIsAnErrorThatNamesBoth) {
-  const auto dir = scratch();
-  const fs::path base = checkpoint_path(dir, 1);
-  Saver saver(world(), delta());
-  save(saver, base, pieces_of(Cut::rows, 1));
-  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2);
-  const auto open = [&] { open_checkpoint(world(), checkpoint_path(dir, 2)); };
-  on_root([&] { fs::rename(base, dir / "aside"); });
-  std::string text = expect_same_error(Errc::corrupt, open);
-  EXPECT_NE(text.find(name_of(1) + "', which is missing"), std::string::npos) << text;
-  EXPECT_NE(text.find(name_of(2)), std::string::npos) << text;
-  Saver other(world(), SaveOptions{});
-  save(other, base, pieces_of(Cut::rows, 7), 1);
-  text = expect_same_error(Errc::corrupt, open);
-  EXPECT_NE(text.find(name_of(1) + "', which is another file now"), std::string::npos) << text;
-  on_root([&] { fs::rename(dir / "aside", base); });
-  EXPECT_TRUE(holds(checkpoint_path(dir, 2), pieces_of(Cut::rows, 2)));
-}
-
 TEST(Delta, DamageOfReferredDataIsFound) {
   const auto dir = scratch();
   Saver saver(world(), delta());
@@ -212,97 +120,6 @@ TEST(Delta, DamageOfReferredDataIsFound) {
   ASSERT_EQ(defects.size(), 1U);
   EXPECT_EQ(defects[0].tensor, "model/large");
   EXPECT_NE(defects[0].text.find(name_of(1)), std::string::npos) << defects[0].text;
-}
-
-TEST(Delta, WhatIsReferredToStaysUntilNobodyNeedsIt) {
-  const auto dir = scratch();
-  SaveOptions options = delta();
-  options.keep_last = 1;
-  Saver saver(world(), options);
-  save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
-  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 2), 2);
-  save(saver, checkpoint_path(dir, 3), pieces_of(Cut::rows, 3, 2), 3);
-  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last", name_of(1), name_of(2), name_of(3)}));
-  save(saver, checkpoint_path(dir, 4), pieces_of(Cut::rows, 4, 4), 4);
-  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last", name_of(1), name_of(4)}));
-  EXPECT_TRUE(holds(checkpoint_path(dir, 4), pieces_of(Cut::rows, 4, 4)));
-  options.delta = false;
-  Saver whole(world(), options);
-  save(whole, checkpoint_path(dir, 5), pieces_of(Cut::rows, 5), 5);
-  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last", name_of(5)}));
-}
-
-TEST(Delta, WhatIsNeededByOneThatIsNeededStays) {
-  const auto dir = scratch();
-  Saver all(world(), delta());
-  save(all, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
-  save(all, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 2), 2);
-  // The third one needs only model/deep of the second, which needs the first.
-  SaveOptions options = delta();
-  options.keep_last = 1;
-  Saver saver(world(), options);
-  auto pieces = sample_pieces(Cut::rows, world().size(), world().rank(), 9);
-  const auto second = pieces_of(Cut::rows, 2);
-  for (std::size_t i = 0; i < pieces.size(); ++i) {
-    const bool counts = pieces[i].name.starts_with("model/counting.");
-    if (counts) pieces[i].bytes.assign(pieces[i].bytes.size(), std::byte{1});
-    if (pieces[i].name == "model/deep") pieces[i] = second[i];
-  }
-  save(saver, checkpoint_path(dir, 3), pieces, 3);
-  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last", name_of(1), name_of(2), name_of(3)}));
-  EXPECT_EQ(open_checkpoint(world(), checkpoint_path(dir, 3)).files.size(), 2U);
-  EXPECT_TRUE(holds(checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 2)));
-}
-
-TEST(Delta, AFileIsNeverReplacedByOneThatNeedsIt) {
-  const auto dir = scratch();
-  Saver saver(world(), delta());
-  for (std::uint64_t step = 1; step <= 3; ++step) {
-    save(saver, dir / "model.h5", pieces_of(Cut::rows, step), step);
-    EXPECT_EQ(open_checkpoint(world(), dir / "model.h5").files.size(), 1U);
-    EXPECT_TRUE(holds(dir / "model.h5", pieces_of(Cut::columns, step)));
-  }
-}
-
-TEST(Delta, AFileThatOthersNeedIsNotReplaced) {
-  const auto dir = scratch();
-  Saver saver(world(), delta());
-  save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
-  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2);
-  for (const bool with_delta : {true, false}) {
-    SaveOptions options = delta();
-    options.delta = with_delta;
-    Saver other(world(), options);
-    const std::string text = expect_same_error(Errc::usage, [&] {
-      save(other, checkpoint_path(dir, 1), pieces_of(Cut::rows, 3), 1);
-    });
-    EXPECT_NE(text.find(name_of(2)), std::string::npos) << text;
-  }
-  EXPECT_TRUE(holds(checkpoint_path(dir, 1), pieces_of(Cut::rows, 1)));
-  EXPECT_TRUE(holds(checkpoint_path(dir, 2), pieces_of(Cut::rows, 2)));
-  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 4), 2);  // that one nobody needs
-  EXPECT_TRUE(holds(checkpoint_path(dir, 2), pieces_of(Cut::rows, 4)));
-}
-
-TEST(Delta, AReferredFileThatVanishesDuringASaveFailsIt) {
-  const auto dir = scratch();
-  bool remove = false;
-  SaveOptions options = delta();
-  options.progress = [&](const SaveProgress& now) {
-    if (remove && now.step == SaveStep::preflight && world().is_root()) {
-      fs::remove(checkpoint_path(dir, 1));
-    }
-  };
-  Saver saver(world(), options);
-  save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
-  remove = true;
-  const std::string text = expect_same_error(
-      Errc::io, [&] { save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2); });
-  EXPECT_NE(text.find(name_of(1)), std::string::npos) << text;
-  EXPECT_EQ(files_in(dir), (std::set<std::string>{"last"}));
-  remove = false;
-  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2);
-  EXPECT_TRUE(holds(checkpoint_path(dir, 2), pieces_of(Cut::rows, 2)));
 }
 
 TEST(Delta, WorksInTheBackground) {
@@ -384,9 +201,8 @@ TEST(Flatten, MakesOneFileOfWhatDeltasHold) {
     save(saver, checkpoint_path(dir, 2), pieces_of(cut, 2), 2);
     const Manifest source = open_checkpoint(world(), checkpoint_path(dir, 2));
     detail::flatten_checkpoint(world(), source, dir / "flat.h5", {});
-    expect_same_error(Errc::usage, [&] {
-      detail::flatten_checkpoint(world(), source, dir / "flat.h5", {});
-    });
+    expect_same_error(Errc::usage,
+                      [&] { detail::flatten_checkpoint(world(), source, dir / "flat.h5", {}); });
     on_root([&] { fs::remove(checkpoint_path(dir, 1)); });
     EXPECT_TRUE(holds(dir / "flat.h5", pieces_of(Cut::rows, 2)));
     const Manifest flat = open_checkpoint(world(), dir / "flat.h5");

@@ -200,9 +200,8 @@ constexpr std::string_view kAdvice = "; use an older checkpoint";
 /// The directory that the names in a container mean, also where a link leads to it.
 std::filesystem::path directory_of(const std::filesystem::path& path) {
   std::error_code ignored;
-  return std::filesystem::is_symlink(path, ignored)
-             ? std::filesystem::canonical(path).parent_path()
-             : path.parent_path();
+  return std::filesystem::is_symlink(path, ignored) ? std::filesystem::canonical(path).parent_path()
+                                                    : path.parent_path();
 }
 
 /// Whether a container with a trailer has tensors in other files, without reading all of its index.

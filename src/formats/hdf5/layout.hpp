@@ -38,7 +38,7 @@ struct ContainerLayout {
   /// Offsets filled in; no digests but of those that lie in other files.
   std::vector<TensorEntry> tensors;
   std::vector<ReferencedFile> files;  ///< that extents name by number, from 1
-  std::uint64_t hdf5_bytes = 0;      ///< the HDF5 file proper: its end-of-allocation address
+  std::uint64_t hdf5_bytes = 0;       ///< the HDF5 file proper: its end-of-allocation address
   Span index;
   std::map<std::string, DocumentSlot> documents;
   std::uint64_t commit_offset = 0;
