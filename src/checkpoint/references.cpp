@@ -14,13 +14,14 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What each file of the directory that refers to others refers to, by names.
-std::map<std::string, std::vector<std::string>> references_in(const fs::path& directory) {
+std::map<std::string, std::vector<std::string>> references_in(const fs::path& directory,
+                                                              bool may_call_hdf5) {
   std::map<std::string, std::vector<std::string>> found;
   for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
     std::error_code ignored;
     if (!entry.is_regular_file(ignored) || entry.is_symlink(ignored)) continue;
     try {
-      auto names = referenced_files(entry.path());
+      auto names = referenced_files(entry.path(), may_call_hdf5);
       if (!names.empty()) found[entry.path().filename().string()] = std::move(names);
     } catch (const Error& error) {
       if (error.code() != Errc::not_found) throw;  // another process removed it
@@ -31,9 +32,10 @@ std::map<std::string, std::vector<std::string>> references_in(const fs::path& di
 
 }  // namespace
 
-std::vector<fs::path> without_needed(const fs::path& directory, std::vector<fs::path> files) {
+std::vector<fs::path> without_needed(const fs::path& directory, std::vector<fs::path> files,
+                                     bool may_call_hdf5) {
   if (files.empty()) return files;
-  const auto references = references_in(directory);
+  const auto references = references_in(directory, may_call_hdf5);
   std::set<std::string> doomed;
   for (const fs::path& file : files) doomed.insert(file.filename().string());
   std::vector<std::string> staying;
@@ -58,7 +60,7 @@ void check_replaceable(const fs::path& target) {
   std::error_code ignored;
   if (!fs::exists(target, ignored)) return;
   const std::string name = target.filename().string();
-  for (const auto& [other, needs] : references_in(target.parent_path())) {
+  for (const auto& [other, needs] : references_in(target.parent_path(), /*may_call_hdf5=*/true)) {
     for (const std::string& needed : needs) {
       if (needed != name) continue;
       fail(Errc::usage,

@@ -68,7 +68,8 @@ void retain(const SaveRequest& request) noexcept {
       }
       if (it != newest) old.push_back(it->path);
     }
-    for (const fs::path& path : without_needed(request.target.parent_path(), std::move(old))) {
+    for (const fs::path& path :
+         without_needed(request.target.parent_path(), std::move(old), !request.in_background)) {
       try {
         remove_file(path);
       } catch (const Error& error) {

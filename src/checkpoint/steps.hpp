@@ -60,6 +60,7 @@ struct SaveRequest {
   const StateView& state;
   const SaveOptions& options;
   bool bytes_elsewhere = false;  ///< the tensors have no data: the writer knows where it is
+  bool in_background = false;    ///< on a thread that must not call HDF5
 };
 
 /// What the ranks agreed on.

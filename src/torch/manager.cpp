@@ -103,7 +103,9 @@ struct CheckpointManager::Impl {
                 [&] { collected = collect_export(model, what, options, info, adapters); });
     add_documents(collected);
     // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
-    Saver(comm, save_options(config, options)).save(path, collected.state);
+    SaveOptions save = save_options(config, options);
+    save.delta = false;  // what is exported goes elsewhere
+    Saver(comm, std::move(save)).save(path, collected.state);
   }
 
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {

@@ -77,6 +77,14 @@ class Kill(Case):
     def test_mpio_with_filters(self):
         self.every_point("mpio-deflate")
 
+    def test_a_delta(self):
+        for point, rank in (("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0), ("commit.signature", 0),
+                            ("publish.renamed", 0)):
+            with self.subTest(point=point, rank=rank):
+                for file in self.dir.iterdir():
+                    file.unlink()
+                self.check("direct-delta", point, rank)
+
     def test_in_the_background(self):
         self.every_point("async")
 

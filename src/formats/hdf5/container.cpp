@@ -296,7 +296,7 @@ void check_files(const Manifest& manifest) {
   });
 }
 
-std::vector<std::string> referenced_files(const std::filesystem::path& path) {
+std::vector<std::string> referenced_files(const std::filesystem::path& path, bool may_call_hdf5) {
   std::vector<std::string> names;
   bool rewritten = false;
   try {
@@ -307,6 +307,11 @@ std::vector<std::string> referenced_files(const std::filesystem::path& path) {
   } catch (const Error& error) {
     if (error.code() != Errc::corrupt) throw;
     return names;
+  }
+  if (rewritten && !may_call_hdf5) {
+    fail(Errc::unsupported,
+         "'{}' was rewritten by another program; which files it needs is known to HDF5 only",
+         path.string());
   }
   try {
     const Manifest head = read_container(path).head;

@@ -36,9 +36,10 @@ std::string difference_of(const FileEntry& entry);
 /// that it was saved with. Local. Errors: corrupt, naming both files; io.
 void check_files(const Manifest& manifest);
 /// The names of the files, in the same directory, that a committed container takes tensors from;
-/// none for any other file, nor for a damaged one. Calls no HDF5 unless another program rewrote it.
-/// Local. Errors: not_found, io; unsupported, when a newer cairn committed it.
-std::vector<std::string> referenced_files(const std::filesystem::path& path);
+/// none for any other file, nor for a damaged one. Calls HDF5 only where another program rewrote
+/// the file. Local. Errors: not_found, io; unsupported, when a newer cairn committed it, or HDF5
+/// would be needed and `may_call_hdf5` is not set.
+std::vector<std::string> referenced_files(const std::filesystem::path& path, bool may_call_hdf5);
 
 /// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local.
 /// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.

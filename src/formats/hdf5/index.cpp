@@ -209,8 +209,7 @@ std::vector<ReferencedFile> files_of_index(std::span<const std::byte> bytes) {
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
       fail(Errc::corrupt, "the index refers to '{}', which is no name of a file beside it", name);
     }
-    files.push_back(
-        {std::move(name), file.bytes, file.fingerprint, static_cast<int>(file.writers)});
+    files.push_back({std::move(name), file.bytes, file.fingerprint, writers_in(file)});
     at += file.name_bytes;
   }
   return files;

@@ -131,6 +131,10 @@ std::span<const ExtentRecord> IndexTables::take_extents(std::uint64_t start, std
   return extents.subspan(start, count);
 }
 
+int writers_in(const FileRecord& file) {
+  return static_cast<int>(std::min<std::uint32_t>(file.writers, std::numeric_limits<int>::max()));
+}
+
 void IndexTables::take_file_names() {
   for (const FileRecord& file : files) take_name(names_used_, file.name_bytes);
 }
@@ -140,8 +144,7 @@ int IndexTables::writers_of(const TensorRecord& record, int own) const {
   if (record.file > files.size()) {
     fail(Errc::corrupt, "the index places a tensor in file {} of {}", record.file, files.size());
   }
-  const std::uint32_t writers = files[record.file - 1].writers;
-  return static_cast<int>(std::min<std::uint32_t>(writers, std::numeric_limits<int>::max()));
+  return writers_in(files[record.file - 1]);
 }
 
 void IndexTables::check_all_used() const {

@@ -79,6 +79,8 @@ struct FileRecord {
   std::uint32_t name_bytes;
 };
 static_assert(sizeof(FileRecord) == 24);
+/// Ranks that wrote the file.
+int writers_in(const FileRecord& file);
 
 /// Bytes of an index with such a header; `files` counts where it has kHasFiles.
 inline std::uint64_t bytes_of(const IndexHeader& header, std::uint64_t files) {
