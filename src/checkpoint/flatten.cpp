@@ -35,7 +35,7 @@ LayoutPlan plan_of(const Manifest& source, int ranks) {
     if (tensor.filters != 0) {
       tensor.layout = Layout::contiguous;
       tensor.filters = 0;
-      tensor.chunk.clear();
+      tensor.chunk = {};
       tensor.stored.clear();
     }
     for (Extent& extent : tensor.extents) {

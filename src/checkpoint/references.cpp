@@ -19,10 +19,14 @@ std::map<std::string, std::vector<std::string>> references_in(const fs::path& di
   std::map<std::string, std::vector<std::string>> found;
   for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
     std::error_code ignored;
-    if (!entry.is_regular_file(ignored) || entry.is_symlink(ignored)) continue;
+    std::string name = entry.path().filename().string();
+    // Hidden files are saves that did not finish.
+    if (name.starts_with('.') || !entry.is_regular_file(ignored) || entry.is_symlink(ignored)) {
+      continue;
+    }
     try {
       auto names = referenced_files(entry.path(), may_call_hdf5);
-      if (!names.empty()) found[entry.path().filename().string()] = std::move(names);
+      if (!names.empty()) found[std::move(name)] = std::move(names);
     } catch (const Error& error) {
       if (error.code() != Errc::not_found) throw;  // another process removed it
     }

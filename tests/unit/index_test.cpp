@@ -37,6 +37,7 @@ std::vector<TensorEntry> some_tensors() {
   TensorEntry scalar;
   scalar.name = "model/scalar";
   scalar.extents.emplace_back().digest = 5;
+  scalar.extents[0].writer = 1;
   TensorEntry filtered = rows;
   filtered.name = "model/filtered";
   filtered.offset = 0;
@@ -102,7 +103,7 @@ TEST(Index, StatisticsComeBackWithNoOthersTouched) {
 
 TEST(Index, PartsOfALaterVersionAreRefused) {
   auto bytes = encode_index(some_tensors());
-  bytes.at(12) |= std::byte{4};  // another flag than "statistics" and "filters"
+  bytes.at(12) |= std::byte{8};  // another flag than "statistics", "filters" and "files"
   try {
     decode_index(bytes);
     FAIL() << "accepted";
@@ -115,7 +116,10 @@ TEST(Index, TellsWhichFilesItsTensorsLieIn) {
   const auto bytes = encode_index(tensors_elsewhere(), kFiles);
   EXPECT_EQ(bytes.size(), index_bytes(tensors_elsewhere(), kFiles));
   EXPECT_EQ(files_of_index(bytes), kFiles);
-  check_index(bytes, 1);  // rank 2 of the first file's wrote a part
+  check_index(bytes, 3);
+  auto fewer = kFiles;
+  fewer[0].writers = 2;  // rank 2 wrote a part of what lies there
+  EXPECT_THROW(check_index(encode_index(tensors_elsewhere(), fewer), 3), Error);
   const auto tensors = decode_index(bytes);
   EXPECT_EQ(tensors[0].extents[2].file, 1U);
   EXPECT_EQ(tensors[1].extents[0].file, 2U);
