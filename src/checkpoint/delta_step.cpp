@@ -46,6 +46,12 @@ bool is_set(std::span<const std::uint64_t> bits, std::size_t at) {
   return (bits[at / kBits] >> at % kBits & 1) != 0;
 }
 
+/// Whether an index can hold the name.
+bool is_plain(std::string_view name) {
+  return std::none_of(name.begin(), name.end(),
+                      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
 bool is_there(const std::filesystem::path& dir, const ReferencedFile& file) {
   return difference_of({dir / file.name, file.bytes, Access::extents, file.fingerprint}).empty();
 }
@@ -190,7 +196,8 @@ std::optional<DeltaStep::Base> DeltaStep::find_base(const SaveRequest& request) 
       base.files.insert(base.files.begin(), {path.filename().string(), own.bytes, own.fingerprint,
                                              table.head.commit.writers});
       for (const ReferencedFile& file : base.files) {
-        base.usable.push_back(file.name != request.target.filename() && is_there(dir, file));
+        base.usable.push_back(file.name != request.target.filename() && is_plain(file.name) &&
+                              is_there(dir, file));
       }
       // Its offsets hold no more.
       if (own.access != Access::extents) base.usable.front() = false;

@@ -76,6 +76,49 @@ TEST(Delta, AFileIsNeverReplacedByOneThatNeedsIt) {
   }
 }
 
+TEST(Delta, AFileWithAnOddNameIsNotReferredTo) {
+  const auto dir = scratch();
+  Saver saver(world(), delta());
+  save(saver, dir / "a\tb.h5", pieces_of(Cut::rows, 1), 1);
+  save(saver, dir / "c.h5", pieces_of(Cut::rows, 1), 1);
+  EXPECT_EQ(open_checkpoint(world(), dir / "c.h5").files.size(), 1U);
+}
+
+TEST(Delta, ReferredFilesAreAtMostSixteen) {
+  const auto dir = scratch();
+  Saver saver(world(), delta());
+  std::vector<Piece> pieces;
+  for (std::uint64_t i = 0; i < 20; ++i) {
+    const Shape shape{100 * (i + 1)};
+    pieces.push_back({"model/t." + std::to_string(i), DType::u8, Placement::replicated(shape),
+                      std::vector<std::byte>(shape[0])});
+  }
+  for (std::uint64_t step = 1; step <= 20; ++step) {
+    pieces[step - 1].bytes[0] = std::byte{1};
+    save(saver, checkpoint_path(dir, step), pieces, step);
+  }
+  const Manifest last = open_checkpoint(world(), checkpoint_path(dir, 20));
+  EXPECT_EQ(last.files.size(), 17U);
+  // The smallest ones were written again when there were too many files.
+  EXPECT_EQ(home_of(last, "model/t.0"), name_of(18));
+  EXPECT_EQ(home_of(last, "model/t.2"), name_of(20));
+  EXPECT_EQ(home_of(last, "model/t.3"), name_of(4));
+  EXPECT_TRUE(holds(checkpoint_path(dir, 20), pieces));
+}
+
+TEST(Delta, AnErrorWhileChangesAreSoughtIsTheSameOnAllRanks) {
+  const auto dir = scratch();
+  Saver saver(world(), delta());
+  save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
+  {
+    const ScopedFault fault("delta:" + std::to_string(world().size() - 1) + ":error");
+    expect_same_error(Errc::io,
+                      [&] { save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2); });
+  }
+  save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2), 2);
+  EXPECT_EQ(open_checkpoint(world(), checkpoint_path(dir, 2)).files.size(), 2U);
+}
+
 TEST(Delta, AFileThatOthersNeedIsNotReplaced) {
   const auto dir = scratch();
   Saver saver(world(), delta());
