@@ -143,7 +143,7 @@ std::vector<MutableTensorView> Payload::targets() const {
 void Payload::change(double share) {
   constexpr std::uint64_t kParts = 100;
   for (Piece& piece : pieces_) {
-    const bool changes = static_cast<double>(piece.tensor % kParts) < share * kParts;
+    const bool changes = static_cast<double>(piece.tensor * 61 % kParts) < share * kParts;
     if (changes && piece.placement.elements() != 0) piece.values[0] += 1;
   }
 }
