@@ -124,13 +124,16 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/convert_container.cpp
   src/checkpoint/convert_plan.cpp
   src/checkpoint/convert_safetensors.cpp
+  src/checkpoint/delta_step.cpp
   src/checkpoint/filter.cpp
+  src/checkpoint/flatten.cpp
   src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
   src/checkpoint/open.cpp
   src/checkpoint/preflight_step.cpp
   src/checkpoint/publish_step.cpp
+  src/checkpoint/references.cpp
   src/checkpoint/replica_step.cpp
   src/checkpoint/retain.cpp
   src/checkpoint/save.cpp

@@ -11,6 +11,7 @@
 #include "hash.hpp"
 #include "manifest/names.hpp"
 #include "output.hpp"
+#include "plan/region.hpp"
 #include "program.hpp"
 #include "scan.hpp"
 #include "sources/local.hpp"
@@ -253,6 +254,13 @@ std::string documents_text(const Manifest& manifest) {
   return table.empty() ? "" : "documents\n" + table.text("  ");
 }
 
+/// Where a container refers to another one for a tensor.
+std::string elsewhere(const Manifest& manifest, const TensorEntry& tensor) {
+  const std::uint32_t file = detail::file_of(tensor);
+  if (!manifest.is_container() || file == 0) return {};
+  return "in " + manifest.files.at(file).path.filename().string();
+}
+
 /// The tensors as a tree of the components of their names.
 std::string tree_text(const Manifest& manifest, const std::vector<std::string>& hashes) {
   const auto groups = groups_of(manifest);
@@ -283,7 +291,7 @@ std::string tree_text(const Manifest& manifest, const std::vector<std::string>& 
                human_bytes(tensor.bytes()), std::string(to_string(tensor.placement)),
                std::string(layout_name(tensor.layout)), counted(tensor.extents.size(), "extent"),
                tensor.statistics ? text_of(*tensor.statistics) : "",
-               hashes.empty() ? "" : hashes[t]});
+               hashes.empty() ? "" : hashes[t], elsewhere(manifest, tensor)});
   }
   return counted(manifest.tensors.size(), "tensor") + "\n" + table.text("  ");
 }

@@ -25,6 +25,11 @@ constexpr const char* kConvertFooter =
     "formats hold at their top; the rest of it keeps its names, and comes back from a safetensors\n"
     "file that cairn wrote. The state of single ranks, under 'ranks/', is left out.\n"
     "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
+constexpr const char* kFlattenFooter =
+    "A checkpoint saved with save.delta takes what had not changed from older files beside it.\n"
+    "OUT is the same checkpoint, state of single ranks included, in one file. Digests are checked\n"
+    "first; OUT appears when it is whole and was read back.\n"
+    "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
 constexpr const char* kMigrateFooter =
     "The new text is the old one, byte for byte, but for the keys that move; what moved, and why,\n"
     "stands in comments and, with warnings, on standard error (docs/migration.md).\n"
@@ -75,6 +80,18 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   verb->add_flag("--force", options.force, "Replace OUT where it exists");
   verb->footer(kConvertFooter);
+  return verb;
+}
+
+CLI::App* add_flatten_verb(CLI::App& app, FlattenOptions& options, bool& json) {
+  CLI::App* verb = add_verb(app, "flatten", "Make a container that needs no other file", json);
+  verb->add_option("IN", options.in, "Container, or a directory")->required();
+  verb->add_option("OUT", options.out, "File to write")->required();
+  verb->add_option("--memory", options.memory_bytes,
+                   "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  verb->add_flag("--force", options.force, "Replace OUT where it exists");
+  verb->footer(kFlattenFooter);
   return verb;
 }
 
@@ -150,6 +167,9 @@ int main(int argc, char** argv) {
   ConvertOptions converting;
   CLI::App* convert_verb = add_convert_verb(app, converting, json);
 
+  FlattenOptions flattening;
+  CLI::App* flatten_verb = add_flatten_verb(app, flattening, json);
+
   ConfigOptions configuring;
   CLI::App* config_verb = add_config_verb(app, configuring, json);
 
@@ -163,16 +183,18 @@ int main(int argc, char** argv) {
   return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
                      [&](const cairn::Comm& comm) {
                        inspecting.json = comparing.json = verifying.json = converting.json = json;
-                       configuring.json = migrating.json = json;
+                       configuring.json = migrating.json = flattening.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
                        if (diff_verb->parsed()) return diff(comm, comparing);
                        if (verify_verb->parsed()) return verify(comm, verifying);
                        if (convert_verb->parsed()) return convert(comm, converting);
+                       if (flatten_verb->parsed()) return flatten(comm, flattening);
                        if (config_verb->parsed()) return config(comm, configuring);
                        if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
-                       throw cairn::Error(cairn::Errc::usage,
-                                          "name what to do: inspect, diff, verify, convert, config "
-                                          "or migrate-config; see 'cairn --help'",
-                                          0);
+                       throw cairn::Error(
+                           cairn::Errc::usage,
+                           "name what to do: inspect, diff, verify, convert, flatten, "
+                           "config or migrate-config; see 'cairn --help'",
+                           0);
                      });
 }

@@ -1,6 +1,7 @@
 #include "output.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -70,6 +71,24 @@ std::string visible(std::string_view text) {
     }
   }
   return shown;
+}
+
+std::function<void(std::uint64_t, std::uint64_t)> progress_bar() {
+  if (::isatty(STDERR_FILENO) == 0) return {};
+  return [shown = -1](std::uint64_t done, std::uint64_t total) mutable {
+    constexpr int kWidth = 40;
+    const int percent =
+        total == 0
+            ? 100
+            : static_cast<int>(100. * static_cast<double>(done) / static_cast<double>(total));
+    if (percent == shown) return;
+    shown = percent;
+    const auto full = static_cast<std::size_t>(percent * kWidth / 100);
+    const std::string line = fmt::format("\r[{:<{}}] {:3}%{}", std::string(full, '='), kWidth,
+                                         percent, percent == 100 ? "\n" : "");
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+  };
 }
 
 Json number(double value) {

@@ -39,6 +39,9 @@ void print(const Comm& comm, const std::function<std::string()>& make);
 /// The text with \\x1b and the like for control characters other than line ends: what a file says
 /// must not steer a terminal. Local.
 std::string visible(std::string_view text);
+/// Draws on stderr how far this process is (done, total), where that is a terminal; otherwise
+/// empty.
+std::function<void(std::uint64_t, std::uint64_t)> progress_bar();
 /// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a
 /// container.
 Json number(double value);

@@ -48,6 +48,15 @@ struct ConvertOptions {
 };
 int convert(const Comm& comm, const ConvertOptions& options);
 
+struct FlattenOptions {
+  std::string in;
+  std::string out;
+  std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  bool force = false;
+  bool json = false;
+};
+int flatten(const Comm& comm, const FlattenOptions& options);
+
 enum class ConfigAction { check, show, schema };
 struct ConfigOptions {
   ConfigAction action = ConfigAction::check;

@@ -49,6 +49,11 @@ struct SaveOptions {
   bool statistics = false;
   /// Replicas that differ are an Error that names the tensor and the ranks.
   ReplicaCheck replica_check = ReplicaCheck::off;
+  /// Tensors that equal, by name, dtype, shape and digest, those of the newest checkpoint in the
+  /// directory are not written again: the new container refers to the older file that holds them,
+  /// which it needs from then on, under its name and in the same directory. Such files are not
+  /// removed by keep_last, nor replaced by a save.
+  bool delta = false;
   /// How many checkpoints of the directory stay when another one is committed, the most recently
   /// committed first; 0: all. Rank 0 removes the others: of the files that have the name of a
   /// step's checkpoint those that are committed, but neither the new one nor the one of the highest

@@ -83,6 +83,7 @@ class CAIRN_EXPORT Comm {
   void all_reduce_max(std::span<double> values) const;
   /// Bit by bit.
   void all_reduce_or(std::span<std::uint64_t> values) const;
+  void all_reduce_xor(std::span<std::uint64_t> values) const;
   /// Sum of the values of all lower ranks. Collective.
   std::vector<std::uint64_t> exclusive_sum(std::span<const std::uint64_t> values) const;
   /// Whether all ranks gave the same value. Collective.

@@ -146,6 +146,7 @@ struct SaveConfig {
   bool durable = true;
   bool statistics = false;
   ReplicaCheck replica_check = ReplicaCheck::off;
+  bool delta = false;  ///< SaveOptions::delta
   /// Set: periodic saves are made with save_checkpoint_async.
   std::optional<AsyncOptions> async;
 };

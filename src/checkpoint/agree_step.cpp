@@ -7,9 +7,9 @@
 
 #include "base/digest.hpp"
 #include "base/nonce.hpp"
-#include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
+#include "checkpoint/references.hpp"
 #include "checkpoint/steps.hpp"
 #include "mpi/same.hpp"
 #include "os/fault.hpp"
@@ -40,6 +40,7 @@ std::uint64_t options_hash(const SaveOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.durable));
   digester.update(static_cast<std::uint64_t>(options.statistics));
   digester.update(static_cast<std::uint64_t>(options.replica_check));
+  digester.update(static_cast<std::uint64_t>(options.delta));
   digester.update(options.keep_last);
   digester.update(static_cast<std::uint64_t>(options.async.when_busy));
   digester.update(static_cast<std::uint64_t>(options.async.on_failure));
@@ -88,6 +89,7 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   if (comm.is_root() && std::filesystem::is_directory(target, ignored)) {
     fail(Errc::usage, "'{}' is a directory; name the file to save to", target.string());
   }
+  if (comm.is_root()) check_replaceable(target);
 }
 
 void check_options(const SaveOptions& options) {

@@ -86,7 +86,8 @@ bool Saver::Impl::make_way() {
       wait_for_at_most(0);
       return true;
     case WhenBusy::queue:
-      wait_for_at_most(1);
+      // What has changed since a save is known only when that one is committed.
+      wait_for_at_most(options.delta ? 0 : 1);
       return true;
     case WhenBusy::skip:
       return background->begun() == delivered;
@@ -98,7 +99,8 @@ bool Saver::Impl::make_way() {
 /// once.
 std::uint64_t Saver::Impl::take_memory(std::uint64_t bytes) {
   StagingRoom& room = background->room();
-  const std::uint64_t copies = options.async.when_busy == WhenBusy::queue ? 2 : 1;
+  const bool queues = options.async.when_busy == WhenBusy::queue && !options.delta;
+  const std::uint64_t copies = queues ? 2 : 1;
   const std::uint64_t budget = options.async.budget_bytes;
   if (budget != 0 && budget < StagingRoom::kLeastBytes) {
     fail(Errc::usage, "async.budget_bytes is {}; at least {} are needed", budget,
@@ -146,14 +148,15 @@ AsyncSave Saver::Impl::save_async(const SaveRequest& request) {
   }
   auto save = std::make_unique<BackgroundSave>();
   save->start = begin(request);
+  const std::shared_ptr<SaveLayout> chosen = layout_for(request);
   std::uint64_t streams[1] = {0};
   std::vector<WriteItem> items;
   agree(comm, "save: stage", [&] {
-    items = items_of(request.state);
+    items = items_of(request.state, *chosen);
     std::uint64_t bytes = 0;
     for (const WriteItem& item : items) {
       bytes +=
-          item.extent->box.elements() * item_bytes(layout->container.tensors[item.tensor].dtype);
+          item.extent->box.elements() * item_bytes(chosen->container.tensors[item.tensor].dtype);
     }
     const std::uint64_t room = take_memory(bytes);
     const std::uint64_t wanted = StagingRoom::room_for(bytes);
@@ -170,9 +173,9 @@ AsyncSave Saver::Impl::save_async(const SaveRequest& request) {
     save->target = request.target;
     save->partial = request.partial;
     save->state.step = request.state.step;
-    save->layout = layout;
+    save->layout = chosen;
     save->retry = options.async.on_failure == OnFailure::retry && streams[0] == 0;
-    save->staged = std::make_shared<StagedSave>(background->room(), layout->container.tensors,
+    save->staged = std::make_shared<StagedSave>(background->room(), chosen->container.tensors,
                                                 std::move(items), save->retry);
     save->known = known;
     staged = save->staged;

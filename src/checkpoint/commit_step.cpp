@@ -11,10 +11,12 @@
 #include "cairn/version.hpp"
 #include "checkpoint/steps.hpp"
 #include "formats/hdf5/commit.hpp"
+#include "formats/hdf5/container.hpp"
 #include "formats/hdf5/index.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/chunks.hpp"
+#include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -41,7 +43,7 @@ std::vector<std::byte> encode_reports(const std::vector<PartReport>& reports, bo
 void fill_in(SaveLayout& layout, const std::vector<std::vector<std::byte>>& gathered,
              bool statistics) {
   for (TensorEntry& tensor : layout.container.tensors) {
-    if (tensor.statistics) tensor.statistics = Statistics{};
+    if (tensor.statistics && file_of(tensor) == 0) tensor.statistics = Statistics{};
   }
   for (std::size_t rank = 0; rank < gathered.size(); ++rank) {
     ByteReader in(gathered[rank], "what a rank reported of its extents");
@@ -87,14 +89,14 @@ Metadata metadata_of(const SaveRequest& request, SaveLayout& layout, const File&
   return metadata;
 }
 
-CommitRecord record_of(const Comm& comm, const SaveRequest& request, const SaveLayout& layout,
+CommitRecord record_of(const SaveRequest& request, const SaveLayout& layout,
                        const Metadata& metadata) {
   CommitRecord record;
   record.info.format_version = kFormatVersion;
   record.info.library_version = CAIRN_VERSION_STRING;
   record.info.step = request.state.step;
   record.info.structure = to_hex(layout.structure);
-  record.info.writers = comm.size();
+  record.info.writers = layout.writers;
   record.info.committed_at = utc_now();
   record.hdf5_bytes = metadata.hdf5_bytes;
   record.metadata_digest = metadata.all().digest;
@@ -115,7 +117,7 @@ void withhold_signature(const File& file, bool durable) {
 
 /// Everything but the tensors' bytes. The signature, the first 8 bytes of the first piece of
 /// metadata, is written after all else is durable: until then the file is not HDF5 to anyone.
-void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
+void write_all_but_data(const SaveRequest& request, SaveLayout& layout,
                         const std::map<std::string, std::string>& documents) {
   File file = File::open_write(request.partial);
   const Metadata metadata = metadata_of(request, layout, file);
@@ -124,8 +126,9 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
     const std::uint64_t skip = offset == 0 ? kSignatureBytes : 0;
     file.write_at(offset + skip, std::span(bytes).subspan(skip), "commit.write");
   }
-  CommitRecord record = record_of(comm, request, layout, metadata);
-  const std::vector<std::byte> index = encode_index(layout.container.tensors);
+  CommitRecord record = record_of(request, layout, metadata);
+  const std::vector<std::byte> index =
+      encode_index(layout.container.tensors, layout.container.files);
   record.index_digest = digest_of(index);
   file.write_at(record.index.offset, index, "commit.write");
   for (auto& [name, slot] : record.documents) {
@@ -147,6 +150,19 @@ void write_all_but_data(const Comm& comm, const SaveRequest& request, SaveLayout
   file.close();
 }
 
+/// What a delta refers to must be there when it counts.
+void check_referenced(const SaveRequest& request, const std::vector<ReferencedFile>& files) {
+  for (const ReferencedFile& file : files) {
+    const FileEntry entry{request.target.parent_path() / file.name, file.bytes, Access::extents,
+                          file.fingerprint};
+    const std::string difference = difference_of(entry);
+    if (difference.empty()) continue;
+    fail(Errc::io,
+         "'{}', which this save takes unchanged tensors from (save.delta), {}; save again",
+         entry.path.string(), difference);
+  }
+}
+
 }  // namespace
 
 void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
@@ -160,7 +176,8 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
     fault_point("commit");
     if (!comm.is_root()) return;
     fill_in(layout, gathered, statistics);
-    write_all_but_data(comm, request, layout, with_facts(documents, facts));
+    write_all_but_data(request, layout, with_facts(documents, facts));
+    check_referenced(request, layout.container.files);
   });
 }
 

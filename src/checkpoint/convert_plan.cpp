@@ -95,7 +95,7 @@ class Planner {
 
   void take(std::size_t position, const TensorEntry& tensor) {
     if (options_.weights_only && !container_name(tensor).starts_with("model/")) return;
-    if (source_.is_container() && tensor.name.starts_with("ranks/")) {
+    if (source_.is_container() && names::is_rank_blob(tensor.name)) {
       plan_.result.left_out.push_back(tensor.name);
       return;
     }

@@ -41,21 +41,16 @@ std::vector<TensorView> all_pieces(const StateView& state,
   return pieces;
 }
 
-std::map<std::string, std::uint64_t> rooms_for(
-    const std::map<std::string, std::string>& documents) {
-  std::map<std::string, std::uint64_t> rooms;
-  for (const auto& [name, text] : documents) rooms[name] = document_room(text.size() + 1);
-  return rooms;
-}
-
-/// The extents of the table by writer, each rank's in the order of the file.
+/// The extents of file 0 by the rank that writes them, each rank's in the order of the file.
 std::vector<std::vector<WrittenExtent>> by_writer(std::vector<TensorEntry>& tensors,
-                                                  std::size_t ranks,
+                                                  const LayoutPlan& plan, std::size_t ranks,
                                                   std::vector<std::vector<std::byte>>& messages) {
   std::vector<std::vector<WrittenExtent>> of_rank(ranks);
   for (TensorEntry& tensor : tensors) {
+    if (file_of(tensor) != 0) continue;
     for (Extent& extent : tensor.extents) {
-      of_rank.at(static_cast<std::size_t>(extent.writer)).push_back({&tensor, &extent});
+      of_rank.at(static_cast<std::size_t>(plan.writer(tensor, extent)))
+          .push_back({&tensor, &extent});
     }
   }
   messages.resize(ranks);
@@ -142,27 +137,20 @@ std::vector<std::byte> describe_pieces(const Comm& comm, std::span<const TensorV
   return report;
 }
 
-std::vector<TensorEntry> plan_of(const std::vector<std::vector<std::byte>>& encoded,
-                                 const SaveOptions& options) {
-  std::vector<RankReport> reports;
-  reports.reserve(encoded.size());
-  for (const auto& bytes : encoded) reports.push_back(decode_report(bytes));
-  std::vector<TensorEntry> tensors = plan_save(reports);
-  if (options.mpio.deflate != 0) {
-    for (TensorEntry& tensor : tensors) choose_filters(tensor, options.mpio.shuffle);
-  }
-  if (options.statistics) {
-    for (TensorEntry& tensor : tensors) tensor.statistics.emplace();  // the index needs the room
-  }
-  return tensors;
-}
-
 /// What all ranks need of the table: everything but the extents.
 std::vector<std::byte> encode_table(const ContainerLayout& container) {
   ByteWriter out;
   out.put(container.hdf5_bytes);
   out.put(static_cast<std::uint64_t>(container.tensors.size()));
-  for (const TensorEntry& tensor : container.tensors) put_tensor_head(out, tensor);
+  for (const TensorEntry& tensor : container.tensors) {
+    if (file_of(tensor) == 0) {
+      put_tensor_head(out, tensor);
+      continue;
+    }
+    TensorEntry elsewhere;  // nobody writes it
+    elsewhere.name = tensor.name;
+    put_tensor_head(out, elsewhere);
+  }
   return out.take();
 }
 
@@ -175,6 +163,64 @@ void decode_table(std::span<const std::byte> table, ContainerLayout& container) 
 }
 
 }  // namespace
+
+std::map<std::string, std::uint64_t> rooms_for(
+    const std::map<std::string, std::string>& documents) {
+  std::map<std::string, std::uint64_t> rooms;
+  for (const auto& [name, text] : documents) rooms[name] = document_room(text.size() + 1);
+  check_commit_room(rooms);
+  return rooms;
+}
+
+std::vector<TensorEntry> plan_tensors(const std::vector<std::vector<std::byte>>& encoded,
+                                      const SaveOptions& options,
+                                      const std::function<bool(const std::string&)>& takes) {
+  std::vector<RankReport> reports;
+  reports.reserve(encoded.size());
+  for (const auto& bytes : encoded) {
+    RankReport& report = reports.emplace_back(decode_report(bytes));
+    std::size_t taken = 0;
+    for (std::size_t p = 0; p < report.pieces.size(); ++p) {
+      if (!takes(report.pieces[p].name)) continue;
+      if (taken != p) report.pieces[taken] = std::move(report.pieces[p]);
+      report.piece_group[taken++] = report.piece_group[p];
+    }
+    report.pieces.resize(taken);
+    report.piece_group.resize(taken);
+  }
+  std::vector<TensorEntry> tensors = plan_save(reports);
+  if (options.mpio.deflate != 0) {
+    for (TensorEntry& tensor : tensors) choose_filters(tensor, options.mpio.shuffle);
+  }
+  if (options.statistics) {
+    for (TensorEntry& tensor : tensors) tensor.statistics.emplace();  // the index needs the room
+  }
+  return tensors;
+}
+
+void lay_out(const Comm& comm, const SaveRequest& request, LayoutPlan plan,
+             std::span<const TensorView> pieces, SaveLayout& layout) {
+  std::vector<std::byte> table;
+  std::vector<std::vector<std::byte>> messages;
+  agree(comm, "save: layout", [&] {
+    if (!comm.is_root()) return;
+    make_directories(request.target.parent_path());
+    std::tie(layout.container, layout.metadata) =
+        build_skeleton(names::skeleton_file(request.target), std::move(plan.tensors),
+                       std::move(plan.files), plan.rooms, request.options.mpio.deflate);
+    layout.structure = structure_hash(layout.container.tensors);
+    layout.writers = comm.size();
+    layout.written =
+        by_writer(layout.container.tensors, plan, static_cast<std::size_t>(comm.size()), messages);
+    table = encode_table(layout.container);
+  });
+  comm.broadcast(table);
+  const std::vector<std::byte> message = comm.scatter(messages);
+  agree(comm, "save: layout", [&] {
+    if (!comm.is_root()) decode_table(table, layout.container);
+    layout.items = items_of(message, layout.container.tensors, pieces);
+  });
+}
 
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
                        const std::map<std::string, std::string>& documents) {
@@ -191,30 +237,20 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   });
   const std::vector<std::uint64_t> starts = comm.exclusive_sum(sizes);
   comm.all_reduce_sum(std::span<std::uint64_t>(sizes));
-  std::vector<TensorView> pieces;
-  agree(comm, "save: layout",
-        [&] { pieces = all_pieces(request.state, place_blobs(request.state, starts, sizes)); });
-  const auto reports = comm.gather(describe_pieces(comm, pieces, layout));
-
-  std::vector<std::byte> table;
-  std::vector<std::vector<std::byte>> messages;
+  agree(comm, "save: layout", [&] {
+    layout.contributed = all_pieces(request.state, place_blobs(request.state, starts, sizes));
+    for (TensorView& piece : layout.contributed) piece.data = nullptr;
+  });
+  layout.reports = comm.gather(describe_pieces(comm, layout.contributed, layout));
+  LayoutPlan plan;
   agree(comm, "save: layout", [&] {
     if (!comm.is_root()) return;
-    check_commit_room(rooms_for(documents));
-    make_directories(request.target.parent_path());
-    std::tie(layout.container, layout.metadata) =
-        build_skeleton(names::skeleton_file(request.target), plan_of(reports, request.options),
-                       rooms_for(documents), request.options.mpio.deflate);
-    layout.structure = structure_hash(layout.container.tensors);
-    layout.written = by_writer(layout.container.tensors, reports.size(), messages);
-    table = encode_table(layout.container);
+    plan.rooms = rooms_for(documents);
+    plan.tensors =
+        plan_tensors(layout.reports, request.options, [](const std::string&) { return true; });
+    if (!request.options.delta) layout.reports.clear();
   });
-  comm.broadcast(table);
-  const std::vector<std::byte> message = comm.scatter(messages);
-  agree(comm, "save: layout", [&] {
-    if (!comm.is_root()) decode_table(table, layout.container);
-    layout.items = items_of(message, layout.container.tensors, pieces);
-  });
+  lay_out(comm, request, std::move(plan), layout.contributed, layout);
   return layout;
 }
 

@@ -44,7 +44,9 @@ Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path) {
       table.head = std::move(manifest);
     }
     manifest = manifest_of(std::move(table));
-    if (comm.is_root()) check_metadata(manifest);
+    if (!comm.is_root()) return;
+    check_metadata(manifest);
+    check_files(manifest);
   });
   return manifest;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/throw.hpp"
+#include "checkpoint/references.hpp"
 #include "checkpoint/steps.hpp"
 #include "formats/hdf5/container.hpp"
 #include "manifest/names.hpp"
@@ -57,6 +58,7 @@ void retain(const SaveRequest& request) noexcept {
     // What newest_checkpoint finds, and so what a resumed run begins with.
     const auto newest = std::max_element(
         found.begin(), found.end(), [](const Kept& a, const Kept& b) { return a.step < b.step; });
+    std::vector<fs::path> old;
     std::uint64_t kept = 1;  // the new one, whatever the clock says
     for (auto it = found.begin(); it != found.end(); ++it) {
       if (it->path.filename() == request.target.filename()) continue;
@@ -64,11 +66,14 @@ void retain(const SaveRequest& request) noexcept {
         ++kept;
         continue;
       }
-      if (it == newest) continue;
+      if (it != newest) old.push_back(it->path);
+    }
+    for (const fs::path& path :
+         without_needed(request.target.parent_path(), std::move(old), !request.in_background)) {
       try {
-        remove_file(it->path);
+        remove_file(path);
       } catch (const Error& error) {
-        warn(it->path, error.what());
+        warn(path, error.what());
       }
     }
   } catch (const std::exception& error) {

@@ -44,6 +44,18 @@ std::string_view to_string(SaveStep step) {
 
 namespace detail {
 
+std::vector<WriteItem> items_of(const StateView& state, const SaveLayout& layout) {
+  std::vector<const std::byte*> data;
+  for (const TensorView& tensor : state.tensors) data.push_back(tensor.data);
+  for (const auto& [name, bytes] : state.rank_blobs) data.push_back(bytes.data());
+  std::vector<WriteItem> items;
+  items.reserve(layout.items.size());
+  for (const LayoutItem& item : layout.items) {
+    items.push_back({item.tensor, &item.extent, data[item.piece] + item.skip});
+  }
+  return items;
+}
+
 WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const SaveStart& start) {
   WriteJob job;
   job.file = request.partial;
@@ -120,26 +132,22 @@ SaveStart Saver::Impl::begin(const SaveRequest& request) {
   return start;
 }
 
-std::vector<WriteItem> Saver::Impl::items_of(const StateView& state) const {
-  std::vector<const std::byte*> data;
-  for (const TensorView& tensor : state.tensors) data.push_back(tensor.data);
-  for (const auto& [name, bytes] : state.rank_blobs) data.push_back(bytes.data());
+std::shared_ptr<SaveLayout> Saver::Impl::layout_for(const SaveRequest& request) {
+  if (!options.delta) return layout;
   std::vector<WriteItem> items;
-  items.reserve(layout->items.size());
-  for (const LayoutItem& item : layout->items) {
-    items.push_back({item.tensor, &item.extent, data[item.piece] + item.skip});
-  }
-  return items;
+  agree(comm, "save: find what changed", [&] { items = items_of(request.state, *layout); });
+  return delta.choose(comm, request, layout, items);
 }
 
 void Saver::Impl::save(const SaveRequest& request) {
   observer_failure = nullptr;  // of a save that failed otherwise
   enter(SaveStep::agree);
   const SaveStart start = begin(request);
+  const std::shared_ptr<SaveLayout> chosen = layout_for(request);
   WriteJob job;
   agree(comm, "save: preflight", [&] {
-    job = job_of(request, *layout, start);
-    job.items = items_of(request.state);
+    job = job_of(request, *chosen, start);
+    job.items = items_of(request.state, *chosen);
     if (!options.progress) return;
     std::uint64_t total = 0;
     for (const WriteItem& item : job.items) {
@@ -149,7 +157,7 @@ void Saver::Impl::save(const SaveRequest& request) {
       options.progress({SaveStep::move, done, total});
     };
   });
-  carry_out(comm, request, *layout, start, *engine, std::move(job),
+  carry_out(comm, request, *chosen, start, *engine, std::move(job),
             [this](SaveStep step) { enter(step); });
 }
 

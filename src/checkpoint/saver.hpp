@@ -7,6 +7,7 @@
 
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/background.hpp"
+#include "checkpoint/delta_step.hpp"
 #include "checkpoint/steps.hpp"
 
 namespace cairn {
@@ -15,7 +16,8 @@ struct Saver::Impl {
   const Comm& comm;
   SaveOptions options;
   std::unique_ptr<detail::Engine> engine;
-  std::shared_ptr<detail::SaveLayout> layout;
+  std::shared_ptr<detail::SaveLayout> layout;  // of all tensors of the last structure
+  detail::DeltaStep delta;
   std::exception_ptr observer_failure;  // of the progress callback, until all ranks agree on it
   std::unique_ptr<detail::Background> background;  // from the first save in the background on
 
@@ -23,8 +25,8 @@ struct Saver::Impl {
 
   /// Steps 1 and 2. Collective.
   detail::SaveStart begin(const detail::SaveRequest& request);
-  /// This rank's bytes of the layout's extents. Local.
-  std::vector<detail::WriteItem> items_of(const StateView& state) const;
+  /// What the save of `request` writes, after begin(): `layout`, or less of it. Collective.
+  std::shared_ptr<detail::SaveLayout> layout_for(const detail::SaveRequest& request);
   void save(const detail::SaveRequest& request);
 
   // In the background; Collective as the members of Saver.

@@ -38,14 +38,17 @@ struct SaveLayout {
   /// What this rank contributes, without its bytes; anything else needs another layout.
   std::vector<TensorView> pieces;
   std::map<std::string, std::uint64_t> blob_bytes;
-  std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
-  PieceKeys keys;                 ///< of this rank's pieces, blobs included
-  std::vector<bool> replicated;   ///< by piece, blobs included
-  Words kept;                     ///< the keys that this rank keeps, by the rank that asked
+  std::vector<LayoutItem> items;        ///< this rank's, in the order of the file
+  std::vector<TensorView> contributed;  ///< the pieces and behind them the blobs, without bytes
+  PieceKeys keys;                       ///< of these
+  std::vector<bool> replicated;         ///< by piece, blobs included
+  Words kept;                           ///< the keys that this rank keeps, by the rank that asked
   /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
   ContainerLayout container;
   // Rank 0 only.
+  std::vector<std::vector<std::byte>> reports;  ///< by rank; for other layouts of the structure
   std::uint64_t structure = 0;
+  int writers = 0;  ///< ranks that count as having written it
   Template metadata;
   std::vector<std::vector<WrittenExtent>> written;  ///< by writer, as in its items
 };
@@ -57,6 +60,7 @@ struct SaveRequest {
   const StateView& state;
   const SaveOptions& options;
   bool bytes_elsewhere = false;  ///< the tensors have no data: the writer knows where it is
+  bool in_background = false;    ///< on a thread that must not call HDF5
 };
 
 /// What the ranks agreed on.
@@ -69,6 +73,27 @@ struct SaveStart {
 /// Step 1. `layout` is the last one, or null. Collective.
 /// Errors: usage; mismatch when ranks disagree on path, step, options or blob names.
 SaveStart agree_on_request(const Comm& comm, const SaveRequest& request, const SaveLayout* layout);
+
+/// What a layout is made of, on rank 0.
+struct LayoutPlan {
+  std::vector<TensorEntry> tensors;   ///< with extents, without offsets of those in file 0
+  std::vector<ReferencedFile> files;  ///< that extents name by number, from 1
+  std::map<std::string, std::uint64_t> rooms;
+  /// The rank that writes an extent of file 0. Called for all in the order of the table.
+  std::function<int(const TensorEntry&, const Extent&)> writer =
+      [](const TensorEntry&, const Extent& extent) { return extent.writer; };
+};
+/// Local. Errors: usage, when they are too many.
+std::map<std::string, std::uint64_t> rooms_for(const std::map<std::string, std::string>& documents);
+/// Rank 0's plan for all pieces of all ranks whose tensors `takes` wants, after their `reports`.
+/// Local.
+std::vector<TensorEntry> plan_tensors(const std::vector<std::vector<std::byte>>& reports,
+                                      const SaveOptions& options,
+                                      const std::function<bool(const std::string&)>& takes);
+/// Builds the file's skeleton after rank 0's plan and tells every rank what it writes; `pieces` are
+/// what this rank has the bytes of. Collective. Errors: usage, io.
+void lay_out(const Comm& comm, const SaveRequest& request, LayoutPlan plan,
+             std::span<const TensorView> pieces, SaveLayout& layout);
 
 /// Step 2. Collective. Errors: usage, mismatch, io.
 SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
@@ -98,6 +123,8 @@ void commit(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
 void carry_out(const Comm& comm, const SaveRequest& request, SaveLayout& layout,
                const SaveStart& start, Writer& writer, WriteJob job,
                const std::function<void(SaveStep)>& enter);
+/// This rank's bytes of the layout's extents. Local.
+std::vector<WriteItem> items_of(const StateView& state, const SaveLayout& layout);
 /// What the writer needs, but for the bytes: tensors, nonce, file. Local.
 WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const SaveStart& start);
 

@@ -17,6 +17,7 @@ Manifest read_whole_container(const std::filesystem::path& path) {
   check_table(table);
   Manifest manifest = manifest_of(std::move(table));
   check_metadata(manifest);
+  check_files(manifest);
   return manifest;
 }
 

@@ -113,6 +113,9 @@ std::string sight_file(std::uint64_t nonce) { return fmt::format(".sight-{:016x}
 std::string rank_blob(std::string_view blob) {
   return fmt::format("{}/{}", kRanks, escape_component(blob));
 }
+bool is_rank_blob(std::string_view tensor) {
+  return tensor.starts_with(kRanks) && tensor.substr(kRanks.size()).starts_with('/');
+}
 
 std::string document(std::string_view name) {
   return fmt::format("{}/{}", kMeta, escape_component(name));

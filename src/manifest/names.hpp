@@ -39,6 +39,7 @@ bool is_cache_partial(std::string_view name);
 std::string sight_file(std::uint64_t nonce);
 /// "ranks/<blob>"
 std::string rank_blob(std::string_view blob);
+bool is_rank_blob(std::string_view tensor);
 /// "meta/<document>"
 std::string document(std::string_view name);
 

@@ -166,6 +166,10 @@ void Comm::all_reduce_or(std::span<std::uint64_t> values) const {
   state_->reduce(values, MPI_UINT64_T, MPI_BOR, "agreement between ranks");
 }
 
+void Comm::all_reduce_xor(std::span<std::uint64_t> values) const {
+  state_->reduce(values, MPI_UINT64_T, MPI_BXOR, "digests over ranks");
+}
+
 std::vector<std::uint64_t> Comm::exclusive_sum(std::span<const std::uint64_t> values) const {
   return state_->on_mpi_thread([&]() -> std::vector<std::uint64_t> {
     const auto raw = std::as_bytes(values);

@@ -82,6 +82,7 @@ void take_save(const Block& block, SaveConfig& save) {
   block.take("durable", save.durable);
   block.take("statistics", save.statistics);
   block.take("replica_check", save.replica_check, kChecks);
+  block.take("delta", save.delta);
   if (const Block async = block.block("async")) {
     save.async = async_of(async);
   } else {

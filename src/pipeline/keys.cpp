@@ -293,6 +293,8 @@ constexpr std::array kSaveKeys{
         "Record NaN, Inf, minimum, maximum and L2 of each tensor", "false"},
     Key{"replica_check", Kind::word, "", "Compare replicas before a save", "off", false,
         kReplicaChecks},
+    Key{"delta", Kind::flag, "true or false",
+        "Write only what changed; refer to older checkpoints for the rest", "false"},
     Key{"async",
         Kind::flag_block,
         "true, false or a mapping",

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/throw.hpp"
+#include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -52,8 +53,9 @@ void choose_filters(TensorEntry& tensor, bool shuffle) {
 }
 
 bool has_filters(std::span<const TensorEntry> tensors) {
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const TensorEntry& tensor) { return tensor.filters != 0; });
+  return std::any_of(tensors.begin(), tensors.end(), [](const TensorEntry& tensor) {
+    return tensor.filters != 0 && file_of(tensor) == 0;
+  });
 }
 
 std::uint64_t chunk_count(const TensorEntry& tensor) {

@@ -14,7 +14,7 @@ namespace cairn::detail {
 /// or a 1024th of the tensor. Other tensors stay as they are.
 void choose_filters(TensorEntry& tensor, bool shuffle);
 
-/// Whether any of the tensors has filters.
+/// Whether any of the tensors that lie in file 0 has filters.
 bool has_filters(std::span<const TensorEntry> tensors);
 
 /// Chunks of the grid of a chunked tensor, those at its edges included. Errors: corrupt for a chunk

@@ -124,6 +124,10 @@ Region region_of(const Placement& piece, std::uint64_t item) {
   return dense_region(piece.global_shape, piece.kind == Placement::Kind::flat, piece.box, 0, item);
 }
 
+std::uint32_t file_of(const TensorEntry& tensor) {
+  return tensor.extents.empty() ? 0 : tensor.extents.front().file;
+}
+
 bool lies_in_rows(const TensorEntry& tensor, const Extent& extent) {
   return !extent.flat && tensor.layout == Layout::contiguous &&
          !is_contiguous(extent.box, tensor.shape);

@@ -40,6 +40,9 @@ struct Region {
 Region dense_region(const Shape& shape, bool flat, const Box& box, std::uint64_t offset,
                     std::uint64_t item);
 Region region_of(const Placement& piece, std::uint64_t item);
+/// The file of a tensor whose extents all lie in one, as those of a container do; 0 without
+/// extents.
+std::uint32_t file_of(const TensorEntry& tensor);
 /// Whether an extent lies in rows, with the strides of its (contiguous) tensor, instead of densely.
 bool lies_in_rows(const TensorEntry& tensor, const Extent& extent);
 /// Where the first byte of an extent of a contiguous tensor is in the file.

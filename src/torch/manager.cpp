@@ -27,6 +27,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.keep_last = config.save.keep_last;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
+  save.delta = config.save.delta;
   save.progress = options.progress;
   save.async = config.save.async.value_or(AsyncOptions{});
   return save;
@@ -102,7 +103,9 @@ struct CheckpointManager::Impl {
                 [&] { collected = collect_export(model, what, options, info, adapters); });
     add_documents(collected);
     // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
-    Saver(comm, save_options(config, options)).save(path, collected.state);
+    SaveOptions save = save_options(config, options);
+    save.delta = false;  // what is exported goes elsewhere
+    Saver(comm, std::move(save)).save(path, collected.state);
   }
 
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {

@@ -111,24 +111,39 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
 }
 
 void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
-  std::vector<BoxTransfer> boxes;
+  std::vector<std::vector<BoxTransfer>> boxes(manifest.files.size());  // by file
+  std::vector<std::uint64_t> wanted(manifest.files.size(), 0);         // by any rank
   agree(comm, "load: move", [&] {
     fault_point("load.move");
-    open_same(manifest.files.at(0));
     choose_component();
     manifest.tensors.all();  // decodes the table here, where a failure is agreed on
     for (const ReadItem& item : items) {
-      const std::uint64_t bytes = item_bytes(manifest.tensors[item.tensor].dtype);
-      append_boxes(item.tensor, manifest.tensors[item.tensor], region_of(*item.piece, bytes).boxes,
-                   item.data, boxes);
+      const TensorEntry& tensor = manifest.tensors[item.tensor];
+      append_boxes(item.tensor, tensor, region_of(*item.piece, item_bytes(tensor.dtype)).boxes,
+                   item.data, boxes.at(file_of(tensor)));
+      wanted[file_of(tensor)] = 1;
     }
-    sort_by_tensor(boxes);
+    for (auto& of_file : boxes) sort_by_tensor(of_file);
   });
-  const HintMap in_force = transfer_boxes(comm, manifest.path(), manifest.tensors, boxes,
-                                          Direction::read, parallel_io(comm));
+  if (wanted.size() == 1) {
+    wanted[0] = 1;  // by this rank or another
+  } else {
+    comm.all_reduce_max(std::span<std::uint64_t>(wanted));
+  }
+  // A parallel open that fails on one rank only hangs the others: each tries it alone first.
   agree(comm, "load: move", [&] {
-    if (!options_.hints.empty()) take_note(comm, in_force);
+    for (std::size_t f = 0; f < wanted.size(); ++f) {
+      if (wanted[f] != 0) open_same(manifest.files[f]);
+    }
   });
+  for (std::size_t f = 0; f < wanted.size(); ++f) {
+    if (wanted[f] == 0) continue;
+    const HintMap in_force = transfer_boxes(comm, manifest.files[f].path, manifest.tensors,
+                                            boxes[f], Direction::read, parallel_io(comm));
+    agree(comm, "load: move", [&] {
+      if (!options_.hints.empty()) take_note(comm, in_force);
+    });
+  }
 }
 
 }  // namespace cairn::detail

@@ -22,12 +22,12 @@ struct Reader::Impl {
   struct Source {
     File file;
     RunReader runs;
-    StoredChunks chunks;
-    explicit Source(const FileEntry& entry) : file(open_same(entry)), runs(file), chunks(file) {}
+    explicit Source(const FileEntry& entry) : file(open_same(entry)), runs(file) {}
   };
 
   const Manifest& manifest;
   std::map<std::uint32_t, Source> sources;
+  StoredChunks chunks;
   std::optional<DatasetReader> datasets;
 
   Source& source_of(std::uint32_t index) {
@@ -101,10 +101,11 @@ struct Reader::Impl {
   void copy_chunks(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
     const std::uint64_t item = item_bytes(tensor.dtype);
     const Region in_memory = region_of(piece, item);
-    StoredChunks& chunks = source_of(tensor.extents.at(0).file).chunks;
+    const std::uint32_t number = tensor.extents.at(0).file;
+    const File& file = source_of(number).file;
     for (const Box& wanted : in_memory.boxes) {
       for_each_chunk(tensor, wanted, [&](std::uint64_t position, const Box& chunk) {
-        const auto& bytes = chunks.read(tensor, position);
+        const auto& bytes = chunks.read(file, number, tensor, position);
         for_each_run(*intersect(wanted, chunk), dense_region(tensor.shape, false, chunk, 0, item),
                      in_memory, item, [&](std::uint64_t at, std::uint64_t to, std::uint64_t count) {
                        std::memcpy(out + to, bytes.data() + at, count);
@@ -146,7 +147,7 @@ Reader::~Reader() = default;
 
 void Reader::add(const TensorEntry& tensor, const Placement& piece, std::byte* out) {
   if (piece.elements() == 0) return;
-  if (impl_->manifest.files.at(0).access == Access::hdf5) {
+  if (impl_->manifest.files.at(file_of(tensor)).access == Access::hdf5) {
     impl_->read_datasets(tensor, piece, out);
   } else if (tensor.filters != 0) {
     impl_->copy_chunks(tensor, piece, out);

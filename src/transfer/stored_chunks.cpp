@@ -1,16 +1,42 @@
 #include "transfer/stored_chunks.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/throw.hpp"
 
 namespace cairn::detail {
 
-const std::vector<std::byte>& StoredChunks::read(const TensorEntry& tensor,
+const std::vector<std::byte>& StoredChunks::read(const File& file, std::uint32_t number,
+                                                 const TensorEntry& tensor,
                                                  std::uint64_t position) {
   const StoredChunk& chunk = tensor.stored.at(position);
-  if (chunk == last_ && chunk.bytes != 0) return bytes_;
-  last_ = {};
+  const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) {
+    return kept.file == number && kept.chunk == chunk;
+  });
+  if (known != kept_.end()) {
+    kept_.splice(kept_.begin(), kept_, known);
+    return kept_.front().bytes;
+  }
+  const std::uint64_t bytes = element_count(tensor.chunk) * item_bytes(tensor.dtype);
+  // Before the new one is read, so that there is never more; its memory serves the new one.
+  Kept next;
+  while (!kept_.empty() && kept_bytes_ + bytes > most_) {
+    kept_bytes_ -= kept_.back().bytes.size();
+    next.bytes = std::move(kept_.back().bytes);
+    kept_.pop_back();
+  }
+  next.file = number;
+  next.chunk = chunk;
+  fill(file, tensor, chunk, next.bytes);
+  ++reads_;
+  kept_bytes_ += next.bytes.size();
+  kept_.push_front(std::move(next));
+  return kept_.front().bytes;
+}
+
+void StoredChunks::fill(const File& file, const TensorEntry& tensor, const StoredChunk& chunk,
+                        std::vector<std::byte>& out) {
   const std::size_t item = item_bytes(tensor.dtype);
   const std::uint64_t bytes = element_count(tensor.chunk) * item;
   // Deflate makes nothing much longer: more would be another file's index.
@@ -19,11 +45,11 @@ const std::vector<std::byte>& StoredChunks::read(const TensorEntry& tensor,
          tensor.name, chunk.bytes, bytes);
   }
   stored_.resize(chunk.bytes);
-  file_.read_at(chunk.offset, stored_);
+  file.read_at(chunk.offset, stored_);
   const bool shuffles = (tensor.filters & kShuffled) != 0;
   const bool shuffled = shuffles && (chunk.skipped & 1) == 0;
   const bool deflated = (tensor.filters & kDeflated) != 0 && (chunk.skipped >> shuffles & 1) == 0;
-  std::vector<std::byte>& plain = shuffled ? shuffled_ : bytes_;
+  std::vector<std::byte>& plain = shuffled ? shuffled_ : out;
   if (deflated) {
     plain.resize(bytes);
     inflater_.inflate(stored_, plain);
@@ -35,11 +61,9 @@ const std::vector<std::byte>& StoredChunks::read(const TensorEntry& tensor,
     }
   }
   if (shuffled) {
-    bytes_.resize(bytes);
-    unshuffle(shuffled_, item, bytes_);
+    out.resize(bytes);
+    unshuffle(shuffled_, item, out);
   }
-  last_ = chunk;
-  return bytes_;
 }
 
 }  // namespace cairn::detail

@@ -73,6 +73,7 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
     result["first_save_s"] = times.first_save_s;
     result["async"] = options.async;
     result["statistics"] = options.statistics;
+    if (options.changed) result["changed"] = *options.changed;
   } else {
     result["verify"] = options.verify;
     result["read_bytes"] = times.read_bytes;
@@ -261,6 +262,10 @@ int main(int argc, char** argv) {
                "save: in the background; times the call, against a copy of the same bytes");
   app.add_flag("--statistics", options.statistics,
                "save: take statistics; compares also with a save that does not");
+  app.add_option("--changed", options.changed,
+                 "save: a delta in which this share of the tensors has changed; compares also with "
+                 "a save of all")
+      ->check(CLI::Range(0., 1.));
   app.add_option("--from", options.from,
                  "load: a container that --keep left, perhaps of another number of ranks")
       ->check(CLI::ExistingFile);

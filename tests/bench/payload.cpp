@@ -140,6 +140,14 @@ std::vector<MutableTensorView> Payload::targets() const {
   return targets;
 }
 
+void Payload::change(double share) {
+  constexpr std::uint64_t kParts = 100;
+  for (Piece& piece : pieces_) {
+    const bool changes = static_cast<double>(piece.tensor * 61 % kParts) < share * kParts;
+    if (changes && piece.placement.elements() != 0) piece.values[0] += 1;
+  }
+}
+
 void Payload::clear() {
   for (const Piece& piece : pieces_) {
     std::memset(piece.values.get(), 0, piece.placement.elements() * sizeof(float));

@@ -28,6 +28,8 @@ class Payload {
   std::uint64_t tensors() const { return tensors_; }    ///< of all ranks
   std::uint64_t my_bytes() const { return my_bytes_; }  ///< of this rank
 
+  /// Changes a value of about this share of the tensors, the same ones each time.
+  void change(double share);
   /// Overwrites the buffers with zeros, and tells whether they hold the generated values.
   void clear();
   bool is_intact() const;

@@ -55,6 +55,7 @@ SaveOptions save_options(const Options& options) {
   save.transfer = options.transfer == "independent" ? Transfer::independent : Transfer::collective;
   save.durable = options.durable;
   save.statistics = options.statistics;
+  save.delta = options.changed.has_value();
   return save;
 }
 
@@ -133,20 +134,24 @@ bool is_on_its_way(const Comm& comm, const AsyncSave& save) {
 
 }  // namespace
 
-Times run_saves(const Comm& comm, const Options& options, const Payload& payload,
+Times run_saves(const Comm& comm, const Options& options, Payload& payload,
                 const fs::path& container, const fs::path& raw) {
   Times times;
   Saver saver(comm, save_options(options));
   SaveOptions plain_options = save_options(options);
   plain_options.statistics = false;
+  plain_options.delta = false;
   Saver plain(comm, plain_options);
   const StateView state = payload.state();
   RawSaves limits(comm, options, payload, raw);
-  Series without{"save without statistics", {}};
+  const bool compares = options.statistics || options.changed;
+  Series without{options.changed ? "whole save" : "save without statistics", {}};
+  if (options.changed) saver.save(checkpoint_path(container.parent_path(), 0), state);
   Series create{"HDF5 creates the datasets", {}};
   for (int round = 0; round <= options.repeat; ++round) {
     const bool counts = round != 0;
     remove_on_root(comm, container);
+    if (options.changed) payload.change(*options.changed);
     double ours = 0;
     const auto save = [&] { ours = timed(comm, [&] { saver.save(container, state); }); };
     if (round == 0) times.first_peak_bytes = peak_of(comm, save);
@@ -155,7 +160,7 @@ Times run_saves(const Comm& comm, const Options& options, const Payload& payload
     if (counts) times.ours.push_back(ours);
     if (!counts) times.first_save_s = ours;
     limits.round(counts);
-    if (options.statistics) {
+    if (compares) {
       remove_on_root(comm, container);
       const double seconds = timed(comm, [&] { plain.save(container, state); });
       if (counts) without.seconds.push_back(seconds);
@@ -168,7 +173,7 @@ Times run_saves(const Comm& comm, const Options& options, const Payload& payload
   }
   remove_on_root(comm, raw);
   times.limits = std::move(limits).limits();
-  if (options.statistics) times.limits.push_back(std::move(without));
+  if (compares) times.limits.push_back(std::move(without));
   times.more.push_back(std::move(create));
   return times;
 }

@@ -22,6 +22,7 @@ struct Options {
   std::string verify = "never";
   std::string json;
   std::optional<std::uint64_t> tensors;
+  std::optional<double> changed;  ///< share of the tensors; saves are deltas then
   int ranks = 10'000;
   int repeat = 5;
   bool durable = false;
@@ -49,7 +50,7 @@ struct Times {
 
 /// Saves to `container`, and writes the same buffers to `raw` in the raw ways. Leaves `container`.
 /// Collective.
-Times run_saves(const Comm& comm, const Options& options, const Payload& payload,
+Times run_saves(const Comm& comm, const Options& options, Payload& payload,
                 const std::filesystem::path& container, const std::filesystem::path& raw);
 
 /// Saves to `container` in the background, and copies the same buffers to memory; times the calls,

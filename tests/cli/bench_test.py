@@ -16,7 +16,7 @@ def bench(*words, ranks=2):
 class Bench(Case):
     def test_result_and_cleanliness(self):
         for op, engine, more in (("save", "direct", ["--durable"]), ("save", "mpio", []),
-                                 ("save", "direct", ["--async"]),
+                                 ("save", "direct", ["--async"]), ("save", "direct", ["--changed", "0.1"]),
                                  ("load", "mpio", ["--transfer", "independent"]),
                                  ("load", "direct", ["--verify", "loaded"])):
             with self.subTest(op=op, engine=engine):

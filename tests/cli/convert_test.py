@@ -39,6 +39,35 @@ class Convert(Case):
         self.assertEqual(sorted(os.listdir(self.dir)), before)
 
 
+class Flatten(Convert):
+    def test_a_delta_becomes_one_file(self):
+        first, second, out = (self.dir / f"step-0000000{step}.h5" for step in (1, 2, 3))
+        self.assertEqual(self.sample_save(first, 1, 1).returncode, 0)
+        self.assertEqual(self.sample_save(second, 2, 2, engine="direct-delta").returncode, 0)
+        shown = run([BIN / "cairn", "inspect", second]).stdout
+        self.assertRegex(shown, r"counting\.f32 .* in step-00000001\.h5\n")
+        self.assertNotRegex(shown, r"large .* in step")
+        self.assertEqual(len(self.cairn("inspect", second)["files"]), 2)
+        before = sorted(os.listdir(self.dir))
+        told = self.cairn("flatten", second, second, code=FAILED)
+        self.assertIn("exists", told["error"]["message"])
+        told = self.cairn("flatten", second, first, "--force", code=FAILED)
+        self.assertIn("is a file of the checkpoint", told["error"]["message"])
+        self.cairn("flatten", self.weights(), out, code=FAILED)
+        os.unlink(self.dir / "a.safetensors")
+        self.assert_nothing_new(before)
+        for ranks, force in ((2, []), (0, ["--force"])):
+            told = self.cairn("flatten", second, out, *force, ranks=ranks)
+            self.assertEqual(told["files"], 2)
+            self.assertEqual(self.cairn("diff", second, out)["equal"], True)
+        self.assertEqual([self.cairn("inspect", file)["step"] for file in (second, out)], [2, 2])
+        first.unlink()
+        self.assertIn("step-00000001.h5', which is missing",
+                      self.cairn("verify", second, code=DIFFERENT)["defects"][0]["text"])
+        self.assertEqual(self.cairn("verify", out)["defects"], [])
+        self.assertIn("equal step=2", self.sample_load(out, 2, ranks=3).stdout)
+
+
 class RoundTrip(Convert):
     def test_safetensors_of_others_come_back_byte_for_byte(self):
         entries = [e for e in corpus_entries("safetensors/") if e["kind"] == "file"]

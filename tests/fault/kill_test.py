@@ -75,6 +75,9 @@ class Kill(Case):
             points.pop("move.write")  # the mpio engine's writes are inside MPI-IO
         cases = [(point, rank) for point, on_every_rank in points.items()
                  for rank in ((0, 1, RANKS - 1) if on_every_rank else (0,))]
+        self.check_all(engine, cases)
+
+    def check_all(self, engine, cases):
         # A case waits more than it computes.
         with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
             checks = [pool.submit(self.check, engine, *case) for case in cases]
@@ -90,6 +93,10 @@ class Kill(Case):
 
     def test_mpio_with_filters(self):
         self.every_point("mpio-deflate")
+
+    def test_a_delta(self):
+        self.check_all("direct-delta", [("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0),
+                                        ("commit.signature", 0), ("publish.renamed", 0)])
 
     def test_in_the_background(self):
         self.every_point("async")

@@ -77,7 +77,7 @@ class StockTools(Case):
             self.assertEqual(model["empty"].shape, (0, 3))
             self.assertEqual(model["large"].shape, (256, 1152))
 
-    def check_command_line(self, path):
+    def check_command_line(self, path, version=1):
         listing = run(["h5ls", "-r", path])
         self.assertEqual(listing.returncode, 0, listing.stderr)
         self.assertRegex(listing.stdout, r"/model/large\s+Dataset \{256, 1152\}")
@@ -94,7 +94,7 @@ class StockTools(Case):
         raw = self.dir / "large.bin"
         dump = run(["h5dump", "-d", "/model/large", "-b", "LE", "-o", raw, path])
         self.assertEqual(dump.returncode, 0, dump.stderr)
-        self.assertTrue(raw.read_bytes() == large_bytes(1), "model/large")
+        self.assertTrue(raw.read_bytes() == large_bytes(version), "model/large")
 
     def check_documented_reader(self, path):
         reader = documented_reader()
@@ -128,6 +128,29 @@ class StockTools(Case):
                                 chunked.add((engine, cut))
         self.assertEqual(chunked, {(e, c) for e in ("direct", "mpio") for c in ("columns", "grid")} |
                          {("mpio-deflate", c) for c in CUTS})
+
+    def test_a_delta_opens_like_any_other(self):
+        for engine in ("direct-delta", "mpio-delta"):
+            with self.subTest(engine=engine):
+                run_dir = self.dir / engine
+                for step, how in ((1, "direct"), (2, engine)):
+                    saved = self.sample_save(run_dir / f"step-{step:08d}.h5", step, step, cut="columns", engine=how)
+                    self.assertEqual(saved.returncode, 0, saved.stdout + saved.stderr)
+                path = run_dir.rename(self.dir / f"{engine}-moved") / "step-00000002.h5"
+                with h5py.File(path, "r") as file:
+                    link = file.get("model/counting.f32", getlink=True)
+                    self.assertIsInstance(link, h5py.ExternalLink)
+                    self.assertEqual((link.filename, link.path), ("step-00000001.h5", "/model/counting.f32"))
+                    self.assertIsInstance(file.get("model/large", getlink=True), h5py.HardLink)
+                    tensors = documented_reader()["read_container"](str(path))
+                    for name, (dtype, shape, data) in tensors.items():
+                        self.assertEqual(tuple(shape), file[name].shape)
+                        if dtype not in ("bf16", "bool", "c32"):
+                            self.assertEqual(data, file[name][()].tobytes(), name)
+                inspected = json.loads(run([BIN / "cairn", "inspect", "--json", path]).stdout)
+                self.assertEqual(sorted(tensors), sorted(tensor["name"] for tensor in inspected["tensors"]))
+                self.check_h5py(path)
+                self.check_command_line(path, version=2)
 
     def test_a_container_packed_by_h5repack_is_noticed_and_loads(self):
         path = self.container("columns", 3, "direct")

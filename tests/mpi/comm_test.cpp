@@ -74,6 +74,10 @@ TEST(Comm, PrefixSumsAndEquality) {
   const auto before = world().exclusive_sum(mine);
   const auto rank = static_cast<std::uint64_t>(world().rank());
   EXPECT_EQ(before.at(0), rank * (rank + 1) / 2);
+  std::uint64_t bits[] = {std::uint64_t{1} << rank, 6};
+  world().all_reduce_xor(bits);
+  EXPECT_EQ(bits[0], (std::uint64_t{1} << world().size()) - 1);
+  EXPECT_EQ(bits[1], world().size() % 2 == 0 ? 0U : 6U);
   EXPECT_TRUE(world().all_equal(42));
   EXPECT_EQ(world().all_equal(rank), world().size() == 1);
 }

@@ -2,7 +2,7 @@
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
 // Several commands, with the word "then" between them, run until one fails.
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
-// mpio-deflate, mpio-cycles (each collective write is many small ones by all ranks; with watchdog)
+// mpio-deflate, mpio-delta (and direct-delta), mpio-cycles (each collective write is many small ones by all ranks; with watchdog)
 // CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
@@ -36,6 +36,7 @@ Options options_for(const std::string& engine) {
       return options;
     }
   }
+  if constexpr (std::is_same_v<Options, SaveOptions>) options.delta = engine.ends_with("-delta");
   options.engine = engine_from_string(engine.substr(0, engine.find('-')));
   if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
   if (engine.ends_with("-ompio")) options.mpio.component = IoComponent::ompio;

@@ -91,7 +91,7 @@ TEST(ConfigSave, SavesInTheBackgroundAreAWordOrAMapping) {
 TEST(ConfigSave, ReadsSave) {
   const Config config = Config::from_string(
       "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: "
-      "false, statistics: true, replica_check: sample}\n");
+      "false, statistics: true, replica_check: sample, delta: true}\n");
   EXPECT_EQ(config.save.dir, "runs/b");
   EXPECT_EQ(config.save.every_n_steps, 10U);
   EXPECT_EQ(config.save.engine, EngineKind::mpio);
@@ -99,6 +99,7 @@ TEST(ConfigSave, ReadsSave) {
   EXPECT_FALSE(config.save.durable);
   EXPECT_TRUE(config.save.statistics);
   EXPECT_EQ(config.save.replica_check, ReplicaCheck::sample);
+  EXPECT_TRUE(config.save.delta);
   EXPECT_EQ(Config::from_string("save: {replica_check: full}").save.replica_check,
             ReplicaCheck::full);
   EXPECT_EQ(error_of("save: {replica_check: some}"),

@@ -283,6 +283,7 @@ TEST(Config, ShownDefaultsAreThoseThatHold) {
   EXPECT_EQ(filled.save.durable, plain.save.durable);
   EXPECT_EQ(filled.save.statistics, plain.save.statistics);
   EXPECT_EQ(filled.save.replica_check, plain.save.replica_check);
+  EXPECT_EQ(filled.save.delta, plain.save.delta);
   EXPECT_EQ(filled.save.enabled, plain.save.enabled);
   EXPECT_EQ(filled.save.keep_last, plain.save.keep_last);
   EXPECT_EQ(filled.save.async->budget_bytes, plain.save.async->budget_bytes);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cairn/error.hpp"
+#include "formats/hdf5/index_records.hpp"
 #include "plan/tiling.hpp"
 
 namespace cairn::detail {
@@ -36,6 +37,7 @@ std::vector<TensorEntry> some_tensors() {
   TensorEntry scalar;
   scalar.name = "model/scalar";
   scalar.extents.emplace_back().digest = 5;
+  scalar.extents[0].writer = 1;
   TensorEntry filtered = rows;
   filtered.name = "model/filtered";
   filtered.offset = 0;
@@ -45,6 +47,16 @@ std::vector<TensorEntry> some_tensors() {
   for (Extent& extent : filtered.extents) extent.offset = 0;
   for (std::uint32_t c = 0; c < 4; ++c) filtered.stored.push_back({8192 + 100 * c, 90 + c, c % 2});
   return {rows, flat, scalar, filtered};
+}
+
+const std::vector<ReferencedFile> kFiles{{"step-1.h5", 9000, 77, 3}, {"step-2.h5", 8000, 78, 1}};
+
+/// As above, but two of them lie in other files.
+std::vector<TensorEntry> tensors_elsewhere() {
+  auto tensors = some_tensors();
+  for (Extent& extent : tensors[0].extents) extent.file = 1;
+  tensors[1].extents[0].file = 2;
+  return tensors;
 }
 
 TEST(Index, ComesBackAsItWas) {
@@ -91,7 +103,7 @@ TEST(Index, StatisticsComeBackWithNoOthersTouched) {
 
 TEST(Index, PartsOfALaterVersionAreRefused) {
   auto bytes = encode_index(some_tensors());
-  bytes.at(12) |= std::byte{4};  // another flag than "statistics" and "filters"
+  bytes.at(12) |= std::byte{8};  // another flag than "statistics", "filters" and "files"
   try {
     decode_index(bytes);
     FAIL() << "accepted";
@@ -100,8 +112,34 @@ TEST(Index, PartsOfALaterVersionAreRefused) {
   }
 }
 
-TEST(Index, DamageIsAnErrorAndNeverACrash) {
-  const auto good = encode_index(some_tensors());
+TEST(Index, TellsWhichFilesItsTensorsLieIn) {
+  const auto bytes = encode_index(tensors_elsewhere(), kFiles);
+  EXPECT_EQ(bytes.size(), index_bytes(tensors_elsewhere(), kFiles));
+  EXPECT_EQ(files_of_index(bytes), kFiles);
+  check_index(bytes, 3);
+  auto fewer = kFiles;
+  fewer[0].writers = 2;  // rank 2 wrote a part of what lies there
+  EXPECT_THROW(check_index(encode_index(tensors_elsewhere(), fewer), 3), Error);
+  const auto tensors = decode_index(bytes);
+  EXPECT_EQ(tensors[0].extents[2].file, 1U);
+  EXPECT_EQ(tensors[1].extents[0].file, 2U);
+  EXPECT_EQ(tensors[3].extents[0].file, 0U);
+  const IndexTable table(bytes);
+  EXPECT_EQ(table.head(1).file, 2U);
+  EXPECT_EQ(table.content_digest(0), tensors[0].content_digest());
+  EXPECT_TRUE(files_of_index(encode_index(some_tensors())).empty());
+}
+
+TEST(Index, NamesOfFilesLeadNowhereElse) {
+  for (const char* name : {"", ".", "..", "/etc/passwd", "../a.h5", "a/b.h5"}) {
+    auto files = kFiles;
+    files[1].name = name;
+    EXPECT_THROW(files_of_index(encode_index(tensors_elsewhere(), files)), Error) << name;
+  }
+}
+
+/// Many damaged forms of an index whose file was written by 3 ranks.
+void expect_no_crash(const std::vector<std::byte>& good) {
   std::mt19937 random(7);
   for (int round = 0; round < 20000; ++round) {
     auto bad = good;
@@ -119,10 +157,15 @@ TEST(Index, DamageIsAnErrorAndNeverACrash) {
       }
     };
     const bool decodes = accepts([&] {
+      std::vector<int> writers{3};
+      const IndexTables tables(bad);
+      for (const FileRecord& file : tables.files) writers.push_back(writers_in(file));
       for (const TensorEntry& tensor : decode_index(bad)) {
         check_tiling(tensor);
         for (const Extent& extent : tensor.extents) {
-          if (extent.writer < 0 || extent.writer > 2) throw Error(Errc::corrupt, "no such writer");
+          if (extent.writer < 0 || extent.writer >= writers.at(extent.file)) {
+            throw Error(Errc::corrupt, "no such writer");
+          }
         }
       }
     });
@@ -132,7 +175,13 @@ TEST(Index, DamageIsAnErrorAndNeverACrash) {
       const IndexTable table(bad);
       for (std::size_t t = 0; t < table.size(); ++t) table.head(t);
     });
+    accepts([&] { files_of_index(bad); });
   }
+}
+
+TEST(Index, DamageIsAnErrorAndNeverACrash) {
+  expect_no_crash(encode_index(some_tensors()));
+  expect_no_crash(encode_index(tensors_elsewhere(), kFiles));
 }
 
 void expect_corrupt(const std::vector<std::byte>& bytes, const std::string& words) {

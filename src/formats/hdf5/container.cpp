@@ -19,6 +19,7 @@
 #include "formats/hdf5/commit.hpp"
 #include "formats/hdf5/h5.hpp"
 #include "formats/hdf5/index.hpp"
+#include "formats/hdf5/index_records.hpp"
 #include "formats/hdf5/layout.hpp"
 #include "formats/reading.hpp"
 #include "manifest/names.hpp"
@@ -196,6 +197,23 @@ void read_any(const File& file, ContainerTable& table) {
 
 constexpr std::string_view kAdvice = "; use an older checkpoint";
 
+/// The directory that the names in a container mean, also where a link leads to it.
+std::filesystem::path directory_of(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::is_symlink(path, ignored) ? std::filesystem::canonical(path).parent_path()
+                                                    : path.parent_path();
+}
+
+/// Whether a container with a trailer has tensors in other files, without reading all of its index.
+bool refers(const File& file, const Trailer& trailer) {
+  const CommitRecord commit = read_commit(file, trailer);
+  if (head_of(file) != Head::signature) return false;
+  const auto head = read_span(file, {commit.index.offset, sizeof(IndexHeader)});
+  IndexHeader header{};
+  std::memcpy(&header, head.data(), sizeof(header));
+  return (header.flags & kHasFiles) != 0;
+}
+
 }  // namespace
 
 ContainerTable read_container(const std::filesystem::path& path) {
@@ -205,6 +223,10 @@ ContainerTable read_container(const std::filesystem::path& path) {
   table.head.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   reading(path, kAdvice, [&] {
     read_any(file, table);
+    for (const ReferencedFile& other : files_of_index(table.index)) {
+      table.head.files.push_back(
+          {directory_of(path) / other.name, other.bytes, Access::extents, other.fingerprint});
+    }
     warn_of_other_step(path, table.head);
   });
   return table;
@@ -248,6 +270,59 @@ std::optional<CommitInfo> commit_of(const std::filesystem::path& path) {
     if (error.code() == Errc::io || error.code() == Errc::unsupported) throw;
     return std::nullopt;
   }
+}
+
+std::string difference_of(const FileEntry& entry) {
+  try {
+    const File file = File::open_read(entry.path);
+    if (file.size() == entry.bytes && file.fingerprint() == entry.fingerprint) return {};
+    return fmt::format("is another file now ({} bytes; it had {})", file.size(), entry.bytes);
+  } catch (const Error& error) {
+    if (error.code() != Errc::not_found) throw;
+    return "is missing";
+  }
+}
+
+void check_files(const Manifest& manifest) {
+  reading(manifest.path(), kAdvice, [&] {
+    for (std::size_t f = 1; f < manifest.files.size(); ++f) {
+      const std::string difference = difference_of(manifest.files[f]);
+      if (difference.empty()) continue;
+      fail(Errc::corrupt,
+           "it holds only what had changed when it was saved (save.delta) and takes the rest from "
+           "'{}', which {}; put that file back",
+           manifest.files[f].path.string(), difference);
+    }
+  });
+}
+
+std::vector<std::string> referenced_files(const std::filesystem::path& path, bool may_call_hdf5) {
+  std::vector<std::string> names;
+  bool rewritten = false;
+  try {
+    const File file = File::open_read(path);
+    const auto trailer = read_trailer(file);
+    rewritten = !trailer;
+    if (trailer ? !refers(file, *trailer) : head_of(file) != Head::signature) return names;
+  } catch (const Error& error) {
+    if (error.code() != Errc::corrupt) throw;
+    return names;
+  }
+  if (rewritten && !may_call_hdf5) {
+    fail(Errc::unsupported,
+         "'{}' was rewritten by another program; which files it needs is known to HDF5 only",
+         path.string());
+  }
+  try {
+    const Manifest head = read_container(path).head;
+    for (std::size_t f = 1; f < head.files.size(); ++f) {
+      names.push_back(head.files[f].path.filename().string());
+    }
+  } catch (const Error& error) {
+    const bool unknown = error.code() == Errc::unsupported && !rewritten;
+    if (error.code() == Errc::io || unknown) throw;
+  }
+  return names;
 }
 
 bool is_committed(const std::filesystem::path& path) {

@@ -29,6 +29,18 @@ Manifest manifest_of(ContainerTable table);
 /// Checks HDF5's own metadata, where nobody rewrote it. Local. Errors: corrupt, io, mismatch.
 void check_metadata(const Manifest& manifest);
 
+/// How a file differs from what it was, as the end of a sentence; empty where it does not. Local.
+/// Errors: io.
+std::string difference_of(const FileEntry& entry);
+/// Checks that the files that a container's tensors lie in besides its own are there and are those
+/// that it was saved with. Local. Errors: corrupt, naming both files; io.
+void check_files(const Manifest& manifest);
+/// The names of the files, in the same directory, that a committed container takes tensors from;
+/// none for any other file, nor for a damaged one. Calls HDF5 only where another program rewrote
+/// the file. Local. Errors: not_found, io; unsupported, when a newer cairn committed it, or HDF5
+/// would be needed and `may_call_hdf5` is not set.
+std::vector<std::string> referenced_files(const std::filesystem::path& path, bool may_call_hdf5);
+
 /// Whether `path` holds a committed container, by its trailer, commit record and size alone. Local.
 /// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.
 bool is_committed(const std::filesystem::path& path);

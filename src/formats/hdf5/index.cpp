@@ -6,12 +6,14 @@
 #include "base/bytes.hpp"
 #include "formats/hdf5/index_records.hpp"
 #include "plan/chunks.hpp"
+#include "plan/region.hpp"
 #include "plan/tiling.hpp"
 
 namespace cairn::detail {
 namespace {
 
-IndexHeader header_for(const std::vector<TensorEntry>& tensors) {
+IndexHeader header_for(const std::vector<TensorEntry>& tensors,
+                       const std::vector<ReferencedFile>& files) {
   IndexHeader header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.version = 1;
@@ -27,16 +29,20 @@ IndexHeader header_for(const std::vector<TensorEntry>& tensors) {
     }
     header.name_bytes += tensor.name.size();
   }
+  if (!files.empty()) header.flags |= kHasFiles;
+  for (const ReferencedFile& file : files) header.name_bytes += file.name.size();
   return header;
 }
 
 }  // namespace
 
-std::uint64_t index_bytes(const std::vector<TensorEntry>& tensors) {
-  return bytes_of(header_for(tensors));
+std::uint64_t index_bytes(const std::vector<TensorEntry>& tensors,
+                          const std::vector<ReferencedFile>& files) {
+  return bytes_of(header_for(tensors, files), files.size());
 }
 
-std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
+std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors,
+                                    const std::vector<ReferencedFile>& files) {
   ByteWriter records;
   ByteWriter extents;
   std::vector<std::uint64_t> numbers;
@@ -58,6 +64,7 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
     record.placement = static_cast<std::uint8_t>(tensor.placement);
     record.layout = static_cast<std::uint8_t>(tensor.layout);
     record.filters = tensor.filters;
+    record.file = file_of(tensor);
     records.put(record);
     names += tensor.name;
     add_numbers(tensor.shape);
@@ -79,7 +86,7 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
       numbers.push_back(std::uint64_t{chunk.skipped} << 32 | chunk.bytes);
     }
   }
-  const IndexHeader header = header_for(tensors);
+  const IndexHeader header = header_for(tensors, files);
   ByteWriter out;
   out.put(header);
   out.put_raw(records.take());
@@ -89,6 +96,14 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors) {
     for (const TensorEntry& tensor : tensors) {
       const Statistics s = tensor.statistics.value_or(Statistics{});
       out.put(StatisticsRecord{s.nan, s.inf, s.min, s.max, s.sum_squares});
+    }
+  }
+  if (!files.empty()) {
+    out.put(static_cast<std::uint64_t>(files.size()));
+    for (const ReferencedFile& file : files) {
+      out.put(FileRecord{file.bytes, file.fingerprint, static_cast<std::uint32_t>(file.writers),
+                         static_cast<std::uint32_t>(file.name.size())});
+      names += file.name;
     }
   }
   out.put_raw(std::as_bytes(std::span(names)));
@@ -106,6 +121,7 @@ std::vector<TensorEntry> decode_index(std::span<const std::byte> bytes) {
     const StatisticsRecord& s = tables.statistics[tensors.size() - 1];
     tensor.statistics = Statistics{s.nan, s.inf, s.min, s.max, s.sum_squares};
   }
+  tables.take_file_names();
   tables.check_all_used();
   if (const auto twice = TensorNames(tensors).duplicate()) {
     fail(Errc::corrupt, "the index lists tensor '{}' twice", *twice);
@@ -165,9 +181,11 @@ void check_index(std::span<const std::byte> bytes, int writers) {
   IndexTables tables(bytes);
   tables.check_names();
   for (const TensorRecord& record : tables.tensors) {
-    if (take_plain(tables, record, writers)) continue;
-    check_tensor(decode_tensor(tables, record), writers);
+    const int of_file = tables.writers_of(record, writers);
+    if (take_plain(tables, record, of_file)) continue;
+    check_tensor(decode_tensor(tables, record), of_file);
   }
+  tables.take_file_names();
   tables.check_all_used();
   std::vector<std::string_view> names;
   names.reserve(tables.tensors.size());
@@ -175,6 +193,26 @@ void check_index(std::span<const std::byte> bytes, int writers) {
   if (const auto twice = TensorNames(std::move(names)).duplicate()) {
     fail(Errc::corrupt, "the index lists tensor '{}' twice", *twice);
   }
+}
+
+std::vector<ReferencedFile> files_of_index(std::span<const std::byte> bytes) {
+  const IndexTables tables(bytes);
+  std::uint64_t at = tables.names.size();
+  for (const FileRecord& file : tables.files) {
+    if (file.name_bytes > at) fail(Errc::corrupt, "the index has no names for its files");
+    at -= file.name_bytes;
+  }
+  std::vector<ReferencedFile> files;
+  for (const FileRecord& file : tables.files) {
+    std::string name(tables.names.substr(at, file.name_bytes));
+    // A name that leads elsewhere would let a file tell which others are read.
+    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
+      fail(Errc::corrupt, "the index refers to '{}', which is no name of a file beside it", name);
+    }
+    files.push_back({std::move(name), file.bytes, file.fingerprint, writers_in(file)});
+    at += file.name_bytes;
+  }
+  return files;
 }
 
 IndexTable::IndexTable(std::vector<std::byte> bytes)
@@ -191,8 +229,20 @@ TensorHead IndexTable::head(std::size_t position) const {
   head.shape = tables_->numbers_at(record.shape_start, record.rank);
   head.layout = record.layout == 0 ? Layout::contiguous : Layout::chunked;
   head.offset = record.offset;
+  head.file = record.file;
   return head;
 }
+
+std::uint64_t IndexTable::content_digest(std::size_t position) const {
+  const TensorRecord& record = tables_->tensors[position];
+  std::uint64_t together = 0;
+  for (std::uint64_t e = 0; e < record.extent_count; ++e) {
+    together ^= tables_->extents[record.extent_start + e].digest;
+  }
+  return ~together;
+}
+
+bool IndexTable::has_statistics() const { return !tables_->statistics.empty(); }
 
 std::vector<TensorEntry> IndexTable::decode() const { return decode_index(bytes_); }
 

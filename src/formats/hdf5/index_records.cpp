@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "base/bytes.hpp"
 #include "plan/chunks.hpp"
@@ -33,7 +34,8 @@ bool lies_in(const Box& box, const Shape& shape) {
   return true;
 }
 
-Extent decode_extent(IndexTables& tables, const ExtentRecord& record, const TensorEntry& tensor) {
+Extent decode_extent(IndexTables& tables, const ExtentRecord& record, const TensorEntry& tensor,
+                     std::uint32_t file) {
   Extent extent;
   extent.offset = record.offset;
   extent.flat = record.flat != 0;
@@ -52,6 +54,7 @@ Extent decode_extent(IndexTables& tables, const ExtentRecord& record, const Tens
     fail(Errc::corrupt, "the index places {} of tensor '{}' at byte {}, where it can't be",
          to_string(extent.box), tensor.name, extent.offset);
   }
+  extent.file = file;
   extent.digest = record.digest;
   extent.writer = record.writer;
   return extent;
@@ -82,13 +85,13 @@ IndexTables::IndexTables(std::span<const std::byte> bytes) {
   if (header.version != 1) {
     fail(Errc::unsupported, "the index has version {}; this cairn reads version 1", header.version);
   }
-  if ((header.flags & ~(kHasStatistics | kHasFilters)) != 0) {
+  if ((header.flags & ~(kHasStatistics | kHasFilters | kHasFiles)) != 0) {
     fail(Errc::unsupported, "the index has parts that this cairn does not know (flags {:#x})",
          header.flags);
   }
   const std::uint64_t limit = bytes.size();
   if (header.tensors > limit || header.extents > limit || header.numbers > limit ||
-      header.name_bytes > limit || bytes_of(header) != limit) {
+      header.name_bytes > limit || bytes_of(header, 0) > limit) {
     fail(Errc::corrupt, "the index's tables do not fill its {} bytes", limit);
   }
   tensors = get_records<TensorRecord>(in, header.tensors);
@@ -96,6 +99,14 @@ IndexTables::IndexTables(std::span<const std::byte> bytes) {
   numbers = get_records<std::uint64_t>(in, header.numbers);
   if ((header.flags & kHasStatistics) != 0) {
     statistics = get_records<StatisticsRecord>(in, header.tensors);
+  }
+  if ((header.flags & kHasFiles) != 0) {
+    const auto count = in.get<std::uint64_t>();
+    if (count > limit) fail(Errc::corrupt, "the index's tables do not fill its {} bytes", limit);
+    files = get_records<FileRecord>(in, count);
+  }
+  if (bytes_of(header, files.size()) != limit) {
+    fail(Errc::corrupt, "the index's tables do not fill its {} bytes", limit);
   }
   const auto text = in.get_raw(header.name_bytes);
   names = {reinterpret_cast<const char*>(text.data()), text.size()};
@@ -118,6 +129,22 @@ std::span<const std::uint64_t> IndexTables::next_numbers(std::uint64_t count) {
 std::span<const ExtentRecord> IndexTables::take_extents(std::uint64_t start, std::uint64_t count) {
   check_order(start, count, extents_used_, extents.size());
   return extents.subspan(start, count);
+}
+
+int writers_in(const FileRecord& file) {
+  return static_cast<int>(std::min<std::uint32_t>(file.writers, std::numeric_limits<int>::max()));
+}
+
+void IndexTables::take_file_names() {
+  for (const FileRecord& file : files) take_name(names_used_, file.name_bytes);
+}
+
+int IndexTables::writers_of(const TensorRecord& record, int own) const {
+  if (record.file == 0) return own;
+  if (record.file > files.size()) {
+    fail(Errc::corrupt, "the index places a tensor in file {} of {}", record.file, files.size());
+  }
+  return writers_in(files[record.file - 1]);
 }
 
 void IndexTables::check_all_used() const {
@@ -166,10 +193,11 @@ TensorEntry decode_tensor(IndexTables& tables, const TensorRecord& record) {
     tensor.chunk = shape_of(tables.take_numbers(record.shape_start + record.rank, record.rank));
   }
   element_count(tensor.shape);  // throws when it overflows
+  tables.writers_of(record, 0);
   const auto extents = tables.take_extents(record.extent_start, record.extent_count);
   tensor.extents.reserve(extents.size());
   for (const ExtentRecord& extent : extents) {
-    tensor.extents.push_back(decode_extent(tables, extent, tensor));
+    tensor.extents.push_back(decode_extent(tables, extent, tensor, record.file));
   }
   if (tensor.filters != 0) decode_stored(tables, tensor);
   return tensor;

@@ -30,6 +30,7 @@ inline constexpr std::uint32_t kHasStatistics = 1;
 /// Dimensions of a tensor: HDF5's own limit (H5S_MAX_RANK).
 inline constexpr std::uint16_t kMostRank = 32;
 inline constexpr std::uint32_t kHasFilters = 2;  ///< of some tensors; a reader must know them
+inline constexpr std::uint32_t kHasFiles = 4;    ///< some tensors lie in other containers
 
 struct TensorRecord {
   std::uint64_t name_start;  // into the names
@@ -45,7 +46,8 @@ struct TensorRecord {
   std::uint8_t placement;
   std::uint8_t layout;
   std::uint8_t filters;
-  std::uint8_t reserved[6];
+  std::uint8_t reserved[2];
+  std::uint32_t file;  // 0: this one; n: the n-th of the table of files
 };
 static_assert(sizeof(TensorRecord) == 56);
 
@@ -68,11 +70,24 @@ struct StatisticsRecord {
 };
 static_assert(sizeof(StatisticsRecord) == 40);
 
-/// Bytes of an index with such a header.
-inline std::uint64_t bytes_of(const IndexHeader& header) {
+/// A container that tensors lie in; its name comes behind those of the tensors. Before the first of
+/// these records, their number is a u64.
+struct FileRecord {
+  std::uint64_t bytes;
+  std::uint64_t fingerprint;
+  std::uint32_t writers;
+  std::uint32_t name_bytes;
+};
+static_assert(sizeof(FileRecord) == 24);
+/// Ranks that wrote the file.
+int writers_in(const FileRecord& file);
+
+/// Bytes of an index with such a header; `files` counts where it has kHasFiles.
+inline std::uint64_t bytes_of(const IndexHeader& header, std::uint64_t files) {
   return sizeof(IndexHeader) + header.tensors * sizeof(TensorRecord) +
          header.extents * sizeof(ExtentRecord) + header.numbers * sizeof(std::uint64_t) +
          ((header.flags & kHasStatistics) != 0 ? header.tensors * sizeof(StatisticsRecord) : 0) +
+         ((header.flags & kHasFiles) != 0 ? sizeof(files) + files * sizeof(FileRecord) : 0) +
          header.name_bytes;
 }
 
@@ -88,10 +103,16 @@ class IndexTables {
   std::span<const ExtentRecord> extents;
   std::span<const std::uint64_t> numbers;
   std::span<const StatisticsRecord> statistics;  ///< one for each tensor, or none
+  std::span<const FileRecord> files;
   std::string_view names;
 
   std::string_view take_name(std::uint64_t start, std::uint64_t count);
   std::span<const std::uint64_t> take_numbers(std::uint64_t start, std::uint64_t count);
+  /// Those of the files, after those of all tensors.
+  void take_file_names();
+  /// Ranks that wrote the file that a tensor lies in, where `own` wrote this one. Errors: corrupt
+  /// where there is no such file.
+  int writers_of(const TensorRecord& record, int own) const;
   /// Those behind the ones that were taken.
   std::span<const std::uint64_t> next_numbers(std::uint64_t count);
   std::span<const ExtentRecord> take_extents(std::uint64_t start, std::uint64_t count);

@@ -5,6 +5,7 @@
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "plan/chunks.hpp"
+#include "plan/region.hpp"
 
 namespace cairn::detail {
 
@@ -14,7 +15,7 @@ std::uint64_t ContainerLayout::bytes_to_reserve() const {
   constexpr std::uint64_t kPerTensor = 64 << 10;
   std::uint64_t bytes = file_bytes();
   for (const TensorEntry& tensor : tensors) {
-    if (tensor.filters == 0) continue;
+    if (tensor.filters == 0 || file_of(tensor) != 0) continue;
     const std::uint64_t chunks = chunk_count(tensor);
     const std::uint64_t whole = chunks * element_count(tensor.chunk) * item_bytes(tensor.dtype);
     bytes += whole + whole / 8 + chunks * kPerChunk + kPerTensor;
@@ -95,7 +96,7 @@ void add_tensor(std::vector<Span>& runs, const TensorEntry& tensor) {
 std::vector<Span> tensor_runs(std::span<const TensorEntry> tensors) {
   std::vector<Span> runs;
   for (const TensorEntry& tensor : tensors) {
-    add_tensor(runs, tensor);
+    if (file_of(tensor) == 0) add_tensor(runs, tensor);
   }
   return runs;
 }
@@ -104,6 +105,7 @@ std::vector<Span> tensor_runs(const TensorTable& tensors) {
   std::vector<Span> runs;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
     const TensorHead head = tensors.head(t);
+    if (head.file != 0) continue;
     if (head.layout == Layout::contiguous) {
       add_run(runs, head.offset,
               element_count(Shape(head.shape.begin(), head.shape.end())) * item_bytes(head.dtype));

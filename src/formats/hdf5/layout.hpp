@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
+#include "formats/hdf5/index.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -34,8 +35,10 @@ inline constexpr std::uint64_t kTrailerBytes = 64;
 
 /// Where everything of a container lies. The same for every save of one structure.
 struct ContainerLayout {
-  std::vector<TensorEntry> tensors;  ///< offsets filled in, no digests
-  std::uint64_t hdf5_bytes = 0;      ///< the HDF5 file proper: its end-of-allocation address
+  /// Offsets filled in; no digests but of those that lie in other files.
+  std::vector<TensorEntry> tensors;
+  std::vector<ReferencedFile> files;  ///< that extents name by number, from 1
+  std::uint64_t hdf5_bytes = 0;       ///< the HDF5 file proper: its end-of-allocation address
   Span index;
   std::map<std::string, DocumentSlot> documents;
   std::uint64_t commit_offset = 0;
@@ -63,7 +66,7 @@ std::uint64_t document_room(std::uint64_t bytes);
 /// What lies outside the data: the gaps between the sorted `data` spans up to `end`.
 /// Errors: corrupt when spans overlap or pass `end`.
 std::vector<Span> metadata_spans(std::vector<Span> data, std::uint64_t end);
-/// Where tensors lie, neighbours joined.
+/// Where tensors lie in file 0, neighbours joined.
 std::vector<Span> tensor_runs(std::span<const TensorEntry> tensors);
 std::vector<Span> tensor_runs(const TensorTable& tensors);
 /// Tensors (their runs), index, documents and commit record of a container.
@@ -77,11 +80,13 @@ Template take_metadata(const File& file, const ContainerLayout& layout, std::uin
 /// Returns the end of the HDF5 file proper. Local. Errors: io, corrupt.
 std::uint64_t locate_stored(const std::filesystem::path& path, std::vector<TensorEntry>& tensors);
 
-/// Lets HDF5 build an empty container with datasets for all `tensors` and rooms of the given sizes
-/// for the documents, and takes its metadata. `deflate` is the level for tensors with filters. The
-/// work file `skeleton` exists only during the call. Local. Errors: io, internal.
+/// Lets HDF5 build an empty container with datasets for all `tensors`, external links for those
+/// whose extents lie in one of `files`, and rooms of the given sizes for the documents; and takes
+/// its metadata. `deflate` is the level for tensors with filters. The work file `skeleton` exists
+/// only during the call. Local. Errors: io, internal.
 std::pair<ContainerLayout, Template> build_skeleton(
     const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
-    const std::map<std::string, std::uint64_t>& rooms, unsigned deflate);
+    std::vector<ReferencedFile> files, const std::map<std::string, std::uint64_t>& rooms,
+    unsigned deflate);
 
 }  // namespace cairn::detail

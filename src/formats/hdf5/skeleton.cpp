@@ -32,7 +32,7 @@ Plist file_access(const std::vector<TensorEntry>& tensors, std::uint64_t small_o
   constexpr std::uint64_t kMostMetadata = 8 << 20;
   std::uint64_t small = small_other;
   for (const TensorEntry& tensor : tensors) {
-    if (tensor.bytes() < kAlignThreshold) small += tensor.bytes();
+    if (tensor.bytes() < kAlignThreshold && file_of(tensor) == 0) small += tensor.bytes();
   }
   const std::uint64_t metadata = tensors.size() * kMetadataPerTensor;
   Plist access(H5Pcreate(H5P_FILE_ACCESS), "make file access properties");
@@ -104,6 +104,13 @@ class Builder {
     if (chunked) return locate_chunks(dataset, tensor);
     tensor.offset = offset_of(dataset, tensor.name);
     for (Extent& extent : tensor.extents) extent.offset = offset_in_rows(tensor, extent);
+  }
+
+  /// A tensor that lies in another file, under the same name.
+  void add_link(const std::string& name, const std::string& file) {
+    check(H5Lcreate_external(file.c_str(), ("/" + name).c_str(), file_, name.c_str(), links_.get(),
+                             H5P_DEFAULT),
+          fmt::format("create external link '{}'", name));
   }
 
   /// A dataset of `bytes` bytes of text or of plain bytes.
@@ -218,7 +225,7 @@ std::uint64_t locate_stored(const std::filesystem::path& path, std::vector<Tenso
   const Session session;
   SerialFile file = open_serial(path);
   for (TensorEntry& tensor : tensors) {
-    if (tensor.filters != 0) locate_chunks_of(file.get(), tensor);
+    if (tensor.filters != 0 && file_of(tensor) == 0) locate_chunks_of(file.get(), tensor);
   }
   haddr_t end = 0;
   check(H5Fget_eoa(file.get(), &end), "find the end of the file");
@@ -228,10 +235,12 @@ std::uint64_t locate_stored(const std::filesystem::path& path, std::vector<Tenso
 
 std::pair<ContainerLayout, Template> build_skeleton(
     const std::filesystem::path& skeleton, std::vector<TensorEntry> tensors,
-    const std::map<std::string, std::uint64_t>& rooms, unsigned deflate) {
+    std::vector<ReferencedFile> files, const std::map<std::string, std::uint64_t>& rooms,
+    unsigned deflate) {
   const Session session;
   ContainerLayout layout;
   layout.tensors = std::move(tensors);
+  layout.files = std::move(files);
   std::uint64_t small_other = kCommitBytes;
   for (const auto& [name, room] : rooms) small_other += room;
 
@@ -241,11 +250,19 @@ std::pair<ContainerLayout, Template> build_skeleton(
   const File bytes = open_nameless(skeleton);
 
   Builder builder(file.get(), deflate);
-  for (const std::size_t t : creation_order(layout.tensors)) builder.add_tensor(layout.tensors[t]);
+  for (const std::size_t t : creation_order(layout.tensors)) {
+    TensorEntry& tensor = layout.tensors[t];
+    if (const std::uint32_t number = file_of(tensor); number != 0) {
+      builder.add_link(tensor.name, layout.files.at(number - 1).name);
+    } else {
+      builder.add_tensor(tensor);
+    }
+  }
   for (const auto& [name, room] : rooms) {
     layout.documents[name].span = builder.add_room(names::document(name), room, /*text=*/true);
   }
-  layout.index = builder.add_room(std::string(names::kIndex), index_bytes(layout.tensors), false);
+  layout.index = builder.add_room(std::string(names::kIndex),
+                                  index_bytes(layout.tensors, layout.files), false);
   layout.commit_offset = builder.add_room(std::string(names::kCommit), kCommitBytes, true).offset;
   file.close(fmt::format("close '{}'", skeleton.string()));
 
