@@ -17,6 +17,7 @@
 #include "cairn/export.hpp"
 #include "cairn/load.hpp"
 #include "cairn/manifest.hpp"
+#include "cairn/retention.hpp"
 #include "cairn/tensor_view.hpp"
 
 namespace cairn {
@@ -49,11 +50,10 @@ struct SaveOptions {
   bool statistics = false;
   /// Replicas that differ are an Error that names the tensor and the ranks.
   ReplicaCheck replica_check = ReplicaCheck::off;
-  /// How many checkpoints of the directory stay when another one is committed, the most recently
-  /// committed first; 0: all. Rank 0 removes the others: of the files that have the name of a
-  /// step's checkpoint those that are committed, but neither the new one nor the one of the highest
-  /// step. What can't be removed is a warning on stderr.
-  std::uint64_t keep_last = 0;
+  /// Which checkpoints of the directory stay when another one is committed. Rank 0 removes the
+  /// others: of the files that have the name of a step's checkpoint those that are committed. What
+  /// can't be removed is a warning on stderr.
+  RetentionPolicy retention{};
   /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
   /// throws on any rank, the save fails on all ranks before it is published.
   /// Not called by saves in the background.
@@ -169,7 +169,9 @@ CAIRN_EXPORT VerifyReport verify_tensors(const Comm& comm, const Manifest& manif
 CAIRN_EXPORT std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir,
                                                    std::uint64_t step);
 /// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by
-/// file names, dates or the `last` link alone. Local.
+/// file names, dates or the `last` link alone. One that a load found damaged (skip_damaged) is
+/// passed over, unless all were: then it is the newest of them, so that a load tells, and no run
+/// starts anew for it. Local.
 CAIRN_EXPORT std::optional<std::filesystem::path> newest_checkpoint(
     const std::filesystem::path& run_dir);
 
