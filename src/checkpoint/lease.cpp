@@ -14,10 +14,12 @@
 // help can exclude.
 #include "checkpoint/lease.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <functional>
 #include <span>

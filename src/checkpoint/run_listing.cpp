@@ -5,6 +5,7 @@
 #include <system_error>
 
 #include "base/json_numbers.hpp"
+#include "cairn/error.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
 

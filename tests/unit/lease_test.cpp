@@ -25,7 +25,9 @@ using namespace std::chrono_literals;
 class LeaseTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = testing::TempDir() + "cairn-lease-XXXXXX";
+    // In memory where that goes: every lease is synced.
+    const bool memory = access("/dev/shm", W_OK) == 0;
+    std::string name = (memory ? std::string("/dev/shm/") : testing::TempDir()) + "cairn-lease-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     dir_ = name;
   }
@@ -199,7 +201,7 @@ TEST_F(LeaseTest, AHeartbeatChangesTheFileAndNothingElse) {
 }
 
 TEST_F(LeaseTest, OfManyThatWantADeadOnesLeaseOneGetsIt) {
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 10; ++round) {
     fs::remove(lease());
     in_process_that_dies([&] { static_cast<void>(take().release()); });
     std::array<std::unique_ptr<LeaseAttempt>, 6> attempts;
