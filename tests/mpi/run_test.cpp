@@ -19,7 +19,15 @@ namespace {
 using namespace test;
 namespace fs = std::filesystem;
 
-void save_step(const fs::path& dir, std::uint64_t step, const SaveOptions& options = {}) {
+SaveOptions keeping(RetentionPolicy policy) {
+  SaveOptions options;
+  options.durable = false;
+  options.retention = policy;
+  return options;
+}
+
+void save_step(const fs::path& dir, std::uint64_t step,
+               const SaveOptions& options = keeping({})) {
   const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank(), step);
   Saver(world(), options)
       .save(checkpoint_path(dir, step), sample_state(pieces, world().rank(), step));
@@ -96,7 +104,7 @@ TEST(RunLease, ADirectoryThatCannotBeMadeIsAnErrorOnAllRanks) {
   const auto dir = scratch();
   if (world().is_root()) std::ofstream(dir / "file") << "x";
   world().all_equal(0);
-  expect_same_error(Errc::io, [&] { RunLease(world(), dir / "file"); });
+  expect_same_error(Errc::not_found, [&] { RunLease(world(), dir / "file"); });
 }
 
 TEST(RestartGuard, StopsARunThatGetsNoFurther) {
@@ -119,6 +127,7 @@ TEST(RestartGuard, StopsARunThatGetsNoFurther) {
   guard.finish(world());
   world().all_equal(0);
   EXPECT_TRUE(fs::is_empty(dir));
+  world().all_equal(0);
   guard.begin(world(), 91);
 }
 
@@ -219,13 +228,6 @@ TEST(Fallback, AMarkEndsWhenTheFileIsReplaced) {
     fs::rename(dir / "copy", path);
     EXPECT_FALSE(detail::bad_mark_of(path).has_value());
   }
-}
-
-SaveOptions keeping(RetentionPolicy policy) {
-  SaveOptions options;
-  options.durable = false;
-  options.retention = policy;
-  return options;
 }
 
 /// The steps whose checkpoints are there, once rank 0 has returned from its save.
