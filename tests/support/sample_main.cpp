@@ -131,9 +131,8 @@ void limit_files(const Comm& comm) {
 int run(const Words& words) {
   Comm comm(MPI_COMM_WORLD, std::chrono::seconds(30));
   limit_files(comm);
-  int result = 2;
+  int result = 0;
   try {
-    result = 0;
     for (auto from = words.begin(); from < words.end() && result == 0;) {
       const auto to = std::find(from, words.end(), "then");
       const Words command(from, to);
@@ -141,6 +140,7 @@ int run(const Words& words) {
       from = to == words.end() ? to : to + 1;
     }
   } catch (const Error& error) {
+    result = 2;
     // Every rank prints, so that a test can see that all say the same.
     std::printf("error %s: %s\n", std::string(to_string(error.code())).c_str(), error.what());
     if (error.rank() == Error::kLocal || error.code() == Errc::timeout) {
