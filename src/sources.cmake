@@ -13,6 +13,8 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/load.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
+  include/cairn/retention.hpp
+  include/cairn/run.hpp
   include/cairn/shape.hpp
   include/cairn/source.hpp
   include/cairn/tensor_view.hpp
@@ -28,6 +30,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/edit_distance.cpp
   src/base/error.cpp
   src/base/inflate.cpp
+  src/base/json_numbers.cpp
   src/base/near_names.cpp
   src/base/nonce.cpp
   src/base/sha256.cpp
@@ -41,7 +44,9 @@ target_sources(cairn_core_obj PRIVATE
   src/os/activity.cpp
   src/os/fault.cpp
   src/os/file.cpp
+  src/os/host.cpp
   src/os/lock.cpp
+  src/os/small_file.cpp
   src/mpi/agree.cpp
   src/mpi/comm.cpp
   src/mpi/comm_exchange.cpp
@@ -59,6 +64,7 @@ target_sources(cairn_core_obj PRIVATE
   src/plan/region.cpp
   src/plan/replica_check.cpp
   src/plan/replicas.cpp
+  src/plan/retention.cpp
   src/plan/save_plan.cpp
   src/plan/share.cpp
   src/plan/slices.cpp
@@ -129,13 +135,21 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/flatten.cpp
   src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp
+  src/checkpoint/lease.cpp
+  src/checkpoint/lease_holder.cpp
   src/checkpoint/load.cpp
+  src/checkpoint/marks.cpp
+  src/checkpoint/newest.cpp
   src/checkpoint/open.cpp
   src/checkpoint/preflight_step.cpp
+  src/checkpoint/prune.cpp
   src/checkpoint/publish_step.cpp
   src/checkpoint/references.cpp
   src/checkpoint/replica_step.cpp
+  src/checkpoint/restart_guard.cpp
   src/checkpoint/retain.cpp
+  src/checkpoint/run_lease.cpp
+  src/checkpoint/run_listing.cpp
   src/checkpoint/save.cpp
   src/checkpoint/verify.cpp
   src/checkpoint/verify_checksums.cpp
@@ -163,7 +177,6 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/context.cpp
   src/pipeline/document.cpp
   src/pipeline/interpolation.cpp
-  src/pipeline/json_numbers.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
   src/pipeline/legacy/classes.cpp

@@ -5,6 +5,7 @@
 
 #include "cairn/version.hpp"
 #include "program.hpp"
+#include "run_options.hpp"
 #include "verbs.hpp"
 
 namespace {
@@ -163,6 +164,12 @@ int main(int argc, char** argv) {
   CLI::App* verify_verb =
       add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
   verify_verb->add_option("FILE", verifying.file, "Checkpoint, or a directory")->required();
+  verify_verb->add_flag("--mark", verifying.mark,
+                        "Note the result beside a run's checkpoint: loads pass over bad ones, and "
+                        "the last verified one is never removed");
+
+  RunVerbs of_runs;
+  add_run_verbs(app, of_runs, json);
 
   ConvertOptions converting;
   CLI::App* convert_verb = add_convert_verb(app, converting, json);
@@ -184,17 +191,22 @@ int main(int argc, char** argv) {
                      [&](const cairn::Comm& comm) {
                        inspecting.json = comparing.json = verifying.json = converting.json = json;
                        configuring.json = migrating.json = flattening.json = json;
+                       of_runs.listing.json = of_runs.pruning.json = of_runs.pinning.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
                        if (diff_verb->parsed()) return diff(comm, comparing);
                        if (verify_verb->parsed()) return verify(comm, verifying);
+                       if (of_runs.ls->parsed()) return ls(comm, of_runs.listing);
+                       if (of_runs.prune->parsed()) return prune(comm, of_runs.pruning);
+                       if (of_runs.pin->parsed()) return pin(comm, of_runs.pinning, true);
+                       if (of_runs.unpin->parsed()) return pin(comm, of_runs.pinning, false);
                        if (convert_verb->parsed()) return convert(comm, converting);
                        if (flatten_verb->parsed()) return flatten(comm, flattening);
                        if (config_verb->parsed()) return config(comm, configuring);
                        if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
-                       throw cairn::Error(
-                           cairn::Errc::usage,
-                           "name what to do: inspect, diff, verify, convert, flatten, "
-                           "config or migrate-config; see 'cairn --help'",
-                           0);
+                       throw cairn::Error(cairn::Errc::usage,
+                                          "name what to do: inspect, diff, verify, ls, prune, pin, "
+                                          "unpin, convert, flatten, config or migrate-config; see "
+                                          "'cairn --help'",
+                                          0);
                      });
 }

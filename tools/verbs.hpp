@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cairn/comm.hpp"
+#include "cairn/retention.hpp"
 #include "program.hpp"
 
 namespace cairn::tool {
@@ -29,9 +30,40 @@ int diff(const Comm& comm, const DiffOptions& options);
 
 struct VerifyOptions {
   std::string file;
+  bool mark = false;  ///< note the result beside the checkpoint
   bool json = false;
 };
 int verify(const Comm& comm, const VerifyOptions& options);
+
+/// Which checkpoints of a run would stay, as the command line says it.
+struct KeepOptions {
+  RetentionPolicy policy;
+  std::string mode = "min";  ///< of policy.keep_best
+};
+
+struct LsOptions {
+  std::string run;
+  KeepOptions keep;
+  bool json = false;
+};
+int ls(const Comm& comm, const LsOptions& options);
+
+struct PruneOptions {
+  std::string run;
+  KeepOptions keep;
+  bool bad = false;      ///< also those that are marked as bad
+  bool partial = false;  ///< also what saves left that died
+  bool dry_run = false;
+  bool json = false;
+};
+int prune(const Comm& comm, const PruneOptions& options);
+
+struct PinOptions {
+  std::string file;
+  bool json = false;
+};
+/// Pins a checkpoint, or with `on` false unpins it.
+int pin(const Comm& comm, const PinOptions& options, bool on);
 
 struct ConvertOptions {
   std::string in;

@@ -2,6 +2,9 @@
 
 #include <optional>
 
+#include "base/throw.hpp"
+#include "checkpoint/marks.hpp"
+#include "manifest/names.hpp"
 #include "output.hpp"
 #include "program.hpp"
 #include "scan.hpp"
@@ -69,12 +72,32 @@ VerifyReport check(const Comm& comm, const std::string& path, std::vector<std::s
   return verify_tensors(comm, *manifest);
 }
 
+/// Notes the result beside the checkpoint, for loads and for what removes checkpoints.
+void note(const Comm& comm, const std::filesystem::path& path, const VerifyReport& report) {
+  agree(comm, "verify: mark", [&] {
+    if (!comm.is_root()) return;
+    // The name of a link is not that of the checkpoint.
+    const auto file = std::filesystem::canonical(path);
+    if (!detail::names::parse_checkpoint_file(file.filename().string())) {
+      detail::fail(Errc::usage,
+                   "'{}' is no checkpoint of a run (step-*.h5); --mark is for those alone",
+                   path.string());
+    }
+    if (!report.defects.empty()) {
+      detail::mark_bad(file, report.defects.front().text);
+    } else if (report.unchecked == 0) {
+      detail::mark_verified(file);
+    }
+  });
+}
+
 }  // namespace
 
 int verify(const Comm& comm, const VerifyOptions& options) {
   const std::filesystem::path path = detail::resolve_local(comm, options.file);
   std::vector<std::string> warnings;
   const VerifyReport report = check(comm, path, warnings);
+  if (options.mark) note(comm, path, report);
   print(comm, [&] {
     return options.json ? to_text(json_of(path, report, warnings))
                         : text_of(path, report, warnings);

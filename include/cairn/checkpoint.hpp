@@ -17,6 +17,7 @@
 #include "cairn/export.hpp"
 #include "cairn/load.hpp"
 #include "cairn/manifest.hpp"
+#include "cairn/retention.hpp"
 #include "cairn/tensor_view.hpp"
 
 namespace cairn {
@@ -52,13 +53,12 @@ struct SaveOptions {
   /// Tensors that equal, by name, dtype, shape and digest, those of the newest checkpoint in the
   /// directory are not written again: the new container refers to the older file that holds them,
   /// which it needs from then on, under its name and in the same directory. Such files are not
-  /// removed by keep_last, nor replaced by a save.
+  /// removed by `retention`, nor replaced by a save.
   bool delta = false;
-  /// How many checkpoints of the directory stay when another one is committed, the most recently
-  /// committed first; 0: all. Rank 0 removes the others: of the files that have the name of a
-  /// step's checkpoint those that are committed, but neither the new one nor the one of the highest
-  /// step. What can't be removed is a warning on stderr.
-  std::uint64_t keep_last = 0;
+  /// Which checkpoints of the directory stay when another one is committed. Rank 0 removes the
+  /// others: of the files that have the name of a step's checkpoint those that are committed. What
+  /// can't be removed is a warning on stderr.
+  RetentionPolicy retention{};
   /// Called on the calling thread of each rank as the save advances. Must not communicate. When it
   /// throws on any rank, the save fails on all ranks before it is published.
   /// Not called by saves in the background.
@@ -174,7 +174,9 @@ CAIRN_EXPORT VerifyReport verify_tensors(const Comm& comm, const Manifest& manif
 CAIRN_EXPORT std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir,
                                                    std::uint64_t step);
 /// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by
-/// file names, dates or the `last` link alone. Local.
+/// file names, dates or the `last` link alone. One that a load found damaged (skip_damaged) is
+/// passed over, unless all were: then it is the newest of them, so that a load tells, and no run
+/// starts anew for it. Local.
 CAIRN_EXPORT std::optional<std::filesystem::path> newest_checkpoint(
     const std::filesystem::path& run_dir);
 

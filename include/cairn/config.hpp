@@ -115,6 +115,8 @@ struct PipelineConfig {
   bool async_execution = true;
   int max_retries = 3;                                            ///< of a source
   std::chrono::milliseconds timeout = std::chrono::seconds(600);  ///< of a source, in all
+  /// Of a run's directory, pass over checkpoints that turn out to be damaged (skip_damaged).
+  bool fallback = true;
   bool operator==(const PipelineConfig&) const = default;
 };
 
@@ -137,7 +139,10 @@ struct SaveConfig {
   /// 0: no periodic saves. Where the file says 0 or nothing, the first trigger of train_steps
   /// counts.
   std::uint64_t every_n_steps = 0;
-  std::uint64_t keep_last = 0;  ///< how many of the newest checkpoints stay; 0: all
+  RetentionPolicy retention;    ///< keep_last, keep_every_n_steps, keep_best
+  /// For the trainer: it takes a RunLease, and gives a RestartGuard this limit.
+  bool lease = true;
+  std::uint64_t max_restarts = 5;
   std::vector<SaveTrigger> triggers;
   std::map<SaveUnit, std::string> name_templates;
   EngineKind engine = EngineKind::direct;

@@ -17,6 +17,7 @@ enum class Errc {
   unsupported,  ///< understood, but not handled (for example a newer format)
   unsafe,       ///< would execute code, escape a directory or exhaust the machine
   io,           ///< the operating system refused: space, permission, hardware
+  refused,      ///< the run directory must not be used now: another job has it, or it gets no further
   timeout,      ///< a rank or a server did not answer within the deadline
   internal,     ///< a defect in cairn
 };

@@ -134,6 +134,10 @@ struct SourceSettings {
   int max_retries = 3;
   /// From the call to the file, whatever happens in between.
   std::chrono::milliseconds timeout = std::chrono::seconds(600);
+  /// Of a run's directory: checkpoints that are marked as bad are passed over, with a warning, and
+  /// files that only have the name of one are marked. Off: the newest committed one, whatever is
+  /// known of it.
+  bool fallback = true;
   /// Called on rank 0, in resolve_source, a few times a second. Empty: a line on the terminal, if
   /// standard error is one.
   std::function<void(const FetchProgress&)> progress = {};
@@ -147,5 +151,14 @@ struct SourceSettings {
 /// the model), unsupported (`fork`; a server that does not tell how long a file is).
 CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source& source,
                                                   const SourceSettings& settings = {});
+
+/// For a load of `path`, which resolve_source gave, that failed with `error` on all ranks: whether
+/// resolve_source gives another checkpoint now. So it is when `source` is a run's directory, the
+/// error says that the data is damaged (corrupt), and the settings want to fall back: then rank 0
+/// marks the checkpoint as bad, in a hidden file beside it, with a warning on stderr. The mark
+/// counts as long as the file does not change. Collective.
+CAIRN_EXPORT bool skip_damaged(const Comm& comm, const Source& source,
+                               const SourceSettings& settings, const std::filesystem::path& path,
+                               const Error& error);
 
 }  // namespace cairn

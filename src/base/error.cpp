@@ -22,6 +22,8 @@ std::string_view to_string(Errc code) noexcept {
       return "unsafe";
     case Errc::io:
       return "io";
+    case Errc::refused:
+      return "refused";
     case Errc::timeout:
       return "timeout";
     case Errc::internal:

@@ -1,5 +1,3 @@
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
@@ -13,6 +11,7 @@
 #include "checkpoint/steps.hpp"
 #include "mpi/same.hpp"
 #include "os/fault.hpp"
+#include "os/host.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -41,7 +40,11 @@ std::uint64_t options_hash(const SaveOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.statistics));
   digester.update(static_cast<std::uint64_t>(options.replica_check));
   digester.update(static_cast<std::uint64_t>(options.delta));
-  digester.update(options.keep_last);
+  digester.update(options.retention.keep_last);
+  digester.update(options.retention.keep_every_n_steps);
+  digester.update(options.retention.keep_best.k);
+  digester.update(std::string_view(options.retention.keep_best.metric));
+  digester.update(static_cast<std::uint64_t>(options.retention.keep_best.mode));
   digester.update(static_cast<std::uint64_t>(options.async.when_busy));
   digester.update(static_cast<std::uint64_t>(options.async.on_failure));
   return digester.value();
@@ -51,11 +54,6 @@ std::uint64_t blob_names_hash(const StateView& state) {
   Digester digester;
   for (const auto& [name, bytes] : state.rank_blobs) digester.update(name);
   return digester.value();
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown";
 }
 
 std::map<std::string, std::string> with_own_documents(const Comm& comm, const StateView& state,

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <ctime>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -15,20 +14,12 @@
 #include "formats/hdf5/index.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "os/host.hpp"
 #include "plan/chunks.hpp"
 #include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
 
 std::vector<std::byte> encode_reports(const std::vector<PartReport>& reports, bool statistics) {
   ByteWriter out;

@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <system_error>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -8,7 +6,6 @@
 #include "formats/read_manifest.hpp"
 #include "manifest/codec.hpp"
 #include "manifest/names.hpp"
-#include "os/file.hpp"
 
 namespace cairn {
 
@@ -53,25 +50,6 @@ Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path) {
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& run_dir, std::uint64_t step) {
   return run_dir / names::checkpoint_file(step);
-}
-
-std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& run_dir) {
-  std::vector<std::uint64_t> steps;
-  std::error_code error;
-  std::filesystem::directory_iterator entries(run_dir, error);
-  if (error == std::errc::no_such_file_or_directory) return std::nullopt;
-  if (error) fail_system("list", run_dir, error.value());
-  for (const auto& entry : entries) {
-    if (auto step = names::parse_checkpoint_file(entry.path().filename().string())) {
-      steps.push_back(*step);
-    }
-  }
-  std::sort(steps.rbegin(), steps.rend());
-  for (const std::uint64_t step : steps) {
-    const auto path = checkpoint_path(run_dir, step);
-    if (is_committed(path)) return path;
-  }
-  return std::nullopt;
 }
 
 }  // namespace cairn

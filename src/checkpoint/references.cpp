@@ -1,19 +1,14 @@
 #include "checkpoint/references.hpp"
 
-#include <map>
-#include <set>
-#include <string>
 #include <system_error>
 
 #include "base/throw.hpp"
 #include "formats/hdf5/container.hpp"
 
 namespace cairn::detail {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// What each file of the directory that refers to others refers to, by names.
 std::map<std::string, std::vector<std::string>> references_in(const fs::path& directory,
                                                               bool may_call_hdf5) {
   std::map<std::string, std::vector<std::string>> found;
@@ -32,32 +27,6 @@ std::map<std::string, std::vector<std::string>> references_in(const fs::path& di
     }
   }
   return found;
-}
-
-}  // namespace
-
-std::vector<fs::path> without_needed(const fs::path& directory, std::vector<fs::path> files,
-                                     bool may_call_hdf5) {
-  if (files.empty()) return files;
-  const auto references = references_in(directory, may_call_hdf5);
-  std::set<std::string> doomed;
-  for (const fs::path& file : files) doomed.insert(file.filename().string());
-  std::vector<std::string> staying;
-  for (const auto& [name, needs] : references) {
-    if (!doomed.contains(name)) staying.push_back(name);
-  }
-  while (!staying.empty()) {
-    const std::string name = std::move(staying.back());
-    staying.pop_back();
-    const auto needs = references.find(name);
-    if (needs == references.end()) continue;
-    for (const std::string& needed : needs->second) {
-      if (doomed.erase(needed) != 0) staying.push_back(needed);  // and what that one needs
-    }
-  }
-  std::erase_if(files,
-                [&](const fs::path& file) { return !doomed.contains(file.filename().string()); });
-  return files;
 }
 
 void check_replaceable(const fs::path& target) {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
+#include <string>
 #include <vector>
 
 namespace cairn::detail {
@@ -8,12 +10,11 @@ namespace cairn::detail {
 /// Which files of a directory others of it need (SaveOptions::delta), judged by the files
 /// themselves.
 
-/// Of `files`, all in `directory`, those that nothing needs which stays there when they go. Local.
+/// What each file of the directory that takes tensors from others takes them from, by names. Local.
 /// Errors: io and unsupported, where a file can't be judged (among them containers that another
 /// program rewrote, without `may_call_hdf5`): then none should go.
-std::vector<std::filesystem::path> without_needed(const std::filesystem::path& directory,
-                                                  std::vector<std::filesystem::path> files,
-                                                  bool may_call_hdf5);
+std::map<std::string, std::vector<std::string>> references_in(
+    const std::filesystem::path& directory, bool may_call_hdf5);
 
 /// Checks that nothing in its directory needs `target`, if that exists. Local. Errors: usage,
 /// naming a container that does; io and unsupported, where a file can't be judged.

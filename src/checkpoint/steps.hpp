@@ -131,7 +131,7 @@ WriteJob job_of(const SaveRequest& request, const SaveLayout& layout, const Save
 /// Step 7. Rank 0 renames the file, syncs the directory and moves the `last` link. Collective.
 void publish(const Comm& comm, const SaveRequest& request);
 
-/// After step 7, on rank 0: removes what SaveOptions::keep_last does not keep. The save is done;
+/// After step 7, on rank 0: removes what SaveOptions::retention does not keep. The save is done;
 /// what fails here is a warning. Local. Calls no HDF5.
 void retain(const SaveRequest& request) noexcept;
 

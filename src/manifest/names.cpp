@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "base/throw.hpp"
 #include "cairn/tensor_view.hpp"
@@ -57,6 +58,11 @@ namespace {
 
 constexpr std::string_view kCachePartial = ".partial-";
 
+constexpr std::string_view kPartial = ".partial";
+constexpr std::string_view kSkeleton = ".skeleton";
+constexpr std::string_view kPinned = ".pinned";
+constexpr std::string_view kBad = ".bad";
+constexpr std::string_view kVerified = ".verified";
 constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kSuffix = ".h5";
 // HDF5 keeps a link's name in a message of at most 64 KiB; far below that every tool still prints
@@ -87,15 +93,60 @@ std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name) {
 }
 
 std::filesystem::path partial_file(const std::filesystem::path& target) {
-  return hidden(target, ".partial");
+  return hidden(target, kPartial);
 }
 
 std::filesystem::path skeleton_file(const std::filesystem::path& target) {
-  return hidden(target, ".skeleton");
+  return hidden(target, kSkeleton);
 }
 
 std::filesystem::path partial_link(const std::filesystem::path& link) {
-  return hidden(link, ".partial");
+  return hidden(link, kPartial);
+}
+
+std::filesystem::path pin_file(const std::filesystem::path& checkpoint) {
+  return hidden(checkpoint, kPinned);
+}
+
+std::filesystem::path bad_mark(const std::filesystem::path& checkpoint) {
+  return hidden(checkpoint, kBad);
+}
+
+std::filesystem::path verified_mark(const std::filesystem::path& checkpoint) {
+  return hidden(checkpoint, kVerified);
+}
+
+std::optional<SidecarName> parse_sidecar(std::string_view name) {
+  if (!name.starts_with('.')) return std::nullopt;
+  name.remove_prefix(1);
+  constexpr std::pair<std::string_view, Sidecar> kKinds[] = {{kPartial, Sidecar::partial},
+                                                             {kSkeleton, Sidecar::skeleton},
+                                                             {kPinned, Sidecar::pin},
+                                                             {kBad, Sidecar::bad},
+                                                             {kVerified, Sidecar::verified}};
+  for (const auto& [suffix, kind] : kKinds) {
+    if (!name.ends_with(suffix)) continue;
+    const std::string_view checkpoint = name.substr(0, name.size() - suffix.size());
+    if (!parse_checkpoint_file(checkpoint)) return std::nullopt;
+    return SidecarName{std::string(checkpoint), kind};
+  }
+  return std::nullopt;
+}
+
+std::string lease_candidate(std::uint64_t nonce) { return fmt::format("{}-{:016x}", kLease, nonce); }
+
+std::string lease_claim(std::uint64_t holder) {
+  return fmt::format("{}-after-{:016x}", kLease, holder);
+}
+
+bool is_lease_candidate(std::string_view name) {
+  return name.starts_with(kLease) && name.substr(kLease.size()).starts_with('-');
+}
+
+std::filesystem::path partial_small(const std::filesystem::path& target, std::uint64_t nonce) {
+  std::string name = target.filename().string();
+  if (!name.starts_with('.')) name.insert(0, 1, '.');
+  return target.parent_path() / fmt::format("{}-{:016x}", name, nonce);
 }
 
 std::string shard_file(std::size_t number, std::size_t count) {

@@ -27,6 +27,26 @@ std::filesystem::path partial_file(const std::filesystem::path& target);
 std::filesystem::path skeleton_file(const std::filesystem::path& target);
 /// The hidden name under which the `last` link is made before it is moved into place.
 std::filesystem::path partial_link(const std::filesystem::path& link);
+/// The hidden files beside `checkpoint` that tell something about it (src/checkpoint/marks.hpp).
+std::filesystem::path pin_file(const std::filesystem::path& checkpoint);
+std::filesystem::path bad_mark(const std::filesystem::path& checkpoint);
+std::filesystem::path verified_mark(const std::filesystem::path& checkpoint);
+/// What a hidden file of a run's directory is to the checkpoint of a step.
+enum class Sidecar { partial, skeleton, pin, bad, verified };
+struct SidecarName {
+  std::string checkpoint;  ///< the name of the checkpoint's file
+  Sidecar kind;
+};
+std::optional<SidecarName> parse_sidecar(std::string_view name);
+/// Who uses a run's directory; a would-be user; and who takes it over from a holder that is dead.
+inline constexpr std::string_view kLease = ".lease";
+std::string lease_candidate(std::uint64_t nonce);
+std::string lease_claim(std::uint64_t holder);
+bool is_lease_candidate(std::string_view name);  ///< or a claim
+/// How often a run was started without progress.
+inline constexpr std::string_view kRestarts = ".restarts";
+/// The short-lived hidden name under which a small file is made before it is moved into place.
+std::filesystem::path partial_small(const std::filesystem::path& target, std::uint64_t nonce);
 /// "model-00001-of-00003.safetensors"; `number` counts from 1
 std::string shard_file(std::size_t number, std::size_t count);
 /// In the directory of a cached file: what it is; and beside the versions of a file: who is at it.

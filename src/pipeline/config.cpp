@@ -77,6 +77,7 @@ void take_pipeline(const Block& block, PipelineConfig& pipeline) {
   block.take("async_execution", pipeline.async_execution);
   block.take("max_retries", pipeline.max_retries);
   block.take("timeout", pipeline.timeout);
+  block.take("fallback", pipeline.fallback);
 }
 
 /// An id is the name of a directory below save.root.
@@ -148,6 +149,7 @@ SourceSettings source_settings(const Config& config) {
   SourceSettings settings;
   settings.max_retries = config.pipeline.max_retries;
   settings.timeout = config.pipeline.timeout;
+  settings.fallback = config.pipeline.fallback;
   return settings;
 }
 

@@ -45,6 +45,27 @@ void take_triggers(const Block& block, SaveConfig& save) {
   }
 }
 
+void take_retention(const Block& block, RetentionPolicy& retention) {
+  constexpr std::array<std::pair<std::string_view, MetricOrder>, 2> kOrders{
+      {{"min", MetricOrder::min}, {"max", MetricOrder::max}}};
+  block.take("keep_last", retention.keep_last);
+  block.take("keep_every_n_steps", retention.keep_every_n_steps);
+  if (const Block best = block.block("keep_best")) {
+    best.take("k", retention.keep_best.k);
+    best.take("metric", retention.keep_best.metric);
+    best.take("mode", retention.keep_best.mode, kOrders);
+  }
+  if (retention.keep_last != 0) return;
+  for (const std::string_view key : {"keep_every_n_steps", "keep_best"}) {
+    const Value* value = block.find(key);
+    if (value == nullptr || (key == "keep_every_n_steps" && retention.keep_every_n_steps == 0)) {
+      continue;
+    }
+    block.place().at(key).refuse(
+        *value, "needs save.keep_last, from 1: without it all checkpoints stay anyway");
+  }
+}
+
 MpioOptions mpio_of(const Block& block) {
   constexpr std::array<std::pair<std::string_view, IoComponent>, 3> kComponents{
       {{"auto", IoComponent::automatic},
@@ -71,7 +92,9 @@ void take_save(const Block& block, SaveConfig& save) {
   block.take("dir", save.dir);
   block.take("root", save.root);
   take_triggers(block, save);
-  block.take("keep_last", save.keep_last);
+  take_retention(block, save.retention);
+  block.take("lease", save.lease);
+  block.take("max_restarts", save.max_restarts);
   for (const auto& [word, unit] : kUnits) {
     const Block templates = block.block("name_templates");
     if (templates.find(word) != nullptr) templates.take(word, save.name_templates[unit]);

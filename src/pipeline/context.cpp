@@ -8,7 +8,7 @@
 
 #include "base/near_names.hpp"
 #include "base/throw.hpp"
-#include "pipeline/json_numbers.hpp"
+#include "base/json_numbers.hpp"
 
 namespace cairn {
 namespace {

@@ -13,6 +13,7 @@ constexpr std::array<std::string_view, 3> kReplicaChecks{"off", "sample", "full"
 constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
 constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
 constexpr std::array<std::string_view, 3> kUnits{"minutes", "epochs", "train_steps"};
+constexpr std::array<std::string_view, 2> kOrders{"min", "max"};
 constexpr std::array<std::string_view, 4> kFloats{"f64", "f32", "f16", "bf16"};
 
 // ---- checkpoint.loading
@@ -181,6 +182,8 @@ constexpr std::array kPipelineKeys{
         nullptr,
         0,
         1000},
+    Key{"fallback", Kind::flag, "true or false",
+        "Of a run's directory, pass over checkpoints that turn out to be damaged", "true"},
     Key{"timeout",
         Kind::number,
         "a number of seconds",
@@ -258,6 +261,20 @@ constexpr std::array kMpioKeys{
         "true"},
 };
 constexpr BlockRule kMpio{kMpioKeys};
+constexpr std::array kKeepBestKeys{
+    Key{"k",
+        Kind::count,
+        "a number from 1",
+        "How many of the best checkpoints stay",
+        {},
+        true,
+        {},
+        nullptr,
+        1},
+    Key{"metric", Kind::text, "a metric's name", "What is compared", {}, true},
+    Key{"mode", Kind::word, "", "Which values are better", {}, true, kOrders},
+};
+constexpr BlockRule kKeepBest{kKeepBestKeys};
 constexpr std::array kSaveKeys{
     Key{"dir", Kind::text, "a path",
         "The run's directory; default: save.root/checkpoint.lineage.resume_run_id"},
@@ -267,6 +284,19 @@ constexpr std::array kSaveKeys{
         "0: as the first trigger of train_steps says, else no periodic saves", "0"},
     Key{"keep_last", Kind::count, "a number of checkpoints",
         "How many of the newest checkpoints stay; 0: all", "0"},
+    Key{"keep_every_n_steps", Kind::count, "a number of steps",
+        "With keep_last: checkpoints whose step is a multiple stay, too; 0: off", "0"},
+    Key{"keep_best",
+        Kind::block,
+        "",
+        "With keep_last: the best by a metric stay, too",
+        {},
+        false,
+        {},
+        &kKeepBest},
+    Key{"lease", Kind::flag, "true or false", "One job alone uses the run's directory", "true"},
+    Key{"max_restarts", Kind::count, "a number of restarts",
+        "How often in a row a run may start again without progress; 0: any number", "5"},
     Key{"triggers",
         Kind::blocks,
         "a list of mappings",

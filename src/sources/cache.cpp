@@ -24,6 +24,7 @@
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/lock.hpp"
+#include "os/small_file.hpp"
 #include "sources/url.hpp"
 
 namespace cairn::detail {
@@ -32,7 +33,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t kWindowBytes = 4 << 20;
-constexpr std::uint64_t kMostEntryBytes = 64 << 10;
 constexpr std::chrono::milliseconds kLockPause{100};
 constexpr std::chrono::hours kOld{1};
 
@@ -41,13 +41,10 @@ const char* variable(const char* name) {
   return value != nullptr && *value != '\0' ? value : nullptr;
 }
 
+/// Nothing also for what cannot be read: it is fetched again.
 std::optional<std::string> read_small(const fs::path& path) {
   try {
-    const File file = File::open_read(path);
-    if (file.size() > kMostEntryBytes) return {};
-    std::string text(file.size(), '\0');
-    file.read_at(0, std::as_writable_bytes(std::span(text)));
-    return text;
+    return read_small_file(path);
   } catch (const Error&) {
     return {};
   }

@@ -27,14 +27,14 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kGrace{5};  // for a fetch to notice its deadline
 
-fs::path find_run_to_continue(const RunSource& run) {
+fs::path find_run_to_continue(const RunSource& run, bool fallback) {
   if (run.fork) {
     fail(Errc::unsupported,
          "source.fork is not supported by this version of cairn: the run '{}' would be "
          "continued, not forked; take fork away, and give save.dir another directory",
          run.run_id);
   }
-  return find_run(run);
+  return find_run(run, fallback);
 }
 
 const FetchOptions* options_of(const Source& source) {
@@ -160,7 +160,8 @@ Fetch::Fetch(const Source& source, const SourceSettings& settings)
   }
   const auto* local = std::get_if<LocalSource>(&source);
   state_->fetched.path =
-      local != nullptr ? find_local(*local) : find_run_to_continue(std::get<RunSource>(source));
+      local != nullptr ? find_local(*local, settings.fallback)
+                       : find_run_to_continue(std::get<RunSource>(source), settings.fallback);
   state_->over = true;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "base/near_names.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
+#include "checkpoint/newest.hpp"
 #include "formats/detect.hpp"
 #include "manifest/names.hpp"
 
@@ -43,8 +45,12 @@ std::string siblings_of(const fs::path& path) {
                      list_near(path.filename().string(), {names.begin(), names.end()}));
 }
 
-fs::path newest_of(const fs::path& run) {
-  const auto newest = newest_checkpoint(run);
+std::optional<fs::path> find_newest(const fs::path& run, bool fallback) {
+  return fallback ? newest_usable(run) : newest_committed(run);
+}
+
+fs::path newest_of(const fs::path& run, bool fallback) {
+  const auto newest = find_newest(run, fallback);
   if (!newest) {
     fail(Errc::not_found,
          "run directory '{}' has no committed checkpoint; name a file to look at an incomplete "
@@ -55,15 +61,15 @@ fs::path newest_of(const fs::path& run) {
 }
 
 /// The newest checkpoint of a run, or the directory itself where it is a checkpoint.
-fs::path checkpoint_in(const fs::path& directory) {
+fs::path checkpoint_in(const fs::path& directory, bool fallback) {
   const auto is_of_run = [](const fs::directory_entry& entry) {
     const std::string name = entry.path().filename().string();
     return name.starts_with('.') || names::parse_checkpoint_file(name);
   };
-  if (const auto newest = newest_checkpoint(directory)) return *newest;
+  if (const auto newest = find_newest(directory, fallback)) return *newest;
   if (find_in_directory(directory)) return directory;
   const fs::directory_iterator entries(directory);
-  if (std::all_of(begin(entries), end(entries), is_of_run)) return newest_of(directory);
+  if (std::all_of(begin(entries), end(entries), is_of_run)) return newest_of(directory, fallback);
   fail(Errc::unsupported,
        "the directory '{}' holds neither checkpoints of a run (step-*.h5) nor files of another "
        "format that cairn knows; name a file",
@@ -87,7 +93,7 @@ fs::path expand_home(const fs::path& path) {
   return fs::path(home + text.substr(1));
 }
 
-fs::path find_local(const LocalSource& source) {
+fs::path find_local(const LocalSource& source, bool fallback) {
   if (source.path.empty()) fail(Errc::usage, "the path of the checkpoint is empty");
   const fs::path path = expand_home(source.path);
   std::error_code error;
@@ -100,7 +106,7 @@ fs::path find_local(const LocalSource& source) {
     }
     fail(Errc::not_found, "'{}' does not exist{}", path.string(), siblings_of(path));
   }
-  if (fs::is_directory(status)) return checkpoint_in(path);
+  if (fs::is_directory(status)) return checkpoint_in(path, fallback);
   // What cannot be examined, opening it tells better.
   if (fs::exists(status) && !fs::is_regular_file(status)) {
     fail(Errc::unsupported, "'{}' is neither a file nor a run directory", path.string());
@@ -108,7 +114,7 @@ fs::path find_local(const LocalSource& source) {
   return path;
 }
 
-fs::path find_run(const RunSource& source) {
+fs::path find_run(const RunSource& source, bool fallback) {
   if (source.root.empty() || source.run_id.empty()) {
     fail(Errc::usage, "a run needs its root (checkpoint.source.root or save.root) and its id");
   }
@@ -122,14 +128,24 @@ fs::path find_run(const RunSource& source) {
     fail(Errc::not_found, "there is no run '{}' in '{}'{}", source.run_id, source.root.string(),
          siblings_of(run));
   }
-  if (!source.file.empty()) return find_local({run / source.file});
+  if (!source.file.empty()) return find_local({run / source.file}, fallback);
   // Runs of other trainers end in this file, until cairn has saved into them.
   if (!newest_checkpoint(run) && fs::exists(run / "last.ckpt", error)) return run / "last.ckpt";
-  return newest_of(run);
+  return newest_of(run, fallback);
+}
+
+bool is_newest_of_run(const Source& source, const fs::path& path) {
+  if (!names::parse_checkpoint_file(path.filename().string())) return false;
+  if (const auto* run = std::get_if<RunSource>(&source)) return run->file.empty();
+  const auto* local = std::get_if<LocalSource>(&source);
+  std::error_code error;
+  return local != nullptr && fs::is_directory(expand_home(local->path), error);
 }
 
 fs::path resolve_local(const Comm& comm, const fs::path& path) {
-  return resolve_source(comm, LocalSource{path});
+  SourceSettings settings;
+  settings.fallback = false;  // who looks at a run must see a damaged checkpoint, and mark nothing
+  return resolve_source(comm, LocalSource{path}, settings);
 }
 
 }  // namespace cairn::detail

@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <array>
 #include <exception>
 #include <optional>
@@ -5,7 +7,9 @@
 #include <utility>
 
 #include "cairn/source.hpp"
+#include "checkpoint/newest.hpp"
 #include "sources/fetch.hpp"
+#include "sources/local.hpp"
 #include "sources/progress.hpp"
 #include "sources/spread.hpp"
 
@@ -72,6 +76,20 @@ std::filesystem::path resolve_source(const Comm& comm, const Source& source,
   comm.broadcast(path);
   spread_files(comm, std::move(fetched.files));
   return path;
+}
+
+bool skip_damaged(const Comm& comm, const Source& source, const SourceSettings& settings,
+                  const std::filesystem::path& path, const Error& error) {
+  std::uint64_t skipped[1] = {0};
+  agree(comm, "skip damaged checkpoint", [&] {
+    if (!comm.is_root() || !settings.fallback || error.code() != Errc::corrupt) return;
+    if (!is_newest_of_run(source, path) || !try_mark_bad(path, error.what())) return;
+    fmt::print(stderr, "cairn: warning: '{}' is marked as bad, and an older one is tried: {}\n",
+               path.string(), error.what());
+    skipped[0] = 1;
+  });
+  comm.all_reduce_max(std::span<std::uint64_t>(skipped));
+  return skipped[0] != 0;
 }
 
 }  // namespace cairn

@@ -10,7 +10,7 @@
 #include "cairn/comm.hpp"
 #include "cairn/context.hpp"
 #include "cairn/manifest.hpp"
-#include "pipeline/json_numbers.hpp"
+#include "base/json_numbers.hpp"
 
 namespace cairn::detail {
 

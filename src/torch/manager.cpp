@@ -24,7 +24,7 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   save.transfer = config.save.transfer;
   save.mpio = config.save.mpio;
   save.durable = config.save.durable;
-  save.keep_last = config.save.keep_last;
+  save.retention = config.save.retention;
   save.statistics = config.save.statistics;
   save.replica_check = config.save.replica_check;
   save.delta = config.save.delta;
@@ -141,11 +141,18 @@ struct CheckpointManager::Impl {
     settings.load.transfer = config.save.transfer;
     settings.load.mpio = config.save.mpio;
     settings.load.cast = settings.loading.cast;
-    const auto path = trace.stage("source", [&] { return find_source(settings.loading); });
-    const Manifest manifest = trace.stage("open", [&] { return open_checkpoint(comm, path); });
-    CheckpointContext context = restore(comm, manifest, trainer, settings);
-    lineage = descend(lineage, context);
-    return context;
+    for (;;) {
+      const auto path = trace.stage("source", [&] { return find_source(settings.loading); });
+      try {
+        const Manifest manifest = trace.stage("open", [&] { return open_checkpoint(comm, path); });
+        CheckpointContext context = restore(comm, manifest, trainer, settings);
+        lineage = descend(lineage, context);
+        return context;
+      } catch (const Error& error) {
+        // Nothing has changed yet: digests are checked before the first byte is moved.
+        if (!skip_damaged(comm, *config.source, source_settings(config), path, error)) throw;
+      }
+    }
   }
 
   /// Collective.

@@ -29,7 +29,7 @@ TEST(Delta, AMissingOrReplacedFileIsAnErrorThatNamesBoth) {
 TEST(Delta, WhatIsReferredToStaysUntilNobodyNeedsIt) {
   const auto dir = scratch();
   SaveOptions options = delta();
-  options.keep_last = 1;
+  options.retention.keep_last = 1;
   Saver saver(world(), options);
   save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
   save(saver, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 2), 2);
@@ -51,7 +51,7 @@ TEST(Delta, WhatIsNeededByOneThatIsNeededStays) {
   save(all, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 2), 2);
   // The third one needs only model/deep of the second, which needs the first.
   SaveOptions options = delta();
-  options.keep_last = 1;
+  options.retention.keep_last = 1;
   Saver saver(world(), options);
   auto pieces = sample_pieces(Cut::rows, world().size(), world().rank(), 9);
   const auto second = pieces_of(Cut::rows, 2);

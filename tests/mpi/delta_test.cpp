@@ -127,7 +127,7 @@ TEST(Delta, WorksInTheBackground) {
     const auto dir = scratch();
     SaveOptions options = delta();
     options.async.when_busy = busy;
-    options.keep_last = 1;
+    options.retention.keep_last = 1;
     Saver saver(world(), options);
     for (std::uint64_t step = 1; step <= 4; ++step) {
       auto pieces = pieces_of(Cut::columns, step);

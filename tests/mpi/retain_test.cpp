@@ -27,7 +27,7 @@ std::string name_of(std::uint64_t step) { return checkpoint_path("", step).strin
 SaveOptions keeping(std::uint64_t last) {
   SaveOptions options;
   options.durable = false;
-  options.keep_last = last;
+  options.retention.keep_last = last;
   return options;
 }
 

@@ -2,7 +2,9 @@
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
 // Several commands, with the word "then" between them, run until one fails.
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
-// mpio-deflate, mpio-delta (and direct-delta), mpio-cycles (each collective write is many small ones by all ranks; with watchdog)
+// mpio-deflate, mpio-delta (and direct-delta), mpio-cycles (each collective write is many small
+// ones by all ranks; with watchdog) CAIRN_SAMPLE_LOSS=NUMBER: the context holds that metric.
+// CAIRN_SAMPLE_LEASE=1: saves with the lease of FILE's directory, and keeps one checkpoint.
 // CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
@@ -16,9 +18,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "cairn/run.hpp"
 #include "support/sample_state.hpp"
 
 namespace cairn::test {
@@ -68,8 +72,18 @@ int save(const Comm& comm, const Words& words) {
   if (words.at(5).starts_with("async")) {
     save_async(comm, words, pieces);
   } else {
-    Saver saver(comm, options_for<SaveOptions>(words.at(5)));
-    saver.save(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+    SaveOptions options = options_for<SaveOptions>(words.at(5));
+    std::optional<RunLease> lease;
+    if (std::getenv("CAIRN_SAMPLE_LEASE") != nullptr) {
+      lease.emplace(comm, std::filesystem::path(words.at(1)).parent_path());
+      options.retention.keep_last = 1;
+    }
+    StateView state = sample_state(pieces, comm.rank(), std::stoull(words.at(2)));
+    if (const char* loss = std::getenv("CAIRN_SAMPLE_LOSS")) {
+      state.documents["context"] =
+          std::string(R"({"epoch": 3, "metrics": {"loss": )") + loss + "}}";
+    }
+    Saver(comm, options).save(words.at(1), state);
   }
   if (comm.is_root()) std::puts("saved");
   return 0;
@@ -119,9 +133,8 @@ void limit_files(const Comm& comm) {
 int run(const Words& words) {
   Comm comm(MPI_COMM_WORLD, std::chrono::seconds(30));
   limit_files(comm);
-  int result = 2;
+  int result = 0;
   try {
-    result = 0;
     for (auto from = words.begin(); from < words.end() && result == 0;) {
       const auto to = std::find(from, words.end(), "then");
       const Words command(from, to);
@@ -129,6 +142,7 @@ int run(const Words& words) {
       from = to == words.end() ? to : to + 1;
     }
   } catch (const Error& error) {
+    result = 2;
     // Every rank prints, so that a test can see that all say the same.
     std::printf("error %s: %s\n", std::string(to_string(error.code())).c_str(), error.what());
     if (error.rank() == Error::kLocal || error.code() == Errc::timeout) {

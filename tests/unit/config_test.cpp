@@ -52,7 +52,7 @@ save: {dir: runs/a, every_n_steps: 1000, keep_last: 3, engine: direct, async: tr
   EXPECT_EQ(config.pipeline, PipelineConfig{});
   EXPECT_EQ(config.save.dir, "runs/a");
   EXPECT_EQ(config.save.every_n_steps, 1000U);
-  EXPECT_EQ(config.save.keep_last, 3U);
+  EXPECT_EQ(config.save.retention.keep_last, 3U);
   EXPECT_TRUE(config.save.async.has_value());
 }
 
@@ -285,7 +285,7 @@ TEST(Config, ShownDefaultsAreThoseThatHold) {
   EXPECT_EQ(filled.save.replica_check, plain.save.replica_check);
   EXPECT_EQ(filled.save.delta, plain.save.delta);
   EXPECT_EQ(filled.save.enabled, plain.save.enabled);
-  EXPECT_EQ(filled.save.keep_last, plain.save.keep_last);
+  EXPECT_EQ(filled.save.retention.keep_last, plain.save.retention.keep_last);
   EXPECT_EQ(filled.save.async->budget_bytes, plain.save.async->budget_bytes);
   EXPECT_EQ(filled.save.async->when_busy, plain.save.async->when_busy);
   EXPECT_EQ(filled.save.async->on_failure, plain.save.async->on_failure);

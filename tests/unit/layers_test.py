@@ -26,7 +26,7 @@ PUBLIC = {  # the layer of each public header
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "source": "sources", "config": "pipeline", "legacy_config": "pipeline", "context": "pipeline", "torch": "torch",
     "modifiers": "torch",
-    "engine": "transfer", "load": "checkpoint",
+    "engine": "transfer", "load": "checkpoint", "retention": "manifest", "run": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included
     r"^(hdf5|H5\w+)\.h$": r"^(src/formats/hdf5/|tests/bench/limits\.cpp)",

@@ -16,13 +16,13 @@ namespace fs = std::filesystem;
 TEST(RunSource, TakesTheNamedFileOrTheLastOne) {
   const fs::path root = fs::path(testing::TempDir()) / ("cairn-run-" + std::to_string(std::rand()));
   fs::create_directories(root / "a");
-  EXPECT_THROW(find_run({root, "a"}), Error);  // nothing is there yet
+  EXPECT_THROW(find_run({root, "a"}, true), Error);  // nothing is there yet
   std::ofstream(root / "a" / "last.ckpt") << "x";
   std::ofstream(root / "a" / "epoch_042.ckpt") << "x";
-  EXPECT_EQ(find_run({root, "a"}), root / "a" / "last.ckpt");
-  EXPECT_EQ(find_run({root, "a", false, "epoch_042.ckpt"}), root / "a" / "epoch_042.ckpt");
-  EXPECT_THROW(find_run({root, "a", false, "epoch_043.ckpt"}), Error);
-  EXPECT_THROW(find_run({"", "a"}), Error);
+  EXPECT_EQ(find_run({root, "a"}, true), root / "a" / "last.ckpt");
+  EXPECT_EQ(find_run({root, "a", false, "epoch_042.ckpt"}, true), root / "a" / "epoch_042.ckpt");
+  EXPECT_THROW(find_run({root, "a", false, "epoch_043.ckpt"}, true), Error);
+  EXPECT_THROW(find_run({"", "a"}, true), Error);
   fs::remove_all(root);
 }
 

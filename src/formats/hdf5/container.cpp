@@ -259,13 +259,18 @@ void check_metadata(const Manifest& manifest) {
   });
 }
 
-std::optional<CommitInfo> commit_of(const std::filesystem::path& path) {
+std::optional<CommittedFile> committed_file(const std::filesystem::path& path) {
   try {
     const File file = File::open_read(path);
     const auto trailer = read_trailer(file);
-    if (!trailer) return std::nullopt;
-    CommitInfo info = read_commit(file, *trailer).info;
-    return head_of(file) == Head::signature ? std::optional(std::move(info)) : std::nullopt;
+    if (!trailer || head_of(file) != Head::signature) return std::nullopt;
+    const CommitRecord commit = read_commit(file, *trailer);
+    CommittedFile found{commit.info, file.size(), file.fingerprint(), {}};
+    if (const auto slot = commit.documents.find("context"); slot != commit.documents.end()) {
+      const std::vector<std::byte> bytes = read_span(file, slot->second.span);
+      if (digest_of(bytes) == slot->second.digest) found.context = text_of(bytes);
+    }
+    return found;
   } catch (const Error& error) {
     if (error.code() == Errc::io || error.code() == Errc::unsupported) throw;
     return std::nullopt;

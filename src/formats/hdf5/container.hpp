@@ -45,9 +45,16 @@ std::vector<std::string> referenced_files(const std::filesystem::path& path, boo
 /// Errors: io, when the file can't be read; unsupported, when a newer cairn committed it.
 bool is_committed(const std::filesystem::path& path);
 
-/// The commit record of a container that nobody has rewritten; nothing for any other file. Calls no
-/// HDF5. Local. Errors: io, unsupported.
-std::optional<CommitInfo> commit_of(const std::filesystem::path& path);
+/// What a committed container tells at little cost.
+struct CommittedFile {
+  CommitInfo commit;
+  std::uint64_t bytes = 0;
+  std::uint64_t fingerprint = 0;
+  std::string context;  ///< the document of that name; empty where there is none, or it is damaged
+};
+/// That of a container that nobody has rewritten; nothing for any other file. Calls no HDF5. Local.
+/// Errors: io, unsupported.
+std::optional<CommittedFile> committed_file(const std::filesystem::path& path);
 
 /// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.
 /// Local.

@@ -1,4 +1,4 @@
-#include "pipeline/json_numbers.hpp"
+#include "base/json_numbers.hpp"
 
 #include <cmath>
 #include <limits>

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "cairn/comm.hpp"
+#include "verbs.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace cairn::tool {
+
+/// The verbs that look after runs: ls, prune, pin and unpin.
+struct RunVerbs {
+  CLI::App* ls = nullptr;
+  CLI::App* prune = nullptr;
+  CLI::App* pin = nullptr;
+  CLI::App* unpin = nullptr;
+  LsOptions listing;
+  PruneOptions pruning;
+  PinOptions pinning;
+};
+/// Makes them known to the command line; `verbs` and `json` must outlive `app`.
+void add_run_verbs(CLI::App& app, RunVerbs& verbs, bool& json);
+
+/// The policy that the command line gives. Errors: usage, when a rule lacks what it needs.
+RetentionPolicy policy_of(const KeepOptions& keep);
+/// The run's directory. Errors: not_found, usage (a file).
+std::filesystem::path run_directory(const std::string& run);
+/// The texts with `separator` between them.
+std::string joined(const std::vector<std::string>& texts, std::string_view separator);
+
+}  // namespace cairn::tool
