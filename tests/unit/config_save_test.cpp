@@ -53,6 +53,29 @@ TEST(ConfigSave, TriggersSayWhenToSave) {
   EXPECT_TRUE(holds(error_of("save: {keep_last: -1}"), "a number of checkpoints"));
 }
 
+TEST(ConfigSave, RetentionSaysWhatStays) {
+  const SaveConfig save = Config::from_string(
+                              "save: {keep_last: 3, keep_every_n_steps: 1_000, keep_best: {k: 2, "
+                              "metric: val_loss, mode: max}, lease: no, max_restarts: 0}")
+                              .save;
+  EXPECT_EQ(save.retention, (RetentionPolicy{3, 1000, {2, "val_loss", MetricOrder::max}}));
+  EXPECT_FALSE(save.lease);
+  EXPECT_EQ(save.max_restarts, 0U);
+  const SaveConfig plain = Config::from_string("save: {keep_every_n_steps: 0}").save;
+  EXPECT_EQ(plain.retention, RetentionPolicy{});
+  EXPECT_TRUE(plain.lease);
+  EXPECT_EQ(plain.max_restarts, 5U);
+  // Without keep_last all stay, whatever these say: they would promise what does not happen.
+  for (const char* rule : {"keep_every_n_steps: 5", "keep_best: {k: 1, metric: m, mode: min}"}) {
+    EXPECT_TRUE(holds(error_of(fmt::format("save: {{{}}}", rule)), "needs save.keep_last")) << rule;
+  }
+  EXPECT_TRUE(holds(error_of("save: {keep_last: 1, keep_best: {k: 1, mode: min}}"), "metric"));
+  EXPECT_TRUE(holds(error_of("save: {keep_last: 1, keep_best: {k: 0, metric: m, mode: min}}"),
+                    "a number from 1"));
+  EXPECT_FALSE(source_settings(Config::from_string("pipeline: {fallback: no}")).fallback);
+  EXPECT_TRUE(source_settings(Config{}).fallback);
+}
+
 TEST(ConfigSave, SectionsOfOtherProgramsMayStandBeside) {
   const Config config = Config::from_string(
       "defaults: [a, _self_]\ntraining: {lr: '${no.such.thing}', seed: \"${now:%Y}\"}\n"

@@ -2,6 +2,7 @@
 #include "checkpoint/lease.hpp"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -123,6 +124,27 @@ TEST_F(LeaseTest, OneThatDiedWhileItTookOverIsInNobodysWay) {
     take();
   });
   ASSERT_GT(files(), 1U);
+  auto held = take();
+  EXPECT_EQ(holder_of(text()).process, getpid());
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(LeaseTest, OneThatIsAboutToTakeOverIsWaitedFor) {
+  in_process_that_dies([&] { static_cast<void>(take().release()); });
+  const std::string dead = text();
+  const pid_t child = fork();
+  if (child == 0) {
+    setenv("CAIRN_FAULT", "lease.claimed:0:stay", 1);
+    take();
+    _exit(0);
+  }
+  while (!fs::exists(dir_ / names::lease_claim(holder_of(dead).nonce))) {
+    std::this_thread::sleep_for(1ms);  // the test's time limit ends it
+  }
+  EXPECT_NE(refusal().find(std::to_string(child)), std::string::npos);
+  EXPECT_EQ(text(), dead);
+  kill(child, SIGKILL);
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
   auto held = take();
   EXPECT_EQ(holder_of(text()).process, getpid());
   EXPECT_EQ(files(), 1U);
