@@ -13,6 +13,7 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/load.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
+  include/cairn/sampler.hpp
   include/cairn/shape.hpp
   include/cairn/source.hpp
   include/cairn/state.hpp
@@ -189,7 +190,9 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/value.cpp
   src/trainer/best.cpp
   src/trainer/budget.cpp
+  src/trainer/sampler.cpp
   src/trainer/schedule.cpp
+  src/trainer/shuffle.cpp
   src/trainer/slurm.cpp
   src/trainer/state.cpp
   src/trainer/states.cpp
