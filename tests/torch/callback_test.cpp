@@ -31,6 +31,7 @@ std::vector<std::string> files_of(const fs::path& dir) {
     if (entry.path().extension() == ".h5") names.push_back(entry.path().filename().string());
   }
   std::sort(names.begin(), names.end());
+  world().all_equal(0);  // nobody removes what another still lists
   return names;
 }
 
@@ -39,8 +40,8 @@ using Files = std::vector<std::string>;
 /// A text of the user's own; each rank has another one where it is per rank.
 class Note : public Stateful {
  public:
-  explicit Note(std::string text, StateScope scope = StateScope::shared)
-      : text(std::move(text)), scope_(scope) {}
+  explicit Note(std::string first, StateScope scope = StateScope::shared)
+      : text(std::move(first)), scope_(scope) {}
   std::string state() const override { return '"' + text + '"'; }
   void load(const std::string& state) override {
     if (refuses) throw std::runtime_error("the note is full");
@@ -182,6 +183,29 @@ TEST(Callback, TheLastStepIsSavedThoughTheBackgroundWasBusy) {
   callback.on_train_end();
   EXPECT_EQ(files_of(dir).back(), "step-00000006.h5");
   EXPECT_EQ(manager.newest_checkpoint()->filename(), "step-00000006.h5");
+  manager.close();
+}
+
+TEST(Callback, AnExceptionSavesNothingAndTellsWhereANewStartBegins) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  CheckpointCallback callback(manager, model);
+  callback.on_train_start();
+  for (std::uint64_t step = 1; step <= 3; ++step) callback.on_step_end(step);
+  testing::internal::CaptureStderr();
+  callback.on_exception(Error(Errc::io, "the data is gone", 0));
+  callback.on_exception(std::runtime_error("on this rank alone"));
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  if (world().is_root()) {
+    EXPECT_NE(told.find("step 3 (the data is gone)"), std::string::npos) << told;
+    EXPECT_NE(told.find("step-00000002.h5"), std::string::npos) << told;
+  } else {
+    EXPECT_EQ(told, "");
+  }
   manager.close();
 }
 
