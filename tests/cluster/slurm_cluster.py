@@ -11,10 +11,9 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
-import unittest
 
 from harness import BIN, ROOT
+from waiting import wait_for
 
 INSIDE = "CAIRN_CLUSTER_INSIDE"
 NAMESPACES = ["--mount", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -85,16 +84,6 @@ def call(*words, timeout=60, check=True, **more):
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, words))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
-
-
-def wait_for(what, condition, timeout):
-    """Waits until `condition()` is true and returns its value; AssertionError, with `what`, at the timeout."""
-    end = time.monotonic() + timeout
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {timeout} s")
-        time.sleep(0.1)
-    return value
 
 
 NODE = r"""
