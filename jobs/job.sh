@@ -97,12 +97,13 @@ finish() {
 # Only a running job, and one that its time limit ended. Any other was cancelled, and a requeue would bring it back;
 # or preempted without grace, and Slurm requeues it by itself.
 requeue() {
-  local job
-  job=$(scontrol -o show job "$SLURM_JOB_ID")
-  case $job in
+  local id=$SLURM_JOB_ID
+  # The number of one of an array's tasks is that of the whole array, and would requeue all of them.
+  [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+  case $(scontrol -o show job "$id") in
     *" JobState=RUNNING "* | *" Reason=TimeLimit "*)
       say "stopped early: requeued"
-      scontrol requeue "$SLURM_JOB_ID" && return
+      scontrol requeue "$id" && return
       say "this job can't be requeued (see docs/slurm.md): submit it again, or use jobs/chain.sh"
       ;;
     *) say "stopped early, because the job was ended from outside: left to Slurm" ;;

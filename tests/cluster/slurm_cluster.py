@@ -146,7 +146,7 @@ class Cluster:
 
     def configure(self):
         lines = [CONFIGURATION.strip()]
-        lines += [f"NodeName={name} NodeAddr={self.address(name)} CPUs=4 RealMemory=4000" for name in self.names]
+        lines += [f"NodeName={name} NodeAddr={self.address(name)} CPUs=8 RealMemory=4000" for name in self.names]
         nodes = ",".join(self.names)
         lines += [f"PartitionName=main Nodes={nodes} Default=YES State=UP PriorityTier=1 GraceTime=30",
                   f"PartitionName=urgent Nodes={nodes} State=UP PriorityTier=10"]
