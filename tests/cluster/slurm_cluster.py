@@ -112,7 +112,10 @@ slurmd -D -N "$name" & wait
 
 
 class Cluster:
-    """`nodes` nodes n1, n2, ... in the partitions `main` and `urgent`; jobs of `urgent` preempt those of `main`."""
+    """`nodes` nodes n1, n2, ... in three partitions.
+
+    Jobs of `urgent` preempt those of `main`, which have half a minute to end, and of `abrupt`, which have not.
+    """
 
     def __init__(self, nodes):
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -149,6 +152,7 @@ class Cluster:
         lines += [f"NodeName={name} NodeAddr={self.address(name)} CPUs=8 RealMemory=4000" for name in self.names]
         nodes = ",".join(self.names)
         lines += [f"PartitionName=main Nodes={nodes} Default=YES State=UP PriorityTier=1 GraceTime=30",
+                  f"PartitionName=abrupt Nodes={nodes} State=UP PriorityTier=1 GraceTime=0",
                   f"PartitionName=urgent Nodes={nodes} State=UP PriorityTier=10"]
         (HOME / "slurm.conf").write_text("\n".join(lines) + "\n")
         hosts = [f"127.0.0.1 localhost", f"{NETWORK}.1 control"]

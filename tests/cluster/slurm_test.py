@@ -130,13 +130,15 @@ class Slurm(unittest.TestCase):
 
     @scenario
     def test_preempted_by_a_partition_of_higher_priority(self):
-        job = self.train("preempted", "--nodelist=n1,n2")
-        job.wait_for_step(SAVE_EVERY + 2)
-        urgent = self.submit("urgent", ["--partition=urgent", "--nodes=1", "--nodelist=n1", "--exclusive"],
-                             "--wrap=sleep 1")
-        self.assert_finished(job, restarts=1)
-        self.assertEqual(urgent.wait_until_ended(), "COMPLETED")
-        self.assertIn("stopped early: requeued", job.text())
+        for partition, outcome in (("main", "stopped early: requeued"), ("abrupt", "left to Slurm")):
+            with self.subTest(partition=partition):
+                job = self.train(partition, f"--partition={partition}", "--nodelist=n1,n2")
+                job.wait_for_step(SAVE_EVERY + 2)
+                urgent = self.submit("urgent", ["--partition=urgent", "--nodes=1", "--nodelist=n1", "--exclusive"],
+                                     "--wrap=sleep 1")
+                self.assert_finished(job, restarts=1)
+                self.assertEqual(urgent.wait_until_ended(), "COMPLETED")
+                self.assertIn(outcome, job.text())
 
     @scenario
     def test_out_of_time(self):
