@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import functools
-import os
-import pathlib
 import re
 import sys
 import unittest
@@ -97,21 +95,20 @@ class Slurm(unittest.TestCase):
             raise AssertionError(done.stdout + done.stderr)
         return found[0]
 
-    def environment(self, name, **more):
+    def environment(self, name, **variables):
         return {**ENVIRONMENT, "CAIRN_ROOT": str(ROOT), "CAIRN_BIN": str(BIN), "OMPI_MCA_mpi_yield_when_idle": "1",
-                "OMP_NUM_THREADS": "1", "CAIRN_RUN_DIR": str(HOME / "runs" / name), **more}
+                "OMP_NUM_THREADS": "1", "CAIRN_RUN_DIR": str(HOME / "runs" / name), **variables}
 
-    def submit(self, name, options, *words, **more):
+    def submit(self, name, options, *words, run=None, **variables):
         """A job on 2 nodes, with a rank on each unless `options` say otherwise."""
         log = HOME / "runs" / f"{name}.log"
         number = self.cluster.command(
             "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={log}", f"--job-name={name}",
-            *options, *words, env=self.environment(more.pop("run", name)), **more).strip()
+            *options, *words, env=self.environment(run or name, **variables)).strip()
         return Job(self.cluster, name, number, log)
 
-    def train(self, name, *options, flags=(), pace=100, run=None):
-        return self.submit(name, options, JOBS / "train.sbatch", *TRAINING, "--step-ms", str(pace), *flags,
-                           run=run or name)
+    def train(self, name, *options, flags=(), pace=100, **more):
+        return self.submit(name, options, JOBS / "train.sbatch", *TRAINING, "--step-ms", str(pace), *flags, **more)
 
     def assert_finished(self, job, restarts, seed=1):
         """Ended well, after so many restarts, with the parameters of a training that nothing disturbed."""
@@ -146,6 +143,14 @@ class Slurm(unittest.TestCase):
         self.assert_finished(job, restarts=None)
         self.assertIn("signal USR1: the program is to save and stop", job.text())
         self.assertGreaterEqual(len(job.starts()), 2, job.text())
+
+    @scenario
+    def test_out_of_time_without_a_signal(self):
+        setup = HOME / "runs" / "setup.sh"
+        setup.write_text('[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 38\n')  # of a minute, that is the least
+        job = self.train("clock", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=300, CAIRN_SETUP=str(setup))
+        self.assert_finished(job, restarts=1)
+        self.assertIn("reason=time limit exit=85", job.starts()[0])
 
     @scenario
     def test_scancel_signal_to_the_steps_and_to_the_script(self):

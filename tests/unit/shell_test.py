@@ -8,8 +8,8 @@ from harness import ROOT
 
 class Shell(unittest.TestCase):
     def test_shellcheck_is_content(self):
-        names = subprocess.run(["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", "*.sh", "*.sbatch", ".ci/run"],
-                               capture_output=True, text=True, check=True).stdout.split()
+        names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.sh", "*.sbatch", ".ci/run"],
+                               capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
         self.assertIn("jobs/train.sbatch", names)
         done = subprocess.run(["shellcheck", "-x", *names], capture_output=True, text=True, cwd=ROOT)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
