@@ -9,6 +9,7 @@ cluster and drops its mounts and its network.
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -165,10 +166,10 @@ class Cluster:
         (HOME / f"spool-{name}").mkdir(exist_ok=True)
         kept = [tree for tree in dict.fromkeys((ROOT, BIN.resolve().parent))
                 if str(tree).startswith(("/tmp/", "/dev/shm/"))]
-        log = (HOME / "log" / f"{name}.log").open("ab")
-        init = subprocess.Popen(["unshare", *NAMESPACES, "bash", "-c", NODE, "node", name, self.address(name),
-                                 HOME, *kept], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                env=self.environment)
+        with (HOME / "log" / f"{name}.log").open("ab") as log:
+            init = subprocess.Popen(["unshare", *NAMESPACES, "bash", "-c", NODE, "node", name, self.address(name),
+                                     HOME, *kept], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                                    env=self.environment)
         self.inits[name] = init
         if init.stdout.readline() != b"ready\n":
             raise AssertionError(f"node {name} did not start:\n{(HOME / 'log' / f'{name}.log').read_text()}")
@@ -180,8 +181,17 @@ class Cluster:
     def lose_node(self, name):
         """As if its power was cut: nothing leaves the node any more, not even the end of a connection."""
         call("ip", "link", "del", name)
-        self.inits[name].kill()
-        self.inits[name].wait()
+        self.end(self.inits.pop(name))
+
+    def end(self, init):
+        init.kill()
+        init.communicate()
+
+    def stop(self):
+        for init in self.inits.values():
+            self.end(init)
+        for daemon in ("slurmctld", "munged"):
+            os.kill(int((HOME / f"{daemon}.pid").read_text()), signal.SIGTERM)
 
     def wait_until_idle(self, names):
         def idle():

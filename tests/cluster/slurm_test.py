@@ -16,6 +16,7 @@ STEPS, SAVE_EVERY = 80, 10
 TRAINING = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4", "--parallel", "zero",
             "--steps", str(STEPS), "--save-every", str(SAVE_EVERY), "--log-every", "1"]
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=([0-9a-f]{32})$", re.M)
+STOPPED = re.compile(r"^stopped step=(\d+) .*params_digest=([0-9a-f]{32})$", re.M)
 RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) ", re.M)
 ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor where a node is lost
 LONG = 120  # seconds until something that should take a few has failed
@@ -85,6 +86,7 @@ class Slurm(unittest.TestCase):
         cls.pool.shutdown()
         if any(outcome.exception() for outcome in cls.outcomes.values()):
             print(cls.cluster.logs(), file=sys.stderr)
+        cls.cluster.stop()
 
     @classmethod
     def undisturbed(cls, seed):
@@ -136,6 +138,7 @@ class Slurm(unittest.TestCase):
                 self.assert_finished(job, restarts=1)
                 self.assertEqual(urgent.wait_until_ended(), "COMPLETED")
                 self.assertIn(outcome, job.text())
+                self.assertRegex(job.text(), r"cairn: a save takes \S+ s; for this job: --signal=B:USR1@\d+\n")
 
     @scenario
     def test_out_of_time(self):
@@ -170,8 +173,7 @@ class Slurm(unittest.TestCase):
         self.assertIn("left to Slurm", job.text())
         again = self.train("again", "--nodelist=n3", "--nodes=1", "--ntasks-per-node=2", run="cancelled")
         self.assert_finished(again, restarts=0)
-        stopped = int(re.search(r"^stopped step=(\d+) ", job.text(), re.M)[1])
-        self.assertEqual(int(RESUMED.search(again.text())[1]), stopped)
+        self.assertEqual(RESUMED.search(again.text()).groups(), STOPPED.search(job.text()).groups())
         more = self.train("more", ELSEWHERE, "--ntasks=3", "--ntasks-per-node=2", run="cancelled",
                           flags=["--steps", str(STEPS + 5)])
         self.assertEqual(more.wait_until_ended(), "COMPLETED", more.text())
