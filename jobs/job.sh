@@ -9,11 +9,20 @@ say() { printf '== %s %s\n' "$(date '+%F %T')" "$*"; }
 
 preempted=
 program=
+reminder=
 # The launcher hands SIGUSR1 on to all ranks. SIGTERM goes on as SIGUSR1, because mpirun would kill the ranks on it.
 preempt() {
   preempted=1
   say "signal $1: the program is to save and stop"
-  [ -z "$program" ] || kill -USR1 "$program" 2>/dev/null || true
+  [ -z "$program" ] || tell_program
+}
+
+# Again and again: a launcher that is still starting may lose a signal, and a trainer minds only the first.
+tell_program() {
+  kill -USR1 "$program" 2>/dev/null || return 0
+  [ -z "$reminder" ] || return 0
+  while sleep 3 && kill -USR1 "$program"; do :; done >/dev/null 2>&1 &
+  reminder=$!
 }
 # From here on, not from the start of the program: a signal may come at any time.
 trap 'preempt USR1' USR1
@@ -21,13 +30,15 @@ trap 'preempt TERM' TERM
 
 export CAIRN_BIN=${CAIRN_BIN:-$CAIRN_ROOT/build/bin}
 if [ -n "${CAIRN_SETUP:-}" ]; then
+  set +eu  # modules and environments are seldom written for them
   # shellcheck source=/dev/null
   . "$CAIRN_SETUP"
+  set -eu
 fi
 if [ -n "${CAIRN_LAUNCH:-}" ]; then
   read -r -a launch <<<"$CAIRN_LAUNCH"
 elif [ -n "${SLURM_JOB_ID:-}" ]; then  # also in an allocation of salloc
-  launch=(srun --mpi=pmix --kill-on-bad-exit=1)
+  launch=(srun --mpi=pmix)
 else
   launch=(mpirun --oversubscribe -n "${CAIRN_RANKS:-2}")
 fi
@@ -39,6 +50,7 @@ run() {
   [ -z "$preempted" ] || return 0
   "${launch[@]}" "$@" </dev/null &
   program=$!
+  [ -z "$preempted" ] || tell_program
   # A signal ends the wait, not the program.
   while :; do
     code=0
@@ -46,6 +58,7 @@ run() {
     kill -0 "$program" 2>/dev/null || break
   done
   program=
+  [ -z "$reminder" ] || kill "$reminder" 2>/dev/null || true
 }
 
 # refuse_endless_restarts RUN: ends the job where it was restarted CAIRN_MAX_STALLS times without a new checkpoint.

@@ -46,14 +46,19 @@ run_job() {
     code=0
     CAIRN_RESTART_COUNT=$restart bash "$@" </dev/null &
     job=$!
+    [ -z "$stopped" ] || forward
     while :; do
       code=0
       wait "$job" || code=$?
       kill -0 "$job" 2>/dev/null || break
     done
     job=
-    # 137: killed, as with the loss of a node, after which Slurm requeues by itself.
-    if [ "$code" -ne 85 ] && [ "$code" -ne 137 ]; then return; fi
+    case $code in
+      85) ;;
+      137) ;;  # killed, as with the loss of a node, after which Slurm requeues by itself
+      138) ;;  # SIGUSR1 came before the job could catch it
+      *) return ;;
+    esac
     if [ -z "$again" ] || [ -n "$stopped" ]; then return; fi
     restart=$((restart + 1))
   done

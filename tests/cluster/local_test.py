@@ -27,6 +27,10 @@ case ${next#+} in
     trap 'exit 85' USR1
     touch "$STUB_DIR/waiting"
     while :; do sleep 0.05; done ;;
+  second)  # loses the first signal
+    trap 'signals+=1; [ $signals = 1 ] || exit 85' USR1
+    touch "$STUB_DIR/waiting"
+    while :; do sleep 0.05; done ;;
   deaf) touch "$STUB_DIR/waiting"; exec sleep 60 ;;
   kill) kill -9 $$ ;;
 esac
@@ -85,7 +89,7 @@ class Requeue(LocalCase):
 
     def test_a_setup_file_comes_before_everything(self):
         setup = self.dir / "setup.sh"
-        setup.write_text("export CAIRN_TRAIN='bash -c \"exit 5\"'\nCAIRN_TRAIN=$STUB_DIR/other\n")
+        setup.write_text("echo $NO_SUCH_VARIABLE\nfalse\nCAIRN_TRAIN=$STUB_DIR/other\n")
         (self.dir / "other").write_text("#!/bin/bash\nexit 5\n")
         (self.dir / "other").chmod(0o755)
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", code=5, CAIRN_SETUP=setup)
@@ -111,6 +115,9 @@ class Signals(LocalCase):
 
     def test_a_trainer_that_the_signal_kills_at_its_start_goes_on(self):
         self.assertEqual(self.signalled("deaf 0", signal.SIGUSR1, 0), 2)
+
+    def test_a_signal_that_the_launcher_lost_is_sent_again(self):
+        self.assertEqual(self.signalled("second 0", signal.SIGUSR1, 0), 2)
 
     def test_sigterm_and_control_c_save_and_stop(self):
         self.assertEqual(self.signalled("wait 0", signal.SIGTERM, 85), 1)
