@@ -13,9 +13,12 @@ set(CAIRN_PUBLIC_HEADERS
   include/cairn/load.hpp
   include/cairn/manifest.hpp
   include/cairn/placement.hpp
+  include/cairn/sampler.hpp
   include/cairn/shape.hpp
   include/cairn/source.hpp
+  include/cairn/state.hpp
   include/cairn/tensor_view.hpp
+  include/cairn/trainer.hpp
   include/cairn/version.hpp)
 
 target_sources(cairn_core_obj PRIVATE
@@ -39,9 +42,11 @@ target_sources(cairn_core_obj PRIVATE
   src/manifest/placement.cpp
   src/os/block_writer.cpp
   src/os/activity.cpp
+  src/os/child.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/os/lock.cpp
+  src/os/signals.cpp
   src/mpi/agree.cpp
   src/mpi/comm.cpp
   src/mpi/comm_exchange.cpp
@@ -51,6 +56,7 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/io_hints.cpp
   src/mpi/lifetime.cpp
   src/mpi/nodes.cpp
+  src/mpi/pending_max.cpp
   src/mpi/same.cpp
   src/mpi/watchdog.cpp
   src/plan/chunks.cpp
@@ -181,9 +187,20 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/path_patterns.cpp
   src/pipeline/rules.cpp
   src/pipeline/schema.cpp
-  src/pipeline/value.cpp)
+  src/pipeline/value.cpp
+  src/trainer/best.cpp
+  src/trainer/budget.cpp
+  src/trainer/sampler.cpp
+  src/trainer/schedule.cpp
+  src/trainer/shuffle.cpp
+  src/trainer/slurm.cpp
+  src/trainer/state.cpp
+  src/trainer/states.cpp
+  src/trainer/votes.cpp)
 
 set(CAIRN_TORCH_SOURCES
+  src/torch/average.cpp
+  src/torch/callback.cpp
   src/torch/collect.cpp
   src/torch/custom.cpp
   src/torch/documents.cpp
@@ -196,6 +213,7 @@ set(CAIRN_TORCH_SOURCES
   src/torch/optimizer.cpp
   src/torch/quantized.cpp
   src/torch/random.cpp
+  src/torch/rescale.cpp
   src/torch/reset.cpp
   src/torch/restore.cpp
   src/torch/scheduler.cpp

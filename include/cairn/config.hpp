@@ -37,6 +37,10 @@ struct RenameRule {
   bool operator==(const RenameRule&) const = default;
 };
 
+/// What a warm start on another number of ranks does to the learning rates: multiplied by the
+/// quotient of the numbers, or by its root.
+enum class RescaleRate : std::uint8_t { off, linear, sqrt };
+
 struct LoadingConfig {
   LoadingType type = LoadingType::warm_start;
   /// Names that only one side has are errors. Always so for warm_start; off for transfer_learning
@@ -51,6 +55,7 @@ struct LoadingConfig {
   /// Convert tensors whose dtype in memory is another one than in the checkpoint
   /// (LoadOptions::cast).
   bool cast = false;
+  RescaleRate rescale_lr = RescaleRate::off;  ///< warm_start
   /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
   /// reset_layers not counted. Whatever the type, at least one must.
   double min_match = 0;
@@ -128,15 +133,38 @@ struct SaveTrigger {
   bool operator==(const SaveTrigger&) const = default;
 };
 
+enum class MonitorMode : std::uint8_t { min, max };
+
+/// How a trainer's callback answers to signals and to the end of its time.
+struct PreemptionConfig {
+  /// SIGTERM and SIGUSR1 make it save and stop.
+  bool signals = true;
+  /// Seconds from the start of the callback to the end of the job. Absent: what Slurm says.
+  std::optional<double> time_limit_s = {};
+  /// How long before that end the last save begins at the latest, in seconds, or twice the time of
+  /// a save where that is longer. Absent: a twentieth of the time that was left at the start, at
+  /// most 60.
+  std::optional<double> lead_s = {};
+  /// How many seconds a job lives on after SIGTERM. Absent: long enough for a whole checkpoint.
+  std::optional<double> grace_s = {};
+  bool operator==(const PreemptionConfig&) const = default;
+};
+
 struct SaveConfig {
   /// The run's directory. Not given: `root`/LineageConfig::resume_run_id, where both are.
   std::filesystem::path dir;
   std::filesystem::path root;  ///< the directory of all runs
-  /// false: no periodic saves; every_n_steps is 0 and triggers is empty then.
+  /// false: nothing is saved by itself; what says when is 0 or empty then.
   bool enabled = true;
-  /// 0: no periodic saves. Where the file says 0 or nothing, the first trigger of train_steps
-  /// counts.
+  // Each 0: no such saves. Where the file says 0 or nothing, the first trigger of the unit counts.
   std::uint64_t every_n_steps = 0;
+  std::uint64_t every_n_epochs = 0;
+  double every_minutes = 0;
+  /// A metric whose improvement is saved; empty: none.
+  std::string monitor;
+  MonitorMode mode = MonitorMode::min;
+  std::uint64_t save_top_k = 1;  ///< what counts as one: to be among so many best
+  PreemptionConfig preemption;
   std::uint64_t keep_last = 0;  ///< how many of the newest checkpoints stay; 0: all
   std::vector<SaveTrigger> triggers;
   std::map<SaveUnit, std::string> name_templates;

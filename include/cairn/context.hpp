@@ -18,6 +18,15 @@ struct CheckpointInfo {
   std::uint64_t epoch = 0;
   std::uint64_t global_step = 0;
   std::map<std::string, double> metrics = {};
+  /// JSON by name, of the trainer's own: it is in CheckpointContext::documents as "user".
+  std::map<std::string, std::string> metadata = {};
+};
+
+/// What became of a part of a trainer's state in a warm start.
+struct StateReport {
+  std::string name;  ///< "rng", "learning rate", or the name of a Stateful
+  std::string text;  ///< rank 0's words
+  bool operator==(const StateReport&) const = default;
 };
 
 /// A tensor whose global shape in the checkpoint is another one than in the model.
@@ -46,6 +55,7 @@ struct LoadReport {
   std::vector<TensorCast> cast;
   bool resharded = false;     ///< saved by another number of ranks
   bool rng_restored = false;  ///< the random state is that of the saved run
+  std::vector<StateReport> states;  ///< warm starts: what became of what is no tensor of the model
   /// Of the model's tensors, without those that were skipped as told: the loaded share, 0 to 1.
   double fraction_matched = 1;
 };

@@ -17,6 +17,7 @@
 #include "cairn/export.hpp"
 #include "cairn/modifiers.hpp"
 #include "cairn/placement.hpp"
+#include "cairn/state.hpp"
 
 namespace torch::nn {
 class Module;
@@ -67,6 +68,8 @@ struct NamedTensor {
 enum class ModelExport : std::uint8_t {
   adapters,  ///< A and B alone
   merged,    ///< the model without adapters, which computes the same
+  weights,   ///< the model as it is
+  averaged,  ///< the model with the averages of its parameters (cairn/average.hpp) in their place
 };
 
 struct ManagerOptions {
@@ -132,8 +135,8 @@ class CAIRN_EXPORT CheckpointManager {
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model);
   /// The adapters that modifiers made. Call its apply() before each forward pass. Local.
   LoraAdapters adapters() const;
-  /// Writes a part of a model with adapters to `path`, without what belongs to a trainer.
-  /// Collective. Errors: usage (no adapters, or merged ones), mismatch, io, timeout.
+  /// Writes a part or a form of the model to `path`, without what belongs to a trainer. Collective.
+  /// Errors: usage (no adapters, merged ones, no averages), mismatch, io, timeout.
   void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
                     ModelExport what, const CheckpointInfo& info = {});
 
@@ -149,6 +152,13 @@ class CAIRN_EXPORT CheckpointManager {
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
                                     SchedulerRef scheduler);
 
+  /// From now on `state` is part of every checkpoint, and a warm start gives it back; it must live
+  /// until remove_state. Every rank adds the same names. Local. Errors: usage (a name that is taken,
+  /// or can't be one).
+  void add_state(const std::string& name, Stateful& state);
+  /// Local.
+  void remove_state(const std::string& name);
+
   /// The stages of the last load as this rank saw them, also where it failed. Lifetime: until the
   /// next load. Local.
   const std::vector<StageTrace>& last_trace() const;
@@ -161,6 +171,10 @@ class CAIRN_EXPORT CheckpointManager {
   /// Replaces the source of later loads; every rank gives the same. Local.
   void set_source(const LocalSource& source);
   void set_source(const Source& source);
+  /// Later loads continue the run from `path`, a checkpoint of its own: a warm start whatever
+  /// `checkpoint.loading` says of the run's beginning, and without the modifiers that change values
+  /// (reset, registered ones). Every rank gives the same. Local.
+  void set_resume(const std::filesystem::path& path);
   /// Waits for saves in the background and frees the communicators. Collective; optional without
   /// such saves. Errors: those of save_checkpoint.
   void close();

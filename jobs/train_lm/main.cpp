@@ -18,19 +18,19 @@ constexpr int kExitError = 2;
 
 /// Everything between MPI's start and end. Errors that all ranks agree on leave as cairn::Error
 /// with a rank.
-void run(const cairn::Comm& comm, int argc, char** argv) {
+int run(const cairn::Comm& comm, int argc, char** argv) {
   std::optional<train_lm::Options> options;
   std::string help;
   cairn::agree(comm, "read the options",
                [&] { options = train_lm::parse_options(argc, argv, comm.size(), help); });
   if (!options) {
     if (comm.is_root()) fmt::print("{}", help);
-    return;
+    return 0;
   }
   std::optional<train_lm::Text> text;
   cairn::agree(comm, "read the text",
                [&] { text = train_lm::Text::read(options->data, options->context); });
-  train_lm::train(comm, *options, *text);
+  return train_lm::train(comm, *options, *text);
 }
 
 /// The exit code, or no return where only this rank may know of the failure: the others could be
@@ -40,9 +40,9 @@ int run_and_report(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   try {
     cairn::Comm comm(MPI_COMM_WORLD);
-    run(comm, argc, argv);
+    const int code = run(comm, argc, argv);
     comm.close();
-    return 0;
+    return code;
   } catch (const cairn::Error& error) {
     if (error.rank() != cairn::Error::kLocal && error.code() != cairn::Errc::timeout) {
       if (rank == 0) fmt::print(stderr, "train_lm: {}\n", error.what());

@@ -18,6 +18,8 @@ struct Flags {
   std::string dir = "runs/train_lm";
   std::string config;
   std::string die_at;
+  std::string signal_at;
+  double time_limit = 0;
   std::uint64_t save_every = 0;
   bool async = false;
 };
@@ -33,15 +35,17 @@ bool parse_whole(std::string_view text, T& value) {
   return !text.empty() && result.ec == std::errc{} && result.ptr == end;
 }
 
-DieAt parse_die_at(const std::string& text) {
-  DieAt die_at;
+/// "STEP:RANK"
+template <class T>
+T parse_place(const char* flag, const std::string& text) {
+  T place;
   const std::size_t colon = text.find(':');
   if (colon == std::string::npos ||
-      !parse_whole(std::string_view(text).substr(0, colon), die_at.step) ||
-      !parse_whole(std::string_view(text).substr(colon + 1), die_at.rank)) {
-    usage(fmt::format("--die-at '{}' is not STEP:RANK, two whole numbers as in 20:1", text));
+      !parse_whole(std::string_view(text).substr(0, colon), place.step) ||
+      !parse_whole(std::string_view(text).substr(colon + 1), place.rank)) {
+    usage(fmt::format("{} '{}' is not STEP:RANK, two whole numbers as in 20:1", flag, text));
   }
-  return die_at;
+  return place;
 }
 
 Parallel parse_parallel(const std::string& text) {
@@ -66,6 +70,10 @@ void add_flags(CLI::App& app, Flags& flags, Options& options) {
       ->capture_default_str();
   app.add_option("--die-at", flags.die_at,
                  "STEP:RANK: SIGKILL that rank in the middle of that step's save");
+  app.add_option("--signal-at", flags.signal_at,
+                 "STEP:RANK: that rank sends itself SIGTERM after that step");
+  app.add_option("--time-limit", flags.time_limit,
+                 "Seconds until the job ends; default: what Slurm says");
   app.add_option("--data", options.data, "Text to learn")->capture_default_str();
   // CLI11 wraps negative numbers around where the variable is unsigned.
   const CLI::Validator unsigned_only(
@@ -85,6 +93,7 @@ void add_flags(CLI::App& app, Flags& flags, Options& options) {
   add_number("--context", options.context, "Bytes per sample");
   add_number("--seed", options.seed, "Seed of everything random");
   add_number("--lr", options.lr, "Initial learning rate");
+  add_number("--step-ms", options.step_ms, "Each step takes at least so many milliseconds");
   add_number("--log-every", options.log_every, "Steps between loss lines; 0: none");
 }
 
@@ -109,11 +118,13 @@ void check(const Options& options, int ranks) {
   }
   if (options.checkpoint.save.dir.empty()) usage("--dir is empty");
   if (options.resume.empty()) usage("--resume is empty; give auto, none or a path");
+  const auto check_rank = [&](const char* flag, const auto& place) {
+    if (!place || (place->rank >= 0 && place->rank < ranks)) return;
+    usage(fmt::format("{} names rank {}, but the ranks are 0 to {}", flag, place->rank, ranks - 1));
+  };
+  check_rank("--die-at", options.die_at);
+  check_rank("--signal-at", options.signal_at);
   if (!options.die_at) return;
-  if (options.die_at->rank < 0 || options.die_at->rank >= ranks) {
-    usage(fmt::format("--die-at names rank {}, but the ranks are 0 to {}", options.die_at->rank,
-                      ranks - 1));
-  }
   const std::uint64_t step = options.die_at->step;
   if (step == 0 || step > options.steps || !options.saves_at(step)) {
     usage(fmt::format(
@@ -131,6 +142,7 @@ void lay_over_file(const CLI::App& app, const Flags& flags, Options& options) {
   if (wins("--dir") || checkpoint.save.dir.empty()) checkpoint.save.dir = flags.dir;
   if (wins("--engine")) checkpoint.save.engine = cairn::engine_from_string(flags.engine);
   if (flags.async && !checkpoint.save.async) checkpoint.save.async.emplace();
+  if (flags.time_limit > 0) checkpoint.save.preemption.time_limit_s = flags.time_limit;
   if (wins("--save-every")) checkpoint.save.every_n_steps = flags.save_every;
 }
 
@@ -166,7 +178,10 @@ std::optional<Options> parse_options(int argc, const char* const* argv, int rank
   }
   lay_over_file(app, flags, options);
   options.parallel = parse_parallel(flags.parallel);
-  if (!flags.die_at.empty()) options.die_at = parse_die_at(flags.die_at);
+  if (!flags.die_at.empty()) options.die_at = parse_place<DieAt>("--die-at", flags.die_at);
+  if (!flags.signal_at.empty()) {
+    options.signal_at = parse_place<SignalAt>("--signal-at", flags.signal_at);
+  }
   check(options, ranks);
   return options;
 }

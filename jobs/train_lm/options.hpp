@@ -24,6 +24,12 @@ struct DieAt {
   int rank = 0;
 };
 
+/// Rank `rank` is to send itself SIGTERM after `step`.
+struct SignalAt {
+  std::uint64_t step = 0;
+  int rank = 0;
+};
+
 struct Options {
   Parallel parallel = Parallel::ddp;
   cairn::Config checkpoint;
@@ -39,6 +45,8 @@ struct Options {
   double lr = 2e-3;
   std::string resume = "auto";  ///< "auto", "none" or a path
   std::optional<DieAt> die_at;
+  std::optional<SignalAt> signal_at;
+  std::uint64_t step_ms = 0;  ///< the least time that a step takes
 
   /// Whether the state after `step` is saved.
   bool saves_at(std::uint64_t step) const {

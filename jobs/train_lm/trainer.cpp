@@ -9,6 +9,7 @@
 #include <torch/optim/schedulers/step_lr.h>
 #include <xxhash.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <map>
@@ -16,9 +17,11 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "cairn/callback.hpp"
 #include "cairn/torch.hpp"
 #include "collectives.hpp"
 #include "digest.hpp"
@@ -62,20 +65,20 @@ const std::byte* bytes_of(const at::Tensor& tensor) {
 class Trainer {
  public:
   Trainer(const cairn::Comm& comm, const Options& options, const Text& text);
-  void run();
+  int run();
 
  private:
   cairn::ManagerOptions manager_options();
   cairn::Placement placement(const std::string& name, const at::Tensor& tensor) const;
   void make_optimizer();
-  std::optional<cairn::Source> source() const;
-  void start_fresh();
-  void resume(const cairn::Source& source);
+  void begin();
+  void resumed(const cairn::CheckpointContext& context);
   std::string apply_random_rule(const cairn::CheckpointContext& context);
   std::uint64_t random_seed(std::uint64_t step) const;
   double train_step(std::uint64_t step);
   void update();
-  void save(std::uint64_t step, double loss);
+  void add_progress(cairn::CheckpointInfo& info);
+  void finish_step(std::chrono::steady_clock::time_point begun);
   std::string params_digest() const;
   std::string state_digest() const;
 
@@ -97,6 +100,7 @@ class Trainer {
   std::unique_ptr<torch::optim::AdamW> optimizer_;
   std::unique_ptr<torch::optim::StepLR> scheduler_;
   std::unique_ptr<cairn::CheckpointManager> manager_;
+  std::unique_ptr<cairn::CheckpointCallback> callback_;
   std::uint64_t step_ = 0;
   double loss_ = 0.0;
 };
@@ -112,6 +116,9 @@ Trainer::Trainer(const cairn::Comm& comm, const Options& options, const Text& te
   make_optimizer();
   manager_ = std::make_unique<cairn::CheckpointManager>(MPI_COMM_WORLD, options.checkpoint,
                                                         manager_options());
+  callback_ = std::make_unique<cairn::CheckpointCallback>(*manager_, *model_, *optimizer_,
+                                                          *scheduler_);
+  callback_->on_save_checkpoint([this](cairn::CheckpointInfo& info) { add_progress(info); });
 }
 
 void Trainer::make_optimizer() {
@@ -167,21 +174,11 @@ cairn::Placement Trainer::placement(const std::string& name, const at::Tensor& t
   return found->second;
 }
 
-/// What to resume from, the same on all ranks.
-std::optional<cairn::Source> Trainer::source() const {
-  if (options_.resume == "none") return std::nullopt;
-  if (options_.resume != "auto") return cairn::LocalSource{options_.resume};
-  if (const auto newest = manager_->newest_checkpoint()) return cairn::LocalSource{*newest};
-  return options_.checkpoint.source;
-}
-
 std::uint64_t Trainer::random_seed(std::uint64_t step) const {
   // Divided weights need equal dropout masks on all ranks; divided batches need different ones.
   const bool equal = options_.parallel == Parallel::tp;
   return mix(options_.seed, step, equal ? 0 : static_cast<std::uint64_t>(comm_.rank()) + 1);
 }
-
-void Trainer::start_fresh() { reseed(random_seed(0)); }
 
 /// Keeps the restored random state where it fits this run. A state saved by another number of ranks
 /// is not restored; one saved under another --parallel is equal on all ranks where it must differ,
@@ -195,10 +192,26 @@ std::string Trainer::apply_random_rule(const cairn::CheckpointContext& context) 
                                            : "reseeded from (seed, step, rank)";
 }
 
-void Trainer::resume(const cairn::Source& source) {
-  manager_->set_source(source);
-  const cairn::CheckpointContext context =
-      manager_->load_checkpoint(*model_, *optimizer_, *scheduler_);
+/// Loads what the options say.
+void Trainer::begin() {
+  cairn::CheckpointContext context;
+  if (options_.resume == "auto") {
+    context = callback_->on_train_start();
+  } else {
+    if (options_.resume != "none") {
+      manager_->set_source(cairn::LocalSource{options_.resume});
+      context = manager_->load_checkpoint(*model_, *optimizer_, *scheduler_);
+    }
+    callback_->on_train_start(context);
+  }
+  if (context.path.empty()) {
+    reseed(random_seed(0));
+  } else {
+    resumed(context);
+  }
+}
+
+void Trainer::resumed(const cairn::CheckpointContext& context) {
   step_ = context.global_step;
   if (const auto loss = context.metrics.find("loss"); loss != context.metrics.end()) {
     loss_ = loss->second;
@@ -254,19 +267,27 @@ void Trainer::update() {
   if (options_.parallel == Parallel::zero) all_gather_slices(MPI_COMM_WORLD, parameters_);
 }
 
-void Trainer::save(std::uint64_t step, double loss) {
-  saving_.step = step;
-  const std::uint64_t bytes_seen = step * options_.batch * options_.context;
-  const cairn::CheckpointInfo info{
-      .epoch = bytes_seen / text_.size(), .global_step = step, .metrics = {{"loss", loss}}};
-  if (!options_.checkpoint.save.async) {
-    manager_->save_checkpoint(*model_, *optimizer_, *scheduler_, info);
-    return;
+/// Called before each save.
+void Trainer::add_progress(cairn::CheckpointInfo& info) {
+  saving_.step = step_;
+  info.epoch = step_ * options_.batch * options_.context / text_.size();
+  info.metrics["loss"] = loss_;
+}
+
+void Trainer::finish_step(std::chrono::steady_clock::time_point begun) {
+  std::this_thread::sleep_until(begun + std::chrono::milliseconds(options_.step_ms));
+  if (options_.log_every != 0 && step_ % options_.log_every == 0) {
+    print("step={} loss={:.6f}", step_, loss_);
   }
-  manager_->save_checkpoint_async(*model_, *optimizer_, *scheduler_, info);
-  // Its bytes are on their way now.
-  const auto& die_at = options_.die_at;
-  if (die_at && die_at->step == step && die_at->rank == comm_.rank()) std::raise(SIGKILL);
+  const auto is_here = [&](const auto& place) {
+    return place && place->step == step_ && place->rank == comm_.rank();
+  };
+  if (is_here(options_.signal_at)) std::raise(SIGTERM);
+  callback_->on_step_end(step_);
+  // The bytes of a save in the background are on their way now.
+  if (options_.checkpoint.save.async && saving_.step == step_ && is_here(options_.die_at)) {
+    std::raise(SIGKILL);
+  }
 }
 
 std::string Trainer::params_digest() const {
@@ -302,7 +323,7 @@ std::string Trainer::state_digest() const {
   return digest_of(comm_, std::move(pieces));
 }
 
-void Trainer::run() {
+int Trainer::run() {
   print(
       "train_lm: parallel={} ranks={} engine={} steps={} batch={} layers={} width={} heads={} "
       "context={} seed={} data={} ({} bytes) dir={} save_every={}",
@@ -310,30 +331,30 @@ void Trainer::run() {
       options_.steps, options_.batch, options_.layers, options_.width, options_.heads,
       options_.context, options_.seed, options_.data.string(), text_.size(),
       options_.checkpoint.save.dir.string(), options_.checkpoint.save.every_n_steps);
-  if (const auto from = source()) {
-    resume(*from);
-  } else {
-    start_fresh();
+  begin();
+  while (step_ < options_.steps && !callback_->should_stop()) {
+    const auto begun = std::chrono::steady_clock::now();
+    loss_ = train_step(step_ + 1);
+    ++step_;
+    finish_step(begun);
   }
-  while (step_ < options_.steps) {
-    loss_ = train_step(++step_);
-    manager_->poll();
-    if (options_.log_every != 0 && step_ % options_.log_every == 0) {
-      print("step={} loss={:.6f}", step_, loss_);
-    }
-    if (options_.saves_at(step_)) save(step_, loss_);
-  }
-  manager_->wait();
+  callback_->on_train_end();
   const std::string params = params_digest();
-  print("done step={} loss={:.6f} params_digest={}", step_, loss_, params);
   manager_->close();
+  if (step_ < options_.steps) {
+    print("stopped step={} reason={} exit={} params_digest={}", step_,
+          cairn::to_string(callback_->stop_cause()), callback_->exit_code(), params);
+    return callback_->exit_code();
+  }
+  print("done step={} loss={:.6f} params_digest={}", step_, loss_, params);
+  return 0;
 }
 
 }  // namespace
 
-void train(const cairn::Comm& comm, const Options& options, const Text& text) {
+int train(const cairn::Comm& comm, const Options& options, const Text& text) {
   at::set_num_threads(1);  // the sums of a run must not depend on how many cores are free
-  Trainer(comm, options, text).run();
+  return Trainer(comm, options, text).run();
 }
 
 }  // namespace train_lm

@@ -29,6 +29,8 @@ LoadingConfig loading_of(const Block& block) {
        {"cold_start", LoadingType::cold_start},
        {"weights_only", LoadingType::weights_only},
        {"transfer_learning", LoadingType::transfer_learning}}};
+  constexpr std::array<std::pair<std::string_view, RescaleRate>, 3> kRates{
+      {{"off", RescaleRate::off}, {"linear", RescaleRate::linear}, {"sqrt", RescaleRate::sqrt}}};
   LoadingConfig loading;
   block.take("type", loading.type, kTypes);
   loading.strict = loading.type != LoadingType::transfer_learning;
@@ -36,6 +38,7 @@ LoadingConfig loading_of(const Block& block) {
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
   block.take("cast", loading.cast);
+  block.take("rescale_lr", loading.rescale_lr, kRates);
   block.take("min_match", loading.min_match);
   block.take("reset_progress", loading.reset_progress);
   block.take("reset_layers", loading.reset_layers);

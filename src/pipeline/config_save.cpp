@@ -28,21 +28,49 @@ SaveTrigger trigger_of(const Block& block) {
   return trigger;
 }
 
+void add_trigger(const SaveTrigger& trigger, SaveConfig& save) {
+  const std::uint64_t frequency = trigger.save_frequency;
+  if (trigger.unit == SaveUnit::train_steps && save.every_n_steps == 0) {
+    save.every_n_steps = frequency;
+  } else if (trigger.unit == SaveUnit::epochs && save.every_n_epochs == 0) {
+    save.every_n_epochs = frequency;
+  } else if (trigger.unit == SaveUnit::minutes && save.every_minutes == 0) {
+    save.every_minutes = static_cast<double>(frequency);
+  }
+}
+
 void take_triggers(const Block& block, SaveConfig& save) {
   block.take("enabled", save.enabled);
+  constexpr std::array<std::pair<std::string_view, MonitorMode>, 2> kModes{
+      {{"min", MonitorMode::min}, {"max", MonitorMode::max}}};
   block.take("every_n_steps", save.every_n_steps);
+  block.take("every_n_epochs", save.every_n_epochs);
+  block.take("every_minutes", save.every_minutes);
+  block.take("monitor", save.monitor);
+  block.take("mode", save.mode, kModes);
+  block.take("save_top_k", save.save_top_k);
   for (const Block& trigger : block.blocks("triggers")) {
     save.triggers.push_back(trigger_of(trigger));
   }
   if (!save.enabled) {
     save.every_n_steps = 0;
+    save.every_n_epochs = 0;
+    save.every_minutes = 0;
+    save.monitor.clear();
     save.triggers.clear();
   }
-  for (const SaveTrigger& trigger : save.triggers) {
-    if (trigger.unit == SaveUnit::train_steps && save.every_n_steps == 0) {
-      save.every_n_steps = trigger.save_frequency;
-    }
+  for (const SaveTrigger& trigger : save.triggers) add_trigger(trigger, save);
+}
+
+PreemptionConfig preemption_of(const Block& block) {
+  PreemptionConfig preemption;
+  block.take("signals", preemption.signals);
+  for (const auto& [key, seconds] : {std::pair{"time_limit", &preemption.time_limit_s},
+                                     std::pair{"lead", &preemption.lead_s},
+                                     std::pair{"grace", &preemption.grace_s}}) {
+    if (block.find(key) != nullptr) block.take(key, seconds->emplace());
   }
+  return preemption;
 }
 
 MpioOptions mpio_of(const Block& block) {
@@ -71,6 +99,9 @@ void take_save(const Block& block, SaveConfig& save) {
   block.take("dir", save.dir);
   block.take("root", save.root);
   take_triggers(block, save);
+  if (const Block preemption = block.block("preemption")) {
+    save.preemption = preemption_of(preemption);
+  }
   block.take("keep_last", save.keep_last);
   for (const auto& [word, unit] : kUnits) {
     const Block templates = block.block("name_templates");

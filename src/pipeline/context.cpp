@@ -36,11 +36,15 @@ Json report_of(const LoadReport& report) {
             {"cast", Json::array()},
             {"resharded", report.resharded},
             {"rng_restored", report.rng_restored},
+            {"states", Json::array()},
             {"fraction_matched", report.fraction_matched}};
   for (const auto& [name, in_checkpoint, in_memory] : report.mismatched) {
     json["mismatched"].push_back({{"name", name},
                                   {"in_checkpoint", numbers(in_checkpoint)},
                                   {"in_memory", numbers(in_memory)}});
+  }
+  for (const auto& [name, text] : report.states) {
+    json["states"].push_back({{"name", name}, {"text", text}});
   }
   for (const auto& [name, reason] : report.skipped) {
     json["skipped"].push_back({{"name", name}, {"reason", reason}});

@@ -13,6 +13,8 @@ constexpr std::array<std::string_view, 3> kReplicaChecks{"off", "sample", "full"
 constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
 constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
 constexpr std::array<std::string_view, 3> kUnits{"minutes", "epochs", "train_steps"};
+constexpr std::array<std::string_view, 2> kModes{"min", "max"};
+constexpr std::array<std::string_view, 3> kRescale{"off", "linear", "sqrt"};
 constexpr std::array<std::string_view, 4> kFloats{"f64", "f32", "f16", "bf16"};
 
 // ---- checkpoint.loading
@@ -49,7 +51,11 @@ constexpr Key kCastKey{"cast", Kind::flag, "true or false",
                        "Convert dtypes that differ; otherwise they are an error", "false"};
 constexpr Key kProgressKey{"reset_progress", Kind::flag, "true or false",
                            "Epoch and step start at 0", "false"};
-constexpr std::array kWarmKeys{kRenameKey, kCastKey};
+constexpr std::array kWarmKeys{
+    kRenameKey, kCastKey,
+    Key{"rescale_lr", Kind::word, "",
+        "Learning rates on another number of ranks: by the quotient of the numbers, or its root",
+        "off", false, kRescale}};
 constexpr std::array kColdKeys{kStrictKey, kRenameKey, kCastKey, kResetKey};
 constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey, kCastKey, kResetKey};
 constexpr std::array kTransferKeys{
@@ -258,13 +264,61 @@ constexpr std::array kMpioKeys{
         "true"},
 };
 constexpr BlockRule kMpio{kMpioKeys};
+constexpr Key seconds_key(std::string_view name, double least, std::string_view help) {
+  return {name, Kind::number, "a number of seconds", help, {}, false, {}, nullptr, least,
+          kMostTimeoutSeconds};
+}
+constexpr std::array kPreemptionKeys{
+    Key{"signals", Kind::flag, "true or false", "SIGTERM and SIGUSR1 make a trainer save and stop",
+        "true"},
+    seconds_key("time_limit", 0.001,
+                "From the start of the trainer to the end of the job; default: what Slurm says"),
+    seconds_key("lead", 0,
+                "The last save begins so long before the end of the job, at least; default: a "
+                "twentieth of its time, at most 60"),
+    seconds_key("grace", 0.001,
+                "How long the job lives on after SIGTERM; default: long enough for a checkpoint"),
+};
+constexpr BlockRule kPreemption{kPreemptionKeys};
 constexpr std::array kSaveKeys{
     Key{"dir", Kind::text, "a path",
         "The run's directory; default: save.root/checkpoint.lineage.resume_run_id"},
     Key{"root", Kind::text, "a path", "The directory of all runs"},
-    Key{"enabled", Kind::flag, "true or false", "false: no periodic saves", "true"},
+    Key{"enabled", Kind::flag, "true or false", "false: nothing is saved by itself", "true"},
     Key{"every_n_steps", Kind::count, "a number of steps",
-        "0: as the first trigger of train_steps says, else no periodic saves", "0"},
+        "0: as the first trigger of train_steps says, else no such saves", "0"},
+    Key{"every_n_epochs", Kind::count, "a number of epochs",
+        "0: as the first trigger of epochs says, else no such saves", "0"},
+    Key{"every_minutes",
+        Kind::number,
+        "a number of minutes",
+        "0: as the first trigger of minutes says, else no such saves",
+        "0",
+        false,
+        {},
+        nullptr,
+        0,
+        1e6},
+    Key{"monitor", Kind::text, "the name of a metric", "Its improvements are saved"},
+    Key{"mode", Kind::word, "", "Which values of the monitored metric are better", "min", false,
+        kModes},
+    Key{"save_top_k",
+        Kind::count,
+        "a number from 1",
+        "An improvement is to be among so many best values",
+        "1",
+        false,
+        {},
+        nullptr,
+        1},
+    Key{"preemption",
+        Kind::block,
+        "",
+        "What signals and the end of the job's time do",
+        {},
+        false,
+        {},
+        &kPreemption},
     Key{"keep_last", Kind::count, "a number of checkpoints",
         "How many of the newest checkpoints stay; 0: all", "0"},
     Key{"triggers",

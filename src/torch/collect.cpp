@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "cairn/average.hpp"
 #include "torch/lora.hpp"
 #include "torch/model.hpp"
 #include "torch/optimizer.hpp"
@@ -55,10 +56,41 @@ void require_unmerged(const LoraAdapters& adapters) {
        "checkpoint is loaded; call unmerge() first");
 }
 
+/// The adapters alone, or the model without them.
+void take_adapters(const LoraAdapters::State& state, ModelExport what,
+                   std::vector<ModelTensor>& tensors) {
+  if (state.layers.empty()) {
+    fail(Errc::usage, "the model has no adapters to export; save it as it is");
+  }
+  std::erase_if(tensors, [&](const ModelTensor& item) {
+    return is_adapter(state, item.tensor) != (what == ModelExport::adapters);
+  });
+  for (ModelTensor& item : tensors) {
+    for (const LoraLayer& layer : state.layers) {
+      if (layer.base.is_same(item.tensor)) item.tensor = merged_weight(layer);
+    }
+  }
+}
+
+void take_averages(const States& states, std::vector<ModelTensor>& tensors) {
+  const WeightAverage* average = nullptr;
+  for (const auto& [name, object] : states) {
+    if (average == nullptr) average = dynamic_cast<const WeightAverage*>(object);
+  }
+  if (average == nullptr) {
+    fail(Errc::usage, "there are no averages to export; add a WeightAverage to the manager");
+  }
+  for (ModelTensor& item : tensors) {
+    if (at::Tensor averaged = average->average_of(item.tensor); averaged.defined()) {
+      item.tensor = averaged;
+    }
+  }
+}
+
 }  // namespace
 
 Collected collect(const TrainerView& trainer, const ManagerOptions& options,
-                  const CheckpointInfo& info, const LoraAdapters& adapters) {
+                  const CheckpointInfo& info, const LoraAdapters& adapters, const States& states) {
   require_unmerged(adapters);
   Collected collected;
   collected.state.step = info.global_step;
@@ -75,30 +107,25 @@ Collected collect(const TrainerView& trainer, const ManagerOptions& options,
     documents["scheduler"] = scheduler_document(*trainer.scheduler).dump();
   }
   collected.state.rank_blobs["rng"] = random_state();
+  if (!info.metadata.empty()) documents["user"] = user_document(info);
+  collect_states(states, collected.state);
   return collected;
 }
 
 Collected collect_export(const torch::nn::Module& model, ModelExport what,
                          const ManagerOptions& options, const CheckpointInfo& info,
-                         const LoraAdapters& adapters) {
+                         const LoraAdapters& adapters, const States& states) {
   require_unmerged(adapters);
-  const LoraAdapters::State& state = adapters.state();
-  if (state.layers.empty()) {
-    fail(Errc::usage, "the model has no adapters to export; save it as it is");
-  }
   auto tensors = model_tensors(model);
-  std::erase_if(tensors, [&](const ModelTensor& item) {
-    return is_adapter(state, item.tensor) != (what == ModelExport::adapters);
-  });
-  for (ModelTensor& item : tensors) {
-    for (const LoraLayer& layer : state.layers) {
-      if (layer.base.is_same(item.tensor)) item.tensor = merged_weight(layer);
-    }
+  if (what == ModelExport::averaged) {
+    take_averages(states, tensors);
+  } else if (what != ModelExport::weights) {
+    take_adapters(adapters.state(), what, tensors);
   }
   Collected collected;
   collected.state.step = info.global_step;
   add_model(collected, tensors, options.placement);
-  if (what == ModelExport::adapters) add_adapters_document(collected, adapters);
+  if (what != ModelExport::merged) add_adapters_document(collected, adapters);
   collected.state.documents["context"] = context_document(info);
   return collected;
 }

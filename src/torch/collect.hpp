@@ -8,6 +8,7 @@
 #include "cairn/checkpoint.hpp"
 #include "cairn/torch.hpp"
 #include "torch/documents.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn::detail {
 
@@ -28,12 +29,12 @@ struct Collected {
 /// Local. Errors: usage (merged adapters), mismatch (a placement that does not fit its tensor),
 /// unsupported.
 Collected collect(const TrainerView& trainer, const ManagerOptions& options,
-                  const CheckpointInfo& info, const LoraAdapters& adapters);
+                  const CheckpointInfo& info, const LoraAdapters& adapters, const States& states);
 
-/// A part of the model, without what belongs to a trainer. Local. Errors: as above; usage (no
-/// adapters).
+/// A part or a form of the model, without what belongs to a trainer. Local. Errors: as above; usage
+/// (no adapters, no averages among `states`).
 Collected collect_export(const torch::nn::Module& model, ModelExport what,
                          const ManagerOptions& options, const CheckpointInfo& info,
-                         const LoraAdapters& adapters);
+                         const LoraAdapters& adapters, const States& states);
 
 }  // namespace cairn::detail

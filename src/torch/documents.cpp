@@ -53,6 +53,17 @@ std::string context_document(const CheckpointInfo& info) {
       .dump();
 }
 
+std::string user_document(const CheckpointInfo& info) {
+  Json user = Json::object();
+  for (const auto& [name, text] : info.metadata) {
+    user[name] = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (user[name].is_discarded()) {
+      fail(Errc::usage, "the metadata '{}' of a save is not JSON; quote a text", name);
+    }
+  }
+  return user.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 std::optional<Json> find_document(const Manifest& manifest, const std::string& name) {
   const auto it = manifest.documents.find(name);
   if (it == manifest.documents.end()) return std::nullopt;

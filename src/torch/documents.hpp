@@ -19,6 +19,9 @@ using Json = nlohmann::json;
 /// The document "context".
 std::string context_document(const CheckpointInfo& info);
 
+/// The document "user": the trainer's own metadata. Errors: usage, where a text is not JSON.
+std::string user_document(const CheckpointInfo& info);
+
 /// Runs `read`, which looks into the document `name`. Errors: corrupt, where the document is not as
 /// it must be.
 template <class F>

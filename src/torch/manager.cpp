@@ -41,6 +41,7 @@ std::uint64_t hash_of(const LoadingConfig& loading) {
     digester.update(static_cast<std::uint64_t>(flag));
   }
   digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
+  digester.update(static_cast<std::uint64_t>(loading.rescale_lr));
   digester.update(static_cast<std::uint64_t>(loading.rename.size()));
   for (const RenameRule& rule : loading.rename) {
     digester.update(std::string_view(rule.from));
@@ -58,6 +59,7 @@ struct CheckpointManager::Impl {
   Config config;
   ManagerOptions options;
   LoraAdapters adapters;
+  States states;
   Lineage lineage;  // of this run; rank 0's counts
   Trace trace;      // of the last load
   Saver saver;      // refers to comm, so an Impl stays where it is
@@ -79,7 +81,7 @@ struct CheckpointManager::Impl {
       if (config.save.dir.empty()) {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
-      collected = collect(trainer, options, info, adapters);
+      collected = collect(trainer, options, info, adapters, states);
       path = checkpoint_path(config.save.dir, info.global_step);
     });
     add_documents(collected);
@@ -99,7 +101,7 @@ struct CheckpointManager::Impl {
                     ModelExport what, const CheckpointInfo& info) {
     Collected collected;
     agree_torch(comm, "export: collect state",
-                [&] { collected = collect_export(model, what, options, info, adapters); });
+                [&] { collected = collect_export(model, what, options, info, adapters, states); });
     add_documents(collected);
     // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
     Saver(comm, save_options(config, options)).save(path, collected.state);
@@ -133,7 +135,7 @@ struct CheckpointManager::Impl {
   CheckpointContext load(const TrainerState& trainer) {
     trace = Trace();
     RestoreSettings settings{options, config,   config.loading.value_or(LoadingConfig{}),
-                             {},      adapters, trace};
+                             {},      adapters, states, trace};
     settings.load.engine = config.save.engine;
     settings.load.transfer = config.save.transfer;
     settings.load.mpio = config.save.mpio;
@@ -154,6 +156,7 @@ struct CheckpointManager::Impl {
     });
     require_same(comm, "load: source",
                  std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
+                                       {"names of the added states", detail::hash_of(states)},
                                        {"model_modifier", detail::hash_of(config.modifiers)}});
     return resolve_source(comm, *config.source, source_settings(config));
   }
@@ -229,6 +232,26 @@ void CheckpointManager::export_model(const std::filesystem::path& path,
                                      const torch::nn::Module& model, ModelExport what,
                                      const CheckpointInfo& info) {
   impl_->export_model(path, model, what, info);
+}
+
+void CheckpointManager::add_state(const std::string& name, Stateful& state) {
+  check_state_name(name);
+  if (!impl_->states.emplace(name, &state).second) {
+    fail(Errc::usage, "there is a state '{}' already; give each its own name", name);
+  }
+}
+
+void CheckpointManager::remove_state(const std::string& name) { impl_->states.erase(name); }
+
+void CheckpointManager::set_resume(const std::filesystem::path& path) {
+  Config& config = impl_->config;
+  config.source = LocalSource{path};
+  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
+  config.loading = LoadingConfig{.rescale_lr = begun.rescale_lr};
+  std::erase_if(config.modifiers, [](const Modifier& modifier) {
+    return std::holds_alternative<ResetModifier>(modifier) ||
+           std::holds_alternative<CustomModifier>(modifier);
+  });
 }
 
 const std::vector<StageTrace>& CheckpointManager::last_trace() const {

@@ -25,6 +25,7 @@
 #include "torch/match.hpp"
 #include "torch/modify.hpp"
 #include "torch/random.hpp"
+#include "torch/rescale.hpp"
 #include "torch/scheduler.hpp"
 #include "torch/share.hpp"
 
@@ -204,6 +205,7 @@ class Restoration {
     trace.stage("compare", [&] {
       compare(comm_, manifest_, *names_, settings_.loading, match_, context_);
       if (warm_) random_ = load_rank_blob(comm_, manifest_, "rng");
+      if (states_) states_->read_blobs(comm_);
       agree(comm_, "load: random state", [&] {
         if (random_) check_random_state(*random_);
       });
@@ -217,11 +219,13 @@ class Restoration {
     try {
       agree(comm_, "load: scheduler", [&] {
         if (own_scheduler_) scheduler_->apply();
+        if (states_) states_->apply();
       });
       const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load);
       context_.report.cast = result.casts;
       settings_.trace.set_bytes(result.bytes_read);
     } catch (...) {
+      if (states_) states_->roll_back();
       if (own_scheduler_) roll_back(*scheduler_);
       throw;
     }
@@ -239,9 +243,11 @@ class Restoration {
       if (random_) set_random_state(*random_);
       start_anew(settings_.loading, context_);
       context_.report.rng_restored = random_.has_value();
+      if (warm_) report_states();
       context_.config = settings_.config;
     });
     context_.modifiers = unite_reports(comm_, reports);
+    share_states();
   }
 
   CheckpointContext take() { return std::move(context_); }
@@ -253,8 +259,49 @@ class Restoration {
       names_.emplace(manifest_, settings_.loading.rename);
       match_ = match_trainer(manifest_, *names_, trainer_, settings_, modification_);
       if (warm_) scheduler_ = match_scheduler(manifest_, trainer_.scheduler);
+      if (warm_) match_states();
       warn_of_modifiers(settings_.config, trainer_, modification_, match_.notes);
     });
+  }
+
+  void match_states() {
+    states_.emplace(manifest_, *names_, settings_.states);
+    const auto& targets = states_->targets();
+    match_.targets.insert(match_.targets.end(), targets.begin(), targets.end());
+    for (const std::size_t position : states_->positions()) {
+      match_.used[position] = static_cast<std::uint64_t>(Use::loaded);
+    }
+    const auto& warnings = states_->warnings();
+    match_.notes.warnings.insert(match_.notes.warnings.end(), warnings.begin(), warnings.end());
+  }
+
+  /// Rank 0's words for all. Collective.
+  void share_states() {
+    Json words = Json::array();
+    for (const auto& [name, text] : context_.report.states) words.push_back({name, text});
+    std::string text = words.dump(-1, ' ', false, Json::error_handler_t::replace);
+    comm_.broadcast(text);
+    words = Json::parse(text);
+    context_.report.states.clear();
+    for (const Json& each : words) {
+      context_.report.states.push_back({each.at(0).get<std::string>(), each.at(1).get<std::string>()});
+    }
+  }
+
+  /// What became of what is no tensor of the model. Local.
+  void report_states() {
+    const int saved = context_.saved_world_size;
+    auto& reports = context_.report.states;
+    reports = states_->finish(saved, comm_.size());
+    reports.insert(reports.begin(),
+                   {"rng", random_ ? "restored"
+                                   : fmt::format("left as it is: {} ranks saved one each, and there "
+                                                 "are {}",
+                                                 saved, comm_.size())});
+    if (trainer_.optimizer == nullptr || saved == 0 || saved == comm_.size()) return;
+    reports.insert(reports.begin(), {"learning rate", rescale_rates(*trainer_.optimizer,
+                                                                    settings_.loading.rescale_lr,
+                                                                    saved, comm_.size())});
   }
 
   const Comm& comm_;
@@ -269,6 +316,7 @@ class Restoration {
   std::optional<PreparedScheduler> scheduler_;
   bool own_scheduler_ = false;
   std::optional<std::vector<std::byte>> random_;
+  std::optional<StatesLoad> states_;
 };
 
 /// The trace of all ranks: times of the slowest, bytes of all. Collective.

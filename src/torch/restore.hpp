@@ -3,6 +3,7 @@
 #include "cairn/checkpoint.hpp"
 #include "cairn/torch.hpp"
 #include "pipeline/trace.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn::detail {
 
@@ -20,6 +21,7 @@ struct RestoreSettings {
   LoadingConfig loading;
   LoadOptions load;
   LoraAdapters adapters;
+  const States& states;
   Trace& trace;
 };
 

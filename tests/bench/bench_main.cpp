@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/throw.hpp"
+#include "callback.hpp"
 #include "os/file.hpp"
 #include "output.hpp"
 #include "payload.hpp"
@@ -207,8 +208,30 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   });
 }
 
+int run_callback(const Comm& comm, const Options& options) {
+  const std::vector<StepCost> costs = measure_schedule(comm);
+  tool::print(comm, [&] {
+    Json results = Json::array();
+    tool::Table table;
+    table.add({"step", "steps", "cost of the callback"});
+    for (const StepCost& cost : costs) {
+      results.push_back({{"op", "callback"},
+                         {"ranks", comm.size()},
+                         {"step_ms", cost.step_ms},
+                         {"steps", cost.steps},
+                         {"us", cost.us}});
+      table.add({fmt::format("{} ms", cost.step_ms), std::to_string(cost.steps),
+                 fmt::format("{:.2f} us", cost.us)});
+    }
+    if (!options.json.empty()) write_text(options.json, tool::to_text(results));
+    return table.text();
+  });
+  return tool::kFine;
+}
+
 int run(const Comm& comm, const Options& options) {
   if (options.op == "plan") return run_simulation(comm, options);
+  if (options.op == "callback") return run_callback(comm, options);
   agree(comm, "read the options", [&] {
     if (!options.payload.empty() && !options.dir.empty()) return;
     detail::fail(Errc::usage, "{} needs --payload and --dir", options.op);
@@ -236,9 +259,10 @@ int main(int argc, char** argv) {
   CLI::App app{"Measures saves and loads against raw pwrite and pread of the same bytes.",
                "cairn-bench"};
   app.add_option("OP", options.op,
-                 "save or load; plan: simulate the planning of a save on many ranks")
+                 "save or load; plan: simulate the planning of a save on many ranks; callback: what "
+                 "a step costs in which no save is due")
       ->required()
-      ->check(CLI::IsMember({"save", "load", "plan"}));
+      ->check(CLI::IsMember({"save", "load", "plan", "callback"}));
   app.add_option("--payload", options.payload,
                  "large: 100 tensors of 16 MiB, 300 of 4 KiB; many: 20,000 of 4 KiB; mixed: a "
                  "GPT-2-like model with Adam state")

@@ -18,20 +18,21 @@ ALLOWED = {
     "checkpoint": {"base", "manifest", "os", "mpi", "plan", "formats", "transfer"},
     "sources": {"base", "manifest", "os", "mpi", "formats", "checkpoint"},
     "pipeline": {"base", "manifest", "os", "checkpoint", "sources"},
-    "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline"},
+    "trainer": {"base", "manifest", "os", "mpi", "checkpoint", "pipeline"},
+    "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline", "trainer"},
 }
 PUBLIC = {  # the layer of each public header
     "export": "base", "version": "base", "error": "base", "dtype": "manifest", "placement": "manifest",
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "source": "sources", "config": "pipeline", "legacy_config": "pipeline", "context": "pipeline", "torch": "torch",
-    "modifiers": "torch",
+    "modifiers": "torch", "average": "torch", "callback": "torch", "sampler": "trainer", "state": "trainer", "trainer": "trainer",
     "engine": "transfer", "load": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included
     r"^(hdf5|H5\w+)\.h$": r"^(src/formats/hdf5/|tests/bench/limits\.cpp)",
     r"^mpi\.h$": r"^(include/cairn/comm\.hpp|src/mpi/|jobs/)",
-    r"^(torch|ATen|c10)/": r"^(include/cairn/(torch|modifiers)\.hpp|src/torch/|tests/torch/|jobs/)",
+    r"^(torch|ATen|c10)/": r"^(include/cairn/(average|callback|torch|modifiers)\.hpp|src/torch/|tests/torch/|jobs/)",
     r"^CLI/": r"^(tools/|jobs/|tests/bench/)",
     r"^yaml-cpp/": r"^src/pipeline/",
     r"^curl/": r"^src/sources/",

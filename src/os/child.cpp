@@ -1,0 +1,86 @@
+#include "os/child.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <thread>
+
+extern char** environ;
+
+namespace cairn::detail {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Starts the program with its stdout at `out`; -1 where that fails.
+pid_t start(const std::vector<std::string>& words, int out) {
+  std::vector<char*> arguments;
+  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  pid_t child = -1;
+  if (posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environ) != 0) {
+    child = -1;
+  }
+  posix_spawn_file_actions_destroy(&actions);
+  return child;
+}
+
+/// All that comes until the other end is closed; false when time is up.
+bool read_all(int in, Clock::time_point end, std::string& text) {
+  for (;;) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
+    if (left <= 0) return false;
+    pollfd one{in, POLLIN, 0};
+    if (poll(&one, 1, static_cast<int>(left)) < 0 && errno != EINTR) return false;
+    if (one.revents == 0) continue;
+    std::array<char, 4096> buffer;
+    const ssize_t got = read(in, buffer.data(), buffer.size());
+    if (got == 0) return true;
+    if (got < 0 && errno != EINTR) return false;
+    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+/// The status of a child that has ended, or is killed when time is up.
+int end_of(pid_t child, Clock::time_point end) {
+  int status = 0;
+  for (;;) {
+    const pid_t ended = waitpid(child, &status, WNOHANG);
+    if (ended == child) return status;
+    if (ended < 0 && errno != EINTR) return -1;
+    if (Clock::now() >= end) kill(child, SIGKILL);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+}  // namespace
+
+std::optional<std::string> output_of(const std::vector<std::string>& words,
+                                     std::chrono::milliseconds limit) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
+  const pid_t child = start(words, ends[1]);
+  close(ends[1]);
+  std::string text;
+  const auto end = Clock::now() + limit;
+  const bool whole = child > 0 && read_all(ends[0], end, text);
+  close(ends[0]);
+  if (child <= 0) return std::nullopt;
+  const int status = end_of(child, whole ? end : Clock::now());
+  if (!whole || !WIFEXITED(status) || WEXITSTATUS(status) != 0) return std::nullopt;
+  return text;
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,228 @@
+#include "cairn/callback.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "manifest/container_names.hpp"
+
+namespace cairn {
+namespace {
+
+constexpr const char* kStateName = "trainer";
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// What the schedule knows, as a part of the checkpoint.
+class ScheduleState : public Stateful {
+ public:
+  explicit ScheduleState(SaveSchedule& schedule) : schedule_(schedule) {}
+  std::string state() const override { return schedule_.state(); }
+  void load(const std::string& state) override { schedule_.load(state); }
+
+ private:
+  SaveSchedule& schedule_;
+};
+
+/// A save in the background whose end has not been seen.
+struct Underway {
+  AsyncSave save;
+  double begun;
+};
+
+}  // namespace
+
+struct CheckpointCallback::Impl {
+  CheckpointManager& manager;
+  torch::nn::Module& model;
+  torch::optim::Optimizer* optimizer;
+  std::optional<SchedulerRef> scheduler;
+  SaveSchedule schedule;
+  ScheduleState state;
+  std::function<void(CheckpointInfo&)> add;
+  std::optional<Underway> underway;
+  std::uint64_t step = 0;
+  std::uint64_t epoch = 0;
+  std::map<std::string, double> metrics;  // of this step
+  std::filesystem::path newest;           // what a new start would take, as far as is known
+
+  Impl(CheckpointManager& m, torch::nn::Module& net, torch::optim::Optimizer* o,
+       std::optional<SchedulerRef> s)
+      : manager(m),
+        model(net),
+        optimizer(o),
+        scheduler(s),
+        schedule(m.comm(), m.config().save),
+        state(schedule) {
+    manager.add_state(kStateName, state);
+  }
+
+  ~Impl() { manager.remove_state(kStateName); }
+
+  CheckpointContext load() {
+    if (scheduler) return manager.load_checkpoint(model, *optimizer, *scheduler);
+    if (optimizer != nullptr) return manager.load_checkpoint(model, *optimizer);
+    return manager.load_checkpoint(model);
+  }
+
+  std::filesystem::path save_now(const CheckpointInfo& info) {
+    if (scheduler) return manager.save_checkpoint(model, *optimizer, *scheduler, info);
+    if (optimizer != nullptr) return manager.save_checkpoint(model, *optimizer, info);
+    return manager.save_checkpoint(model, info);
+  }
+
+  AsyncSave save_behind(const CheckpointInfo& info) {
+    if (scheduler) return manager.save_checkpoint_async(model, *optimizer, *scheduler, info);
+    if (optimizer != nullptr) return manager.save_checkpoint_async(model, *optimizer, info);
+    return manager.save_checkpoint_async(model, info);
+  }
+
+  void begin(const CheckpointContext& loaded) {
+    step = loaded.global_step;
+    epoch = loaded.epoch;
+    newest = loaded.path;
+  }
+
+  CheckpointInfo info() {
+    CheckpointInfo info{.epoch = epoch, .global_step = step, .metrics = metrics};
+    agree(manager.comm(), "on_save_checkpoint", [&] {
+      if (add) add(info);
+    });
+    return info;
+  }
+
+  /// Collective.
+  void save(const SaveDecision& decision) {
+    if (!decision.save()) return;
+    const double begun = seconds_now();
+    const CheckpointInfo what = info();
+    const bool last = schedule.stop_cause() != SaveCause::none || decision.cause == SaveCause::end;
+    if (decision.weights_only) {
+      save_weights(what);
+    } else if (manager.config().save.async && !last) {
+      const AsyncSave begun_save = save_behind(what);
+      if (begun_save.skipped()) return;  // it is made up for at the end, if it was the last
+      underway = {begun_save, begun};
+    } else {
+      newest = save_now(what);
+      schedule.measured(seconds_now() - begun);
+    }
+    schedule.saved(seconds_now() - begun);
+  }
+
+  /// A save in the background waits for no one, but would not be ready either.
+  void save_weights(const CheckpointInfo& what) {
+    const auto path = manager.config().save.dir / detail::names::weights_file(step);
+    manager.export_model(path, model, ModelExport::weights, what);
+    if (!manager.comm().is_root()) return;
+    fmt::print(stderr,
+               "cairn: warning: there is no time for a whole checkpoint of step {}: only the model "
+               "is saved, in '{}'; a new start resumes from the newest whole one\n",
+               step, path.string());
+  }
+
+  /// How long a save in the background took, once that is known.
+  void look_after_underway() {
+    if (!underway) return;
+    if (underway->save.durable()) {
+      schedule.measured(seconds_now() - underway->begun);
+      newest = checkpoint_path(manager.config().save.dir, underway->save.step());
+      underway.reset();
+    } else if (underway->save.error()) {
+      underway.reset();
+    }
+  }
+
+  /// Whether the newest step was to be saved in the background, and was not.
+  bool lost_the_last() {
+    const bool lost = underway && underway->save.step() == step && underway->save.error();
+    look_after_underway();
+    return lost;
+  }
+};
+
+CheckpointCallback::CheckpointCallback(CheckpointManager& manager, torch::nn::Module& model)
+    : impl_(std::make_unique<Impl>(manager, model, nullptr, std::nullopt)) {}
+CheckpointCallback::CheckpointCallback(CheckpointManager& manager, torch::nn::Module& model,
+                                       torch::optim::Optimizer& optimizer)
+    : impl_(std::make_unique<Impl>(manager, model, &optimizer, std::nullopt)) {}
+CheckpointCallback::CheckpointCallback(CheckpointManager& manager, torch::nn::Module& model,
+                                       torch::optim::Optimizer& optimizer, SchedulerRef scheduler)
+    : impl_(std::make_unique<Impl>(manager, model, &optimizer, scheduler)) {}
+CheckpointCallback::~CheckpointCallback() = default;
+
+CheckpointContext CheckpointCallback::on_train_start() {
+  CheckpointContext context;
+  if (const auto newest = impl_->manager.newest_checkpoint()) {
+    impl_->manager.set_resume(*newest);
+    context = impl_->load();
+    impl_->schedule.resumed(context.global_step);
+  } else if (impl_->manager.config().source) {
+    context = impl_->load();
+  }
+  impl_->begin(context);
+  return context;
+}
+
+void CheckpointCallback::on_train_start(const CheckpointContext& loaded) { impl_->begin(loaded); }
+
+void CheckpointCallback::on_step_end(std::uint64_t step) {
+  impl_->step = step;
+  impl_->metrics.clear();
+  impl_->manager.poll();
+  impl_->look_after_underway();
+  impl_->save(impl_->schedule.after_step(step));
+}
+
+void CheckpointCallback::on_epoch_end(std::uint64_t epoch) {
+  impl_->epoch = epoch + 1;
+  impl_->save(impl_->schedule.after_epoch(epoch));
+}
+
+void CheckpointCallback::on_validation_end(const std::map<std::string, double>& metrics) {
+  impl_->metrics = metrics;
+  impl_->save(impl_->schedule.after_validation(metrics));
+}
+
+void CheckpointCallback::on_save_checkpoint(std::function<void(CheckpointInfo&)> add) {
+  impl_->add = std::move(add);
+}
+
+void CheckpointCallback::on_exception(const std::exception& error) noexcept {
+  try {
+    const auto* agreed = dynamic_cast<const Error*>(&error);
+    const bool together =
+        agreed != nullptr && agreed->rank() != Error::kLocal && agreed->code() != Errc::timeout;
+    if (together) {
+      impl_->manager.wait();
+      impl_->look_after_underway();
+    }
+    if (!impl_->manager.comm().is_root()) return;
+    fmt::print(stderr, "cairn: the training ends after step {} ({}); a new start {}\n", impl_->step,
+               error.what(),
+               impl_->newest.empty() ? "has no checkpoint to resume from"
+                                     : fmt::format("resumes from '{}'", impl_->newest.string()));
+  } catch (...) {
+    // The error that ends the training is the one to be told.
+  }
+}
+
+void CheckpointCallback::on_train_end() {
+  impl_->manager.wait();
+  const bool lost = impl_->lost_the_last();
+  const SaveDecision decision = impl_->schedule.at_end();
+  impl_->save(lost ? SaveDecision{SaveCause::end} : decision);
+}
+
+bool CheckpointCallback::should_stop() const {
+  return impl_->schedule.stop_cause() != SaveCause::none;
+}
+SaveCause CheckpointCallback::stop_cause() const { return impl_->schedule.stop_cause(); }
+int CheckpointCallback::exit_code() const { return should_stop() ? kExitRequeue : 0; }
+
+}  // namespace cairn

@@ -1,0 +1,29 @@
+#include "trainer/budget.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace cairn::detail {
+namespace {
+
+constexpr double kMostLead = 60;
+constexpr double kShare = 0.05;
+
+}  // namespace
+
+void SaveBudget::set_end(std::optional<double> end, double now, std::optional<double> lead) {
+  end_ = end.value_or(kNever);
+  least_lead_ = lead.value_or(std::min(kMostLead, kShare * std::max(end_ - now, 0.0)));
+}
+
+void SaveBudget::measured(double seconds) { last_[count_++ % last_.size()] = seconds; }
+
+double SaveBudget::expected() const { return *std::max_element(last_.begin(), last_.end()); }
+
+double SaveBudget::lead() const { return std::max(least_lead_, 2 * expected()); }
+
+std::uint64_t SaveBudget::signal_seconds(double latency) const {
+  return static_cast<std::uint64_t>(std::ceil((2 * expected() + latency + 1) / 10)) * 10;
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+namespace cairn::detail {
+
+/// What a save costs, and what time is left. Pure; times are seconds of one clock.
+class SaveBudget {
+ public:
+  /// The job ends at `end`; absent: nobody knows.
+  void set_end(std::optional<double> end, double now, std::optional<double> lead);
+  /// The job ends at `end` at the latest, whatever was known before.
+  void shorten(double end) { end_ = std::min(end_, end); }
+  void measured(double seconds);
+
+  bool is_measured() const { return count_ != 0; }
+  /// Of a whole checkpoint: the longest of the last three; 0 before the first.
+  double expected() const;
+  /// How long before the end the last save has to begin: at least twice its expected time.
+  double lead() const;
+  /// Whether the last save has to begin now, when the next chance comes `latency` later.
+  bool is_time(double now, double latency) const { return now + latency + lead() >= end_; }
+  /// Whether a whole checkpoint that begins now would be ready in time, with a quarter to spare.
+  bool whole_fits(double now) const { return now + 1.25 * expected() <= end_; }
+  /// N of `--signal=B:USR1@N`: the lead by measured saves and `latency`, in whole tens.
+  std::uint64_t signal_seconds(double latency) const;
+
+ private:
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+
+  double end_ = kNever;
+  double least_lead_ = 0;
+  std::array<double, 3> last_{};
+  std::uint64_t count_ = 0;
+};
+
+}  // namespace cairn::detail

@@ -1,0 +1,242 @@
+#include <fmt/format.h>
+
+#include <bit>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+
+#include "base/digest.hpp"
+#include "base/throw.hpp"
+#include "cairn/trainer.hpp"
+#include "mpi/same.hpp"
+#include "os/signals.hpp"
+#include "pipeline/json_numbers.hpp"
+#include "trainer/best.hpp"
+#include "trainer/budget.hpp"
+#include "trainer/slurm.hpp"
+#include "trainer/votes.hpp"
+
+namespace cairn {
+
+using namespace detail;
+using Json = nlohmann::json;
+
+std::string_view to_string(SaveCause cause) {
+  switch (cause) {
+    case SaveCause::none:
+      return "none";
+    case SaveCause::steps:
+      return "steps";
+    case SaveCause::epochs:
+      return "epochs";
+    case SaveCause::minutes:
+      return "minutes";
+    case SaveCause::metric:
+      return "metric";
+    case SaveCause::signal:
+      return "signal";
+    case SaveCause::time_limit:
+      return "time limit";
+    case SaveCause::end:
+      return "end";
+  }
+  return "unknown";
+}
+
+namespace {
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool divides(std::uint64_t every, std::uint64_t count) { return every != 0 && count % every == 0; }
+
+}  // namespace
+
+struct SaveSchedule::Impl {
+  const Comm& comm;
+  SaveConfig save;
+  Clock clock;
+  std::optional<SignalWatch> signals;
+  Agreement agreement;
+  BestValues best;
+  SaveBudget budget;                   // rank 0's counts
+  bool in_job = false;                 // rank 0 runs under Slurm
+  std::uint64_t told_signal = 0;       // N of the hint that was printed
+  std::optional<std::uint64_t> step;   // the last that was told
+  std::optional<std::uint64_t> at;     // the step of the newest checkpoint
+  double last_save = 0;
+  bool saved_since_vote = false;
+  SaveCause stop = SaveCause::none;
+  int stop_signal = 0;
+
+  Impl(const Comm& c, const SaveConfig& s, Clock k)
+      : comm(c),
+        save(s),
+        clock(k ? std::move(k) : Clock(steady_seconds)),
+        agreement(c),
+        best(s.mode, s.save_top_k),
+        last_save(clock()) {
+    require_same(comm, "trainer: start", std::vector<Argument>{{"save block", hash()}});
+    agree(comm, "trainer: start", [&] {
+      if (save.preemption.signals) signals.emplace();
+      find_end();
+    });
+  }
+
+  /// Of what decides together.
+  std::uint64_t hash() const {
+    Digester digester;
+    for (const std::uint64_t value :
+         {save.every_n_steps, save.every_n_epochs, std::bit_cast<std::uint64_t>(save.every_minutes),
+          static_cast<std::uint64_t>(save.mode), save.save_top_k,
+          static_cast<std::uint64_t>(save.enabled)}) {
+      digester.update(value);
+    }
+    digester.update(std::string_view(save.monitor));
+    return digester.value();
+  }
+
+  /// Rank 0's affair: the others learn what follows from it.
+  void find_end() {
+    if (!comm.is_root()) return;
+    SlurmAccess slurm = slurm_access();
+    in_job = slurm.environment("SLURM_JOB_ID").has_value();
+    std::optional<double> left = save.preemption.time_limit_s;
+    if (!left) {
+      const SlurmAnswer answer = ask_slurm(slurm);
+      left = answer.seconds_left;
+      if (!answer.warning.empty()) fmt::print(stderr, "cairn: warning: {}\n", answer.warning);
+    }
+    const double now = clock();
+    budget.set_end(left ? std::optional(now + *left) : std::nullopt, now, save.preemption.lead_s);
+  }
+
+  Votes my_votes(double now) {
+    Votes votes;
+    if (signals) votes.signal = static_cast<std::uint64_t>(signals->seen());
+    const double minutes = save.every_minutes;
+    votes.minutes = minutes > 0 && now - last_save >= 60 * minutes ? 1 : 0;
+    votes.time_limit = budget.is_time(now, agreement.latency()) ? 1 : 0;
+    saved_since_vote = false;
+    return votes;
+  }
+
+  /// Ends the loop, and chooses what there is time for. Collective.
+  SaveDecision stop_for(SaveCause cause, std::uint64_t signal) {
+    stop = cause;
+    stop_signal = static_cast<int>(signal);
+    const double now = clock();
+    const auto& grace = save.preemption.grace_s;
+    if (stop_signal == SIGTERM && grace) budget.shorten(now + *grace);
+    std::uint64_t weights_only[1] = {comm.is_root() && !budget.whole_fits(now) ? 1U : 0U};
+    comm.all_reduce_max(std::span<std::uint64_t>(weights_only));
+    return {cause, weights_only[0] != 0};
+  }
+
+  SaveDecision by_votes(std::uint64_t of_step, double now) {
+    const bool stale = saved_since_vote && comm.size() > 1;
+    const auto votes = agreement.at_step(of_step, now, [&] { return my_votes(now); });
+    if (!votes) return {};
+    if (votes->signal != 0) return stop_for(SaveCause::signal, votes->signal);
+    if (votes->time_limit != 0) return stop_for(SaveCause::time_limit, 0);
+    if (votes->minutes != 0 && !stale) return {SaveCause::minutes};
+    return {};
+  }
+
+  /// What is left of a decision where nothing is saved, or the step is saved already.
+  SaveDecision unless_saved(SaveDecision decision) const {
+    return save.enabled && at != step ? decision : SaveDecision{};
+  }
+};
+
+SaveSchedule::SaveSchedule(const Comm& comm, const SaveConfig& save, Clock clock)
+    : impl_(std::make_unique<Impl>(comm, save, std::move(clock))) {}
+SaveSchedule::~SaveSchedule() = default;
+SaveSchedule::SaveSchedule(SaveSchedule&&) noexcept = default;
+SaveSchedule& SaveSchedule::operator=(SaveSchedule&&) noexcept = default;
+
+SaveDecision SaveSchedule::after_step(std::uint64_t step) {
+  impl_->step = step;
+  SaveDecision decision;
+  if (impl_->stop == SaveCause::none) decision = impl_->by_votes(step, impl_->clock());
+  if (!decision.save() && divides(impl_->save.every_n_steps, step)) decision = {SaveCause::steps};
+  return impl_->unless_saved(decision);
+}
+
+SaveDecision SaveSchedule::after_epoch(std::uint64_t epoch) {
+  if (!impl_->step || !divides(impl_->save.every_n_epochs, epoch + 1)) return {};
+  return impl_->unless_saved({SaveCause::epochs});
+}
+
+SaveDecision SaveSchedule::after_validation(const std::map<std::string, double>& metrics) {
+  const std::string& monitor = impl_->save.monitor;
+  if (monitor.empty()) return {};
+  std::uint64_t bits[1] = {0};
+  agree(impl_->comm, "trainer: validation", [&] {
+    if (!impl_->comm.is_root()) return;
+    const auto metric = metrics.find(monitor);
+    if (metric == metrics.end()) {
+      fail(Errc::usage,
+           "save.monitor is '{}', which is not among the metrics of this validation", monitor);
+    }
+    bits[0] = std::bit_cast<std::uint64_t>(metric->second);
+  });
+  impl_->comm.all_reduce_max(std::span<std::uint64_t>(bits));
+  if (!impl_->best.improves(std::bit_cast<double>(bits[0])) || !impl_->step) return {};
+  // Also where the step is saved: that checkpoint does not know the metric.
+  return {SaveCause::metric};
+}
+
+SaveDecision SaveSchedule::at_end() {
+  impl_->agreement.complete();
+  return impl_->unless_saved({SaveCause::end});
+}
+
+void SaveSchedule::saved(double held_up_s) {
+  impl_->at = impl_->step;
+  impl_->last_save = impl_->clock();
+  impl_->saved_since_vote = true;
+  impl_->agreement.forgive(held_up_s);
+}
+
+void SaveSchedule::measured(double seconds) {
+  impl_->budget.measured(seconds);
+  if (!impl_->comm.is_root() || !impl_->in_job) return;
+  const std::uint64_t signal = impl_->budget.signal_seconds(impl_->agreement.latency());
+  if (impl_->told_signal != 0 && signal < 2 * impl_->told_signal) return;
+  impl_->told_signal = signal;
+  fmt::print(stderr, "cairn: a save takes {:.1f} s; for this job: --signal=B:USR1@{}\n", seconds,
+             signal);
+}
+
+void SaveSchedule::resumed(std::uint64_t step) {
+  impl_->step = step;
+  impl_->at = step;
+}
+
+SaveCause SaveSchedule::stop_cause() const { return impl_->stop; }
+int SaveSchedule::signal() const { return impl_->stop_signal; }
+
+std::string SaveSchedule::state() const {
+  Json best = Json::array();
+  for (const double value : impl_->best.values()) best.push_back(number_to_json(value));
+  return Json{{"monitor", impl_->save.monitor}, {"best", best}}.dump();
+}
+
+void SaveSchedule::load(const std::string& state) {
+  try {
+    const Json json = Json::parse(state);
+    std::vector<double> best;
+    for (const Json& value : json.at("best")) best.push_back(number_from_json(value));
+    if (json.at("monitor") == impl_->save.monitor) impl_->best.set(std::move(best));
+  } catch (const Json::exception& error) {
+    fail(Errc::corrupt, "the trainer's state in the checkpoint can't be understood ({})",
+         error.what());
+  }
+}
+
+}  // namespace cairn

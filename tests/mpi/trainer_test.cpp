@@ -1,0 +1,212 @@
+// When a trainer saves and stops: decided together, at the same step on all ranks.
+#include <csignal>
+#include <optional>
+#include <vector>
+
+#include "cairn/trainer.hpp"
+#include "support/mpi_test.hpp"
+
+namespace cairn::test {
+namespace {
+
+/// A loop without a trainer: a schedule, a clock that each step moves on, and what was decided.
+class Loop {
+ public:
+  explicit Loop(const SaveConfig& save, double step_seconds = 1)
+      : step_seconds_(step_seconds), schedule(world(), save, [this] { return now; }) {}
+
+  /// Steps until `last` or a stop, and notes the steps with saves.
+  void run_to(std::uint64_t last) {
+    while (step < last && schedule.stop_cause() == SaveCause::none) {
+      now += step_seconds_;
+      take(schedule.after_step(++step));
+    }
+  }
+
+  void take(const SaveDecision& decision) {
+    if (!decision.save()) return;
+    causes.push_back(decision.cause);
+    steps.push_back(step);
+    weights_only = decision.weights_only;
+    schedule.saved(0);
+  }
+
+ private:
+  double step_seconds_;
+
+ public:
+  double now = 100;
+  std::uint64_t step = 0;
+  SaveSchedule schedule;
+  std::vector<SaveCause> causes;
+  std::vector<std::uint64_t> steps;
+  bool weights_only = false;
+};
+
+int last_rank() { return world().size() - 1; }
+
+using Steps = std::vector<std::uint64_t>;
+using Causes = std::vector<SaveCause>;
+
+TEST(SaveSchedule, StepsEpochsAndTheEndAreSavedOnce) {
+  SaveConfig save;
+  save.every_n_steps = 3;
+  save.every_n_epochs = 2;
+  Loop loop(save);
+  loop.run_to(4);
+  loop.take(loop.schedule.after_epoch(0));
+  loop.run_to(8);
+  loop.take(loop.schedule.after_epoch(1));
+  loop.take(loop.schedule.after_epoch(1));
+  EXPECT_EQ(loop.steps, (Steps{3, 6, 8}));
+  EXPECT_EQ(loop.causes.back(), SaveCause::epochs);
+  EXPECT_FALSE(loop.schedule.at_end().save()) << "step 8 is saved";
+  loop.run_to(10);
+  loop.take(loop.schedule.at_end());
+  EXPECT_EQ(loop.steps, (Steps{3, 6, 8, 9, 10}));
+  EXPECT_EQ(loop.causes.back(), SaveCause::end);
+  EXPECT_FALSE(loop.schedule.at_end().save());
+}
+
+TEST(SaveSchedule, ARunThatTakesNoStepSavesNothing) {
+  Loop fresh{SaveConfig{}};
+  EXPECT_FALSE(fresh.schedule.at_end().save());
+  Loop resumed{SaveConfig{}};
+  resumed.schedule.resumed(7);
+  EXPECT_FALSE(resumed.schedule.at_end().save());
+}
+
+TEST(SaveSchedule, DisabledSavesNothingAndStillStops) {
+  SaveConfig save = Config::from_string("save: {enabled: false, every_n_steps: 2}").save;
+  Loop loop(save);
+  if (world().rank() == last_rank()) std::raise(SIGUSR1);
+  loop.run_to(1000);
+  EXPECT_TRUE(loop.steps.empty());
+  EXPECT_EQ(loop.schedule.stop_cause(), SaveCause::signal);
+  EXPECT_FALSE(loop.schedule.at_end().save());
+}
+
+/// Where all ranks stop when the last one gets a signal after step 40.
+std::uint64_t steps_to_stop(double step_seconds, int signal) {
+  Loop loop(SaveConfig{}, step_seconds);
+  loop.run_to(40);
+  EXPECT_EQ(loop.schedule.stop_cause(), SaveCause::none);
+  if (world().rank() == last_rank()) std::raise(signal);
+  loop.run_to(100'000);
+  EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
+  EXPECT_EQ(loop.schedule.signal(), signal);
+  EXPECT_FALSE(loop.weights_only);
+  EXPECT_TRUE(world().all_equal(loop.step)) << "every rank at the same step";
+  EXPECT_FALSE(loop.schedule.at_end().save()) << "the step of the stop is saved once";
+  return loop.step - 40;
+}
+
+TEST(SaveSchedule, ASignalOnOneRankStopsAllAtTheSameStep) {
+  EXPECT_LE(steps_to_stop(2, SIGTERM), 2U);
+  EXPECT_LE(steps_to_stop(0.01, SIGUSR1), 26U) << "a quarter of a second and a step";
+  EXPECT_LE(steps_to_stop(1e-6, SIGTERM), 128U);
+}
+
+TEST(SaveSchedule, WithoutHandlersItTakesNoSignal) {
+  SaveConfig save;
+  save.preemption.signals = false;
+  std::signal(SIGUSR1, SIG_IGN);
+  Loop loop(save);
+  std::raise(SIGUSR1);
+  loop.run_to(5);
+  EXPECT_EQ(loop.schedule.stop_cause(), SaveCause::none);
+  std::signal(SIGUSR1, SIG_DFL);
+}
+
+TEST(SaveSchedule, MinutesGoByTheClockOfRankZero) {
+  SaveConfig save;
+  save.every_minutes = 1;
+  Loop loop(save, world().is_root() ? 5 : 777);
+  loop.run_to(60);  // five minutes of rank 0
+  EXPECT_TRUE(loop.steps.size() == 4 || loop.steps.size() == 5) << loop.steps.size();
+  for (const SaveCause cause : loop.causes) EXPECT_EQ(cause, SaveCause::minutes);
+  for (std::size_t i = 1; i < loop.steps.size(); ++i) {
+    EXPECT_GE(loop.steps[i] - loop.steps[i - 1], 12U) << "a minute from save to save";
+  }
+  EXPECT_TRUE(world().all_equal(loop.steps.empty() ? 0 : loop.steps.front()));
+}
+
+TEST(SaveSchedule, ASaveForAnotherReasonStartsTheMinutesAnew) {
+  SaveConfig save;
+  save.every_minutes = 1;
+  save.every_n_steps = 11;
+  Loop loop(save, 5);
+  loop.run_to(60);
+  EXPECT_EQ(loop.causes, Causes(5, SaveCause::steps));
+}
+
+TEST(SaveSchedule, StopsInTimeForASaveBeforeTheEnd) {
+  SaveConfig save;
+  save.preemption.time_limit_s = 100;
+  save.preemption.lead_s = 5;
+  Loop loop(save);
+  loop.run_to(3);
+  loop.schedule.measured(8);
+  loop.run_to(1000);
+  EXPECT_EQ(loop.causes, Causes{SaveCause::time_limit});
+  EXPECT_LE(loop.step, 84U) << "at least twice the time of a save";
+  EXPECT_GE(loop.step, 78U);
+  EXPECT_FALSE(loop.weights_only);
+  EXPECT_TRUE(world().all_equal(loop.step));
+}
+
+TEST(SaveSchedule, ASignalWithTooLittleTimeLeftSavesTheModelAlone) {
+  SaveConfig save;
+  save.preemption.grace_s = 30;
+  for (const double seconds : {20.0, 40.0}) {
+    Loop loop(save);
+    loop.schedule.measured(seconds);
+    if (world().rank() == last_rank()) std::raise(SIGTERM);
+    loop.run_to(100);
+    EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
+    EXPECT_EQ(loop.weights_only, seconds > 30) << seconds;
+  }
+}
+
+TEST(SaveSchedule, ImprovementsAreThoseOfRankZerosMetric) {
+  SaveConfig save;
+  save.monitor = "score";
+  save.mode = MonitorMode::max;
+  Loop loop(save);
+  const auto validate = [&](double score) {
+    loop.run_to(loop.step + 1);
+    loop.take(loop.schedule.after_validation(
+        {{"score", world().is_root() ? score : -100 * world().rank()}}));
+  };
+  for (const double score : {-3.0, -5.0, -2.0, -2.0}) validate(score);
+  EXPECT_EQ(loop.steps, (Steps{1, 3}));
+  Loop resumed(save);
+  resumed.schedule.load(loop.schedule.state());
+  resumed.run_to(1);
+  EXPECT_FALSE(resumed.schedule.after_validation({{"score", -2.5}}).save())
+      << "the best value of before the resume counts";
+  const std::string text = expect_same_error(
+      Errc::usage, [&] { loop.schedule.after_validation({{"loss", 1}}); });
+  EXPECT_NE(text.find("'score'"), std::string::npos) << text;
+}
+
+TEST(SaveSchedule, RanksThatStepDifferentlyAreAnError) {
+  if (world().size() == 1) GTEST_SKIP() << "one rank can't differ";
+  Loop loop{SaveConfig{}};
+  loop.run_to(2);
+  if (world().rank() == last_rank()) loop.step += 3;
+  const std::string text = expect_same_error(Errc::mismatch, [&] {
+    for (int i = 0; i < 4; ++i) loop.run_to(loop.step + 1);
+  });
+  EXPECT_NE(text.find("on_step_end"), std::string::npos) << text;
+}
+
+TEST(SaveSchedule, RanksWithOtherTriggersAreAnError) {
+  if (world().size() == 1) GTEST_SKIP() << "one rank can't differ";
+  SaveConfig save;
+  save.every_n_steps = world().is_root() ? 1 : 2;
+  expect_same_error(Errc::mismatch, [&] { SaveSchedule(world(), save); });
+}
+
+}  // namespace
+}  // namespace cairn::test

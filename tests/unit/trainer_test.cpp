@@ -1,0 +1,193 @@
+// What decides about saves, piece by piece, and what of a trainer's state needs no LibTorch.
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "cairn/error.hpp"
+#include "cairn/state.hpp"
+#include "os/child.hpp"
+#include "os/signals.hpp"
+#include "trainer/best.hpp"
+#include "trainer/budget.hpp"
+#include "trainer/slurm.hpp"
+#include "trainer/votes.hpp"
+
+namespace cairn {
+namespace {
+
+using namespace detail;
+
+TEST(Cadence, VotesAreRareWhereStepsAreShortAndComeEachStepWhereTheyAreLong) {
+  EXPECT_EQ(Cadence::of(30).interval, 1U);
+  EXPECT_EQ(Cadence::of(30).flight, 1U);
+  EXPECT_EQ(Cadence::of(0.01).interval, 25U);
+  EXPECT_EQ(Cadence::of(0.01).flight, 1U);
+  for (const double tiny : {1e-4, 1e-7, 0.0}) {
+    const Cadence cadence = Cadence::of(tiny);
+    EXPECT_EQ(cadence.interval, Cadence::kMost) << tiny;
+    EXPECT_GT(cadence.flight, 1U) << tiny;
+    EXPECT_LE(cadence.flight, cadence.interval) << tiny;
+  }
+}
+
+TEST(SaveBudget, TheLastSaveBeginsTwiceItsTimeBeforeTheEnd) {
+  SaveBudget budget;
+  budget.set_end(1000, 0, 30);
+  EXPECT_FALSE(budget.is_time(969, 0));
+  EXPECT_TRUE(budget.is_time(970, 0));
+  budget.measured(50);
+  EXPECT_EQ(budget.lead(), 100);
+  EXPECT_FALSE(budget.is_time(899, 0));
+  EXPECT_TRUE(budget.is_time(899, 1)) << "the next chance to decide would be too late";
+  EXPECT_TRUE(budget.is_time(900, 0));
+}
+
+TEST(SaveBudget, GoesByTheLongestOfTheLastThreeSaves) {
+  SaveBudget budget;
+  for (const double seconds : {9.0, 2.0, 3.0}) budget.measured(seconds);
+  EXPECT_EQ(budget.expected(), 9);
+  budget.measured(1);
+  EXPECT_EQ(budget.expected(), 3) << "the slow one was too long ago";
+}
+
+TEST(SaveBudget, WithoutALeadAShortJobStillMakesProgress) {
+  SaveBudget job;
+  job.set_end(60, 0, std::nullopt);
+  EXPECT_FALSE(job.is_time(56, 0)) << "a twentieth of a minute is left for the save";
+  EXPECT_TRUE(job.is_time(57, 0));
+  job.set_end(86400, 0, std::nullopt);
+  EXPECT_EQ(job.lead(), 60);
+}
+
+TEST(SaveBudget, AWholeCheckpointThatCanNotBeReadyIsNotBegun) {
+  SaveBudget budget;
+  EXPECT_TRUE(budget.whole_fits(1e9)) << "nobody knows an end";
+  budget.set_end(1000, 0, 0);
+  budget.measured(80);
+  EXPECT_TRUE(budget.whole_fits(900));
+  EXPECT_FALSE(budget.whole_fits(901));
+  budget.shorten(500);
+  EXPECT_FALSE(budget.whole_fits(401));
+  budget.shorten(2000);
+  EXPECT_FALSE(budget.whole_fits(401)) << "a signal never gives time";
+}
+
+TEST(SaveBudget, SuggestsTheSignalThatLeavesTimeForTwoSaves) {
+  SaveBudget budget;
+  budget.measured(12.3);
+  EXPECT_EQ(budget.signal_seconds(0.5), 30U);
+  budget.measured(14.6);
+  EXPECT_EQ(budget.signal_seconds(0.5), 40U);
+}
+
+TEST(BestValues, OnlyWhatIsAmongTheBestIsAnImprovement) {
+  BestValues best(MonitorMode::min, 2);
+  for (const auto& [value, improves] : std::vector<std::pair<double, bool>>{
+           {5, true}, {7, true}, {7, false}, {8, false}, {6, true}, {7, false}, {1, true}}) {
+    EXPECT_EQ(best.improves(value), improves) << value;
+  }
+  EXPECT_EQ(best.values(), (std::vector<double>{1, 5}));
+  EXPECT_FALSE(best.improves(std::numeric_limits<double>::quiet_NaN()));
+  BestValues most(MonitorMode::max, 1);
+  EXPECT_TRUE(most.improves(-3));
+  EXPECT_FALSE(most.improves(-4));
+  EXPECT_TRUE(most.improves(2));
+}
+
+TEST(Slurm, TimesAreReadAsSqueueWritesThem) {
+  const std::map<std::string, double> times{
+      {"59", 59},      {"0:59", 59},           {"1:00:01\n", 3601}, {"2-03:04:05", 183845},
+      {"10:00", 600}, {"1-00:00:00", 86400}, {"0:00", 0}};
+  for (const auto& [text, seconds] : times) {
+    EXPECT_EQ(parse_slurm_time(text), std::optional(seconds)) << text;
+  }
+  for (const char* text : {"", "UNLIMITED", "NOT_SET", "INVALID", "1:", "-1:00", "1-", "1-2:3",
+                           "1:2:3:4", "nan", "1e3x"}) {
+    EXPECT_FALSE(parse_slurm_time(text).has_value()) << text;
+  }
+}
+
+SlurmAccess fake_slurm(std::map<std::string, std::string> environment,
+                       std::optional<std::string> squeue) {
+  SlurmAccess access;
+  access.environment = [environment](const std::string& name) -> std::optional<std::string> {
+    const auto found = environment.find(name);
+    if (found == environment.end()) return std::nullopt;
+    return found->second;
+  };
+  access.time_left = [squeue](const std::string&) { return squeue; };
+  access.unix_time = [] { return 1000.0; };
+  return access;
+}
+
+TEST(Slurm, TheEnvironmentIsAskedBeforeSqueue) {
+  const auto env = ask_slurm(
+      fake_slurm({{"SLURM_JOB_END_TIME", "1600"}, {"SLURM_JOB_ID", "7"}}, "1:00\n"));
+  EXPECT_EQ(env.seconds_left, std::optional(600.0));
+  EXPECT_EQ(ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, "1:00\n")).seconds_left,
+            std::optional(60.0));
+  EXPECT_FALSE(ask_slurm(fake_slurm({}, "1:00")).seconds_left.has_value()) << "no job runs here";
+}
+
+TEST(Slurm, AJobWhoseEndIsUnknownIsTold) {
+  EXPECT_TRUE(ask_slurm(fake_slurm({}, std::nullopt)).warning.empty());
+  EXPECT_TRUE(ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, "UNLIMITED\n")).warning.empty());
+  const auto silent = ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, std::nullopt));
+  EXPECT_NE(silent.warning.find("time_limit"), std::string::npos) << silent.warning;
+  EXPECT_FALSE(silent.seconds_left.has_value());
+}
+
+TEST(Child, ItsOutputIsReadAndItsFailureIsNothing) {
+  using std::chrono::seconds;
+  EXPECT_EQ(output_of({"printf", "a b\n"}, seconds(20)), "a b\n");
+  EXPECT_FALSE(output_of({"false"}, seconds(20)).has_value());
+  EXPECT_FALSE(output_of({"cairn-no-such-program"}, seconds(20)).has_value());
+  EXPECT_FALSE(output_of({"sleep", "1000"}, std::chrono::milliseconds(20)).has_value());
+}
+
+volatile std::sig_atomic_t chained = 0;
+
+TEST(SignalWatch, NotesSignalsAndPutsBackWhatWasThere) {
+  struct sigaction before {};
+  before.sa_handler = [](int) { chained = chained + 1; };
+  sigemptyset(&before.sa_mask);
+  struct sigaction original {};
+  sigaction(SIGUSR1, &before, &original);
+  {
+    const SignalWatch first;
+    EXPECT_EQ(first.seen(), 0);
+    std::raise(SIGUSR1);
+    EXPECT_EQ(first.seen(), SIGUSR1);
+    const SignalWatch second;
+    EXPECT_EQ(second.seen(), 0) << "it came before";
+    std::raise(SIGTERM);
+    EXPECT_EQ(second.seen(), SIGTERM);
+    EXPECT_EQ(first.seen(), SIGTERM);
+  }
+  EXPECT_EQ(chained, 1) << "the handler of before was called, too";
+  struct sigaction now {};
+  sigaction(SIGUSR1, &original, &now);
+  EXPECT_EQ(now.sa_handler, before.sa_handler);
+  sigaction(SIGTERM, nullptr, &now);
+  EXPECT_EQ(now.sa_handler, SIG_DFL);
+}
+
+TEST(LossScaler, FallsWithOverflowsAndGrowsWithGoodSteps) {
+  LossScaler scaler(8, 2, 0.5, 3);
+  scaler.update(true);
+  EXPECT_EQ(scaler.scale(), 4);
+  for (int i = 0; i < 2; ++i) scaler.update(false);
+  LossScaler resumed(8, 2, 0.5, 3);
+  resumed.load(scaler.state());
+  EXPECT_EQ(resumed.scale(), 4);
+  resumed.update(false);
+  EXPECT_EQ(resumed.scale(), 8) << "the good steps of before count";
+  EXPECT_THROW(resumed.load("{}"), Error);
+  EXPECT_EQ(resumed.scale(), 8);
+}
+
+}  // namespace
+}  // namespace cairn
