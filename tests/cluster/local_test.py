@@ -182,7 +182,7 @@ class KilledAtAnyMoment(Case):
         print(f"CAIRN_TEST_SEED={seed}", flush=True)
         chance = random.Random(seed)
         flags = [*SMALL, "--steps", str(self.STEPS), "--save-every", str(self.SAVE_EVERY), "--log-every", "1"]
-        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2)
+        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2, timeout=200)
         expected = whole.stdout.splitlines()[-1]
         self.assertRegex(expected, r"^done step=400 loss=\S+ params_digest=[0-9a-f]{32}$", whole.stderr)
         log = self.dir / "log"

@@ -92,7 +92,7 @@ class Slurm(unittest.TestCase):
     def undisturbed(cls, seed):
         """The last line of an undisturbed training on 2 ranks."""
         done = run([BIN / "train_lm", *TRAINING, "--seed", str(seed), "--dir", HOME / f"runs/undisturbed-{seed}"],
-                   ranks=2)
+                   ranks=2, timeout=200)
         if not (found := DONE.search(done.stdout)):
             raise AssertionError(done.stdout + done.stderr)
         return found[0]
