@@ -48,8 +48,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 KillWait=5
-SlurmdTimeout=10
-MessageTimeout=5
+SlurmdTimeout=15
 """
 
 

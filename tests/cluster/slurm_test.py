@@ -19,7 +19,7 @@ DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=([0-9a-f]{32})$", re.M
 STOPPED = re.compile(r"^stopped step=(\d+) .*params_digest=([0-9a-f]{32})$", re.M)
 RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) ", re.M)
 ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor where a node is lost
-LONG = 120  # seconds until something that should take a few has failed
+LONG = 240  # seconds until something that should take a few has failed
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
 
@@ -109,7 +109,7 @@ class Slurm(unittest.TestCase):
             *options, *words, env=self.environment(run or name, **variables)).strip()
         return Job(self.cluster, name, number, log)
 
-    def train(self, name, *options, flags=(), pace=100, **more):
+    def train(self, name, *options, flags=(), pace=200, **more):
         return self.submit(name, options, JOBS / "train.sbatch", *TRAINING, "--step-ms", str(pace), *flags, **more)
 
     def assert_finished(self, job, restarts, seed=1):
@@ -198,7 +198,7 @@ class Slurm(unittest.TestCase):
         sweep = HOME / "runs" / "sweep.txt"
         sweep.write_text("--seed 1\n--seed 2\n")
         whole = self.submit("sweep", ["--array=1-2", ELSEWHERE, f"--output={HOME}/runs/sweep-%a.log"],
-                            JOBS / "array.sbatch", sweep, *TRAINING, "--step-ms", "100")
+                            JOBS / "array.sbatch", sweep, *TRAINING, "--step-ms", "200")
         tasks = {task: Job(self.cluster, f"sweep-{task}", f"{whole.number}_{task}", HOME / f"runs/sweep-{task}.log")
                  for task in (1, 2)}
         tasks[2].wait_for_step(SAVE_EVERY + 2)
@@ -210,7 +210,7 @@ class Slurm(unittest.TestCase):
     def test_a_chain_of_jobs(self):
         lines = self.cluster.command(
             JOBS / "chain.sh", "3", "--nodes=2", "--ntasks-per-node=1", ELSEWHERE,
-            f"--output={HOME}/runs/chain-%j.log", JOBS / "train.sbatch", *TRAINING, "--step-ms", "100",
+            f"--output={HOME}/runs/chain-%j.log", JOBS / "train.sbatch", *TRAINING, "--step-ms", "200",
             env=self.environment("chain")).split()
         first, second, third = (Job(self.cluster, f"chain-{number}", number, HOME / f"runs/chain-{number}.log")
                                 for number in lines)
