@@ -31,7 +31,7 @@ class CAIRN_EXPORT Stateful {
   virtual std::vector<MutableTensorView> tensors() { return {}; }
   /// Called in a load onto another number of ranks, after the tensors are in: on a shared state
   /// after load(), on one of a rank instead of load(). Says in words what became of it, for
-  /// LoadReport::states. Local.
+  /// LoadReport::states. Local; must not throw.
   virtual std::string resized(int saved_ranks, int ranks);
 };
 

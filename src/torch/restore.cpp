@@ -157,6 +157,11 @@ void start_anew(const LoadingConfig& loading, CheckpointContext& context) {
   context.metrics.clear();
 }
 
+std::string rng_left(int saved, int ranks) {
+  if (saved == ranks || saved == 0) return "left as it is: the checkpoint has none";
+  return fmt::format("left as it is: {} ranks saved one each, and there are {}", saved, ranks);
+}
+
 void roll_back(const PreparedScheduler& scheduler) noexcept {
   try {
     scheduler.rollback();
@@ -294,10 +299,7 @@ class Restoration {
     auto& reports = context_.report.states;
     reports = states_->finish(saved, comm_.size());
     reports.insert(reports.begin(),
-                   {"rng", random_ ? "restored"
-                                   : fmt::format("left as it is: {} ranks saved one each, and there "
-                                                 "are {}",
-                                                 saved, comm_.size())});
+                   {"rng", random_ ? std::string("restored") : rng_left(saved, comm_.size())});
     if (trainer_.optimizer == nullptr || saved == 0 || saved == comm_.size()) return;
     reports.insert(reports.begin(), {"learning rate", rescale_rates(*trainer_.optimizer,
                                                                     settings_.loading.rescale_lr,

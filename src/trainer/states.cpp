@@ -149,6 +149,8 @@ std::vector<StateReport> StatesLoad::finish(int saved_ranks, int ranks) {
   for (const Item& item : items_) {
     if (!item.found) {
       reports.push_back({item.name, "left as it is: the checkpoint does not have it"});
+    } else if (!item.text && saved_ranks == ranks) {
+      reports.push_back({item.name, "left as it is: the checkpoint has none of this rank"});
     } else if (saved_ranks != ranks) {
       reports.push_back({item.name, item.object->resized(saved_ranks, ranks)});
     } else {

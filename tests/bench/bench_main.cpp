@@ -213,15 +213,16 @@ int run_callback(const Comm& comm, const Options& options) {
   tool::print(comm, [&] {
     Json results = Json::array();
     tool::Table table;
-    table.add({"step", "steps", "cost of the callback"});
+    table.add({"step", "steps", "cost of the callback", "of the processor"});
     for (const StepCost& cost : costs) {
       results.push_back({{"op", "callback"},
                          {"ranks", comm.size()},
                          {"step_ms", cost.step_ms},
                          {"steps", cost.steps},
-                         {"us", cost.us}});
+                         {"us", cost.us},
+                         {"cpu_us", cost.cpu_us}});
       table.add({fmt::format("{} ms", cost.step_ms), std::to_string(cost.steps),
-                 fmt::format("{:.2f} us", cost.us)});
+                 fmt::format("{:.2f} us", cost.us), fmt::format("{:.2f} us", cost.cpu_us)});
     }
     if (!options.json.empty()) write_text(options.json, tool::to_text(results));
     return table.text();

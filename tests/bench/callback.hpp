@@ -11,7 +11,9 @@ namespace cairn::bench {
 struct StepCost {
   double step_ms = 0;  ///< that a step computes
   std::uint64_t steps = 0;
-  double us = 0;  ///< on average, on the slowest rank
+  // On average, on the slowest rank:
+  double us = 0;      ///< by the clock
+  double cpu_us = 0;  ///< by the time that the rank computed
 };
 
 /// Steps of several lengths. Collective.

@@ -54,6 +54,15 @@ class Bench(Case):
             # Memory is counted exactly, so this does not depend on the machine.
             self.assertLess(large[part]["heap_bytes"], 1.5 * small[part]["heap_bytes"] + slack, part)
 
+    def test_the_callback_costs_something(self):
+        result = self.dir / "callback.json"
+        done = bench("callback", "--json", result, ranks=2)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        costs = json.loads(result.read_text())
+        self.assertEqual([cost["step_ms"] for cost in costs], [0, 1, 10])
+        for cost in costs:
+            self.assertGreater(cost["us"], 0)
+
     def test_usage(self):
         for words in (("save",), ("fly", "--payload", "many", "--dir", self.dir),
                       ("save", "--payload", "huge", "--dir", self.dir),

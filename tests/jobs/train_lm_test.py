@@ -13,15 +13,18 @@ SMALL = ["--layers", "2", "--width", "32", "--heads", "4", "--context", "32", "-
 
 RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) "
                      r"state_digest=([0-9a-f]{32}) from (\S+)", re.MULTILINE)
+STOPPED = re.compile(r"^stopped step=(\d+) reason=(.+) exit=85 params_digest=([0-9a-f]{32})$", re.MULTILINE)
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=[0-9a-f]{32}$", re.MULTILINE)
+
+REQUEUE = 85  # cairn::kExitRequeue
 
 # The ranks share few cores.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
                "OMPI_MCA_hwloc_base_binding_policy": "none"}
 
 
-def launch(ranks, *flags):
-    return run([BIN / "train_lm", *SMALL, *flags], ranks=ranks, env=ENVIRONMENT)
+def launch(ranks, *flags, env=None):
+    return run([BIN / "train_lm", *SMALL, *flags], ranks=ranks, env={**ENVIRONMENT, **(env or {})})
 
 
 class TrainLm(Case):
@@ -41,6 +44,15 @@ class TrainLm(Case):
         self.assertIsNotNone(match, output)
         step, params, state, source = match.groups()
         return int(step), params, state, pathlib.Path(source)
+
+    def stopped(self, ranks, *flags, env=None):
+        """Runs a job that stops early; its step, why, and what it says on stderr."""
+        job = launch(ranks, *flags, env=env)
+        self.assertEqual(job.returncode, REQUEUE, job.stdout + job.stderr)
+        match = STOPPED.search(job.stdout)
+        self.assertIsNotNone(match, job.stdout)
+        self.assertNotIn("done step=", job.stdout)
+        return int(match.group(1)), match.group(2), job.stderr
 
     def assert_dies(self, ranks, *flags):
         job = launch(ranks, *flags)
@@ -89,6 +101,27 @@ class TrainLm(Case):
                     again = self.train(2, *common, "--dir", broken)
                     self.assertEqual(self.resumed(again)[0], 8)
                     self.assertEqual(self.done_line(again), expected)
+
+    def test_a_signal_on_one_rank_stops_all_and_the_requeued_job_ends_as_if_undisturbed(self):
+        common = ["--parallel", "zero", "--steps", 24, "--save-every", 20]
+        expected = self.done_line(self.train(3, *common, "--dir", self.dir / "whole"))
+        broken = self.dir / "broken"
+        step, reason, _ = self.stopped(3, *common, "--dir", broken, "--signal-at", "3:2",
+                                       "--step-ms", 60)
+        self.assertEqual(reason, "signal")
+        self.assertTrue(3 <= step < 20, step)
+        output = self.train(3, *common, "--dir", broken)
+        self.assertEqual(self.resumed(output)[0], step)
+        self.assertEqual(self.done_line(output), expected)
+
+    def test_a_job_stops_before_its_time_is_over(self):
+        common = ["--steps", 100000, "--save-every", 1, "--dir", self.dir / "run"]
+        step, reason, told = self.stopped(2, *common, "--step-ms", 20, "--time-limit", 3,
+                                          env={"SLURM_JOB_ID": "1"})
+        self.assertEqual(reason, "time limit")
+        self.assertRegex(told, r"for this job: --signal=B:USR1@\d+0\n")
+        output = self.train(2, *common, "--steps", step)
+        self.assertEqual(self.resumed(output)[0], step)
 
     def test_any_number_of_ranks_continues_from_the_same_tensors(self):
         for parallel in PARALLEL:

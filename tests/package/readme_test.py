@@ -1,4 +1,4 @@
-"""The snippets of README.md and docs/guide.md: C++ compiles against the public headers, YAML is read."""
+"""The snippets of README.md, docs/guide.md and docs/trainer.md: C++ compiles against the public headers, YAML is read."""
 
 import json
 import re
@@ -34,10 +34,10 @@ def snippets(language, page="README.md"):
             for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)]
 
 
-def program(blocks, page="README.md", includes="", more=""):
-    """The blocks as statements of one function, each in a scope of its own; errors name the page."""
+def program(pages, includes="", more=""):
+    """The blocks by page as statements of one function, each in a scope of its own; errors name the page."""
     body = ""
-    for first, text in blocks:
+    for page, first, text in [(page, *block) for page, blocks in pages.items() for block in blocks]:
         body += f'{{\n#line {first} "{page}"\n'
         for number, line in enumerate(text.splitlines(), first):
             if line.startswith("#include"):
@@ -63,13 +63,14 @@ class Readme(Case):
     def test_cpp_compiles(self):
         blocks = snippets("cpp")
         self.assertGreaterEqual(len(blocks), 2)
-        result = self.compile(program(blocks))
+        result = self.compile(program({"README.md": blocks}))
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_the_guide_compiles(self):
         parts = [block for block in snippets("cpp", "docs/guide.md") if "int main(" not in block[1]]
         self.assertGreaterEqual(len(parts), 6)
-        text = program(parts, "docs/guide.md", "#include <cairn/torch.hpp>\n#include <torch/torch.h>\n",
+        pages = {"docs/guide.md": parts, "docs/trainer.md": snippets("cpp", "docs/trainer.md")}
+        text = program(pages, "#include <cairn/torch.hpp>\n#include <torch/torch.h>\n",
                        ",\n             cairn::CheckpointManager& manager, cairn::CheckpointContext& ctx")
         result = self.compile(text)
         self.assertEqual(result.returncode, 0, result.stderr)
