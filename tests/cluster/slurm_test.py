@@ -205,6 +205,8 @@ class Slurm(unittest.TestCase):
         self.cluster.command("scancel", "--signal=USR1", tasks[2].number)
         self.assert_finished(tasks[1], restarts=0, seed=1)
         self.assert_finished(tasks[2], restarts=1, seed=2)
+        for task in tasks.values():
+            self.assertNotIn("squeue", task.text(), "the trainer did not learn when its task ends")
 
     @scenario
     def test_a_chain_of_jobs(self):
