@@ -3,7 +3,7 @@
 
 CAIRN_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 CAIRN_BUILD=$CAIRN_ROOT/build
-export CAIRN_BIN=$CAIRN_BUILD/bin
+export CAIRN_BIN=${CAIRN_BIN:-$CAIRN_BUILD/bin}
 # Debian's interpreter: h5py and numpy come from its packages, and another python3 may be first in PATH.
 export CAIRN_PYTHON=/usr/bin/python3
 

@@ -2,7 +2,7 @@
 # Builds cairn and runs its tests: ./tests/run.sh [TIER...]. Without a tier all of them.
 set -euo pipefail
 
-tiers=(unit mpi fault cli formats sources torch package bench)
+tiers=(unit mpi fault cli formats sources torch package cluster bench)
 
 usage() {
   echo "usage: ./tests/run.sh [TIER...]   tiers: ${tiers[*]}; without one, all" >&2

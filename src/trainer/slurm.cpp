@@ -29,6 +29,15 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
+/// The job as squeue tells it from others: the number of the last task of an array is also that of
+/// the whole array.
+std::optional<std::string> job_of(const SlurmAccess& access) {
+  const auto array = access.environment("SLURM_ARRAY_JOB_ID");
+  const auto task = access.environment("SLURM_ARRAY_TASK_ID");
+  if (array && task) return *array + "_" + *task;
+  return access.environment("SLURM_JOB_ID");
+}
+
 }  // namespace
 
 std::optional<double> parse_slurm_time(std::string_view text) {
@@ -80,7 +89,7 @@ SlurmAnswer ask_slurm(const SlurmAccess& access) {
       return {*seconds - access.unix_time(), {}};
     }
   }
-  const auto job = access.environment("SLURM_JOB_ID");
+  const auto job = job_of(access);
   if (!job) return {};
   const auto answer = access.time_left(*job);
   const auto left = answer ? parse_slurm_time(*answer) : std::nullopt;

@@ -132,6 +132,15 @@ TEST(Slurm, TheEnvironmentIsAskedBeforeSqueue) {
   EXPECT_FALSE(ask_slurm(fake_slurm({}, "1:00")).seconds_left.has_value()) << "no job runs here";
 }
 
+TEST(Slurm, ATaskOfAnArrayIsAskedForByItsOwnNumber) {
+  SlurmAccess access = fake_slurm(
+      {{"SLURM_JOB_ID", "7"}, {"SLURM_ARRAY_JOB_ID", "7"}, {"SLURM_ARRAY_TASK_ID", "2"}}, {});
+  access.time_left = [](const std::string& job) {
+    return job == "7_2" ? "1:00\n" : "1:00\n2:00\n";  // 7 is also the whole array
+  };
+  EXPECT_EQ(ask_slurm(access).seconds_left, std::optional(60.0));
+}
+
 TEST(Slurm, AJobWhoseEndIsUnknownIsTold) {
   EXPECT_TRUE(ask_slurm(fake_slurm({}, std::nullopt)).warning.empty());
   EXPECT_TRUE(ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, "UNLIMITED\n")).warning.empty());

@@ -1,0 +1,238 @@
+"""The scripts of jobs/ without a scheduler: what is started again, what is not, and what a killed run loses."""
+
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import BIN, Case, ENVIRONMENT, ROOT, run
+
+from waiting import wait_for
+
+JOBS = ROOT / "jobs"
+SMALL = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4"]
+
+# A trainer that ends with the next exit code of the list `codes`, after a new "checkpoint" for a + before the code.
+STUB = r"""#!/bin/bash
+echo "start restart=$CAIRN_RESTART_COUNT flags=$*" >>"$STUB_DIR/starts"
+read -r next rest <"$STUB_DIR/codes"
+echo "$rest" >"$STUB_DIR/codes"
+case $next in +*) ln -sfn "step-$RANDOM$RANDOM" "$2/last" ;; esac
+case ${next#+} in
+  wait)
+    trap 'exit 85' USR1
+    touch "$STUB_DIR/waiting"
+    while :; do sleep 0.05; done ;;
+  second)  # loses the first signal
+    trap 'signals+=1; [ $signals = 1 ] || exit 85' USR1
+    touch "$STUB_DIR/waiting"
+    while :; do sleep 0.05; done ;;
+  deaf) touch "$STUB_DIR/waiting"; exec sleep 60 ;;
+  kill) kill -9 $$ ;;
+esac
+exit "${next#+}"
+"""
+
+
+class LocalCase(Case):
+    def setUp(self):
+        super().setUp()
+        (self.dir / "stub").write_text(STUB)
+        (self.dir / "stub").chmod(0o755)
+        self.run_dir = self.dir / "run"
+        self.variables = {"CAIRN_RUN_DIR": self.run_dir, "CAIRN_TRAIN": self.dir / "stub",
+                          "CAIRN_LAUNCH": "env", "STUB_DIR": self.dir}
+
+    def start(self, *words, codes="", **variables):
+        (self.dir / "codes").write_text(codes + "\n")
+        (self.dir / "starts").write_text("")
+        environment = {**os.environ, **self.variables, **variables}
+        return subprocess.Popen([str(word) for word in words], text=True, stdin=subprocess.DEVNULL, cwd=ROOT,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                env={name: str(value) for name, value in environment.items()})
+
+    def job(self, *words, code, **more):
+        process = self.start(*words, **more)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, code, output)
+        return output
+
+    def starts(self):
+        return (self.dir / "starts").read_text().splitlines()
+
+
+class Requeue(LocalCase):
+    def test_the_exit_code_decides_whether_a_job_is_started_again(self):
+        for codes, code, starts in (("0", 0, 1), ("+85 +85 0", 0, 3), ("2", 2, 1), ("139", 139, 1),
+                                    ("+85 2", 2, 2), ("+kill 0", 0, 2), ("138 143 0", 0, 3)):
+            with self.subTest(codes=codes):
+                output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", "--steps", "9", codes=codes, code=code)
+                self.assertEqual(len(self.starts()), starts, output)
+                for restart, line in enumerate(self.starts()):
+                    self.assertEqual(line, f"start restart={restart} flags=--dir {self.run_dir} --steps 9")
+
+    def test_restarts_without_a_new_checkpoint_end(self):
+        output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 " * 50, code=1)
+        self.assertEqual(len(self.starts()), 4, output)
+        self.assertIn("restart 4 is number 4 without a new checkpoint (newest: none): given up", output)
+        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=0)  # counted anew
+        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 +85 85 85 85 0", code=0)
+        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=1, CAIRN_MAX_STALLS=1)
+
+    def test_which_codes_requeue_is_the_sites_choice(self):
+        output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="+7 0", code=0, CAIRN_REQUEUE_CODES="7")
+        self.assertEqual(len(self.starts()), 2, output)
+
+    def test_a_setup_file_comes_before_everything(self):
+        setup = self.dir / "setup.sh"
+        setup.write_text("echo $NO_SUCH_VARIABLE\nfalse\nCAIRN_TRAIN=$STUB_DIR/other\n")
+        (self.dir / "other").write_text("#!/bin/bash\nexit 5\n")
+        (self.dir / "other").chmod(0o755)
+        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", code=5, CAIRN_SETUP=setup)
+
+    def test_a_job_that_does_not_find_cairn_says_so(self):
+        output = self.job("bash", JOBS / "train.sbatch", code=2, CAIRN_ROOT=self.dir)
+        self.assertIn(f"no jobs/job.sh in '{self.dir}'", output)
+
+
+class Signals(LocalCase):
+    def signalled(self, codes, number, code):
+        process = self.start(JOBS / "run_local.sh", JOBS / "train.sbatch", codes=codes)
+        self.addCleanup(process.kill)
+        wait_for("the trainer runs", (self.dir / "waiting").exists, 30)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, code, output)
+        (self.dir / "waiting").unlink()
+        return len(self.starts())
+
+    def test_sigusr1_preempts_and_the_job_goes_on(self):
+        self.assertEqual(self.signalled("wait 0", signal.SIGUSR1, 0), 2)
+
+    def test_a_trainer_that_the_signal_kills_at_its_start_goes_on(self):
+        self.assertEqual(self.signalled("deaf 0", signal.SIGUSR1, 0), 2)
+
+    def test_a_signal_that_the_launcher_lost_is_sent_again(self):
+        self.assertEqual(self.signalled("second 0", signal.SIGUSR1, 0), 2)
+
+    def test_sigterm_and_control_c_save_and_stop(self):
+        self.assertEqual(self.signalled("wait 0", signal.SIGTERM, 85), 1)
+        self.assertEqual(self.signalled("wait 0", signal.SIGINT, 85), 1)
+
+
+class ArrayAndChain(LocalCase):
+    def test_each_task_of_a_sweep_has_its_flags_and_its_run_directory(self):
+        sweep = self.dir / "sweep.txt"
+        sweep.write_text("--lr 1e-3\n--lr 3e-4 --seed 2\n")
+        self.job(JOBS / "run_local.sh", "--array=1-2", JOBS / "array.sbatch", sweep, "--steps", "9",
+                 codes="0 +85 0", code=0)
+        self.assertEqual([line.split("flags=")[1] for line in self.starts()],
+                         [f"--dir {self.run_dir}/task-1 --lr 1e-3 --steps 9"] +
+                         [f"--dir {self.run_dir}/task-2 --lr 3e-4 --seed 2 --steps 9"] * 2)
+
+    def test_a_sweep_without_a_line_for_the_task_is_refused(self):
+        sweep = self.dir / "sweep.txt"
+        sweep.write_text("--lr 1e-3\n")
+        output = self.job(JOBS / "run_local.sh", "--array=1-2", JOBS / "array.sbatch", sweep, codes="0", code=2)
+        self.assertIn(f"line '2' of the sweep '{sweep}'", output)
+        self.job(JOBS / "run_local.sh", JOBS / "array.sbatch", sweep, code=2)
+
+    def test_a_chain_goes_on_after_preemption_and_ends_at_a_failure(self):
+        chain = [JOBS / "chain.sh", "3", JOBS / "train.sbatch", "--steps", "9"]
+        self.job(*chain, codes="85 0 0", code=0, CAIRN_LOCAL=1)
+        self.assertEqual(len(self.starts()), 3)
+        self.job(*chain, codes="85 2 0", code=2, CAIRN_LOCAL=1)
+        self.assertEqual(len(self.starts()), 2)
+
+
+def processes_of(run, restart):
+    """The processes of one start of the job of that run directory; they tell by their environment."""
+    marks = {f"CAIRN_RUN_DIR={run}".encode(), f"CAIRN_RESTART_COUNT={restart}".encode()}
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if marks <= set((entry / "environ").read_bytes().split(b"\0")):
+                found.append(int(entry.name))
+        except (OSError, ValueError):  # it has ended
+            continue
+    return found
+
+
+def kill_start(run, restart):
+    """SIGKILL to all of them at once, as when a machine loses its power."""
+    while processes := processes_of(run, restart):
+        for process in processes:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+class KilledAtAnyMoment(Case):
+    CYCLES = 20
+    SAVE_EVERY = 5
+    STEPS = 400
+
+    def test_twenty_kills_lose_at_most_one_interval_each_and_change_nothing(self):
+        seed = int(os.environ.get("CAIRN_TEST_SEED", time.time_ns() % 1_000_000))
+        print(f"CAIRN_TEST_SEED={seed}", flush=True)
+        chance = random.Random(seed)
+        flags = [*SMALL, "--steps", str(self.STEPS), "--save-every", str(self.SAVE_EVERY), "--log-every", "1"]
+        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2, timeout=200)
+        expected = whole.stdout.splitlines()[-1]
+        self.assertRegex(expected, r"^done step=400 loss=\S+ params_digest=[0-9a-f]{32}$", whole.stderr)
+        log = self.dir / "log"
+        with log.open("w") as output:
+            job = subprocess.Popen([JOBS / "run_local.sh", "-n", "2", JOBS / "train.sbatch", *flags],
+                                   stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                                   env={**os.environ, **ENVIRONMENT, "CAIRN_RUN_DIR": str(self.dir / "run"),
+                                        "CAIRN_MAX_STALLS": "20", "CAIRN_BIN": str(BIN)})
+        self.addCleanup(self.end, job)
+        for cycle in range(self.CYCLES):
+            self.wait_for_a_moment(chance, log, cycle)
+            self.assertIsNone(job.poll(), log.read_text())
+            kill_start(self.dir / "run", cycle)
+        self.assertEqual(job.wait(timeout=120), 0, log.read_text())
+        text = log.read_text()
+        self.assertIn(expected, text.splitlines())
+        self.assert_little_was_lost(text)
+
+    def end(self, job):
+        job.kill()
+        job.wait()
+        for restart in range(self.CYCLES + 1):
+            kill_start(self.dir / "run", restart)
+
+    def wait_for_a_moment(self, chance, log, cycle):
+        """One kill in five comes while the job starts, the others after some steps, then anywhere within one."""
+        header = f"restart {cycle}, on"
+        wait_for(f"start {cycle}", lambda: header in log.read_text(), 60)
+        if chance.random() < 0.2:
+            time.sleep(chance.uniform(0.0, 0.5))
+            return
+        steps = chance.randint(1, 3 * self.SAVE_EVERY)
+
+        def stepped():
+            return len(re.findall(r"^step=", log.read_text().split(header)[1], re.M)) >= steps
+        wait_for(f"{steps} steps of start {cycle}", stepped, 60)
+        time.sleep(chance.uniform(0.0, 0.03))
+
+    def assert_little_was_lost(self, text):
+        starts = re.split(r"^== .* restart \d+, on .*$", text, flags=re.M)[1:]
+        self.assertEqual(len(starts), self.CYCLES + 1, text)
+        reached = 0
+        for number, start in enumerate(starts):
+            begun = re.search(r"^resumed step=(\d+) ", start, re.M)
+            steps = [int(step) for step in re.findall(r"^step=(\d+) ", start, re.M)]
+            first = int(begun[1]) if begun else 0
+            if begun or steps:
+                self.assertLessEqual(reached - first, self.SAVE_EVERY, f"start {number} lost too much:\n{text}")
+                reached = max([first, *steps])
+
+
+if __name__ == "__main__":
+    unittest.main()
