@@ -52,6 +52,7 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/lifetime.cpp
   src/mpi/nodes.cpp
   src/mpi/same.cpp
+  src/mpi/time_limit.cpp
   src/mpi/watchdog.cpp
   src/plan/chunks.cpp
   src/plan/part_digest.cpp
@@ -129,6 +130,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/layout_step.cpp
   src/checkpoint/load.cpp
   src/checkpoint/open.cpp
+  src/checkpoint/packed.cpp
   src/checkpoint/preflight_step.cpp
   src/checkpoint/publish_step.cpp
   src/checkpoint/replica_step.cpp
@@ -159,6 +161,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/config_source.cpp
   src/pipeline/context.cpp
   src/pipeline/document.cpp
+  src/pipeline/foreign.cpp
   src/pipeline/interpolation.cpp
   src/pipeline/json_numbers.cpp
   src/pipeline/keys.cpp
@@ -200,4 +203,5 @@ set(CAIRN_TORCH_SOURCES
   src/torch/restore.cpp
   src/torch/scheduler.cpp
   src/torch/share.cpp
+  src/torch/snapshot.cpp
   src/torch/tensor_memory.cpp)

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/throw.hpp"
+#include "mpi/time_limit.hpp"
 
 namespace cairn::detail {
 
@@ -18,6 +19,7 @@ const std::vector<std::byte>& StoredChunks::read(const TensorEntry& tensor,
     fail(Errc::corrupt, "a chunk of tensor '{}' is stored in {} bytes instead of at most {}",
          tensor.name, chunk.bytes, bytes);
   }
+  check_time_limit();
   stored_.resize(chunk.bytes);
   file_.read_at(chunk.offset, stored_);
   const bool shuffles = (tensor.filters & kShuffled) != 0;
