@@ -181,7 +181,7 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
 /// Of a document that does not tell the type: whether the options are those of `Traits`.
 template <class Traits>
 void check_options(const Json& document) {
-  typename Traits::Options options;
+  typename Traits::Options options(0.0);  // whose names are asked for
   for (const Json& group : document.at("param_groups")) {
     Traits::options(options, [&](const char* name, const auto&) {
       if (group.contains(name)) return;

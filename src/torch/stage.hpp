@@ -9,8 +9,8 @@
 
 namespace cairn::detail {
 
-/// A stage of a load that does not begin once the time limit of this thread has passed. Collective. Errors:
-/// timeout, and what `work` throws.
+/// A stage of a load that does not begin once the time limit of this thread has passed. Collective.
+/// Errors: timeout, and what `work` throws.
 template <class F>
 auto stage(const Comm& comm, Trace& trace, const std::string& name, F&& work) {
   return trace.stage(name, [&] {

@@ -102,8 +102,8 @@ TEST(Comm, ATimeLimitEndsWaitsBeforeTheDeadline) {
   if (world().size() != 3) return;  // once is enough: it takes the ranks a while to be sure
   Comm patient(MPI_COMM_WORLD);
   if (world().rank() != 2) {
-    const detail::TimeLimit limit(
-        detail::TimeLimit::Clock::now() - std::chrono::seconds(60), "the time");
+    const detail::TimeLimit limit(detail::TimeLimit::Clock::now() - std::chrono::seconds(60),
+                                  "the time");
     try {
       agree(patient, "load: move", [] {});
       ADD_FAILURE() << "no error";

@@ -1,4 +1,3 @@
-#include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
 #include <torch/optim/adamw.h>
@@ -19,13 +18,20 @@ namespace {
 namespace nn = torch::nn;
 namespace optim = torch::optim;
 
+/// LibTorch's Sequential can't hold others.
+struct Block : nn::Module {
+  explicit Block(std::int64_t width) {
+    register_module("0", nn::LayerNorm(nn::LayerNormOptions({width})));
+    register_module("1", nn::Linear(width, width));
+  }
+};
+
 struct Forecaster : nn::Module {
   Forecaster(std::int64_t in, std::int64_t width, std::int64_t out, int blocks) {
     encoder = register_module("encoder", nn::Linear(in, width));
-    processor = register_module("processor", nn::Sequential());
+    const auto processor = register_module("processor", std::make_shared<Bag>());
     for (int b = 0; b < blocks; ++b) {
-      processor->push_back(
-          nn::Sequential(nn::LayerNorm(nn::LayerNormOptions({width})), nn::Linear(width, width)));
+      processor->register_module(std::to_string(b), std::make_shared<Block>(width));
     }
     decoder = register_module("decoder", nn::Linear(width, out));
     latlons = register_buffer("latlons", counting({4, 2}));
@@ -33,7 +39,6 @@ struct Forecaster : nn::Module {
     for (const at::Tensor& tensor : parameters()) tensor.fill_(-1);
   }
   nn::Linear encoder{nullptr}, decoder{nullptr};
-  nn::Sequential processor{nullptr};
   at::Tensor latlons;
 };
 

@@ -178,7 +178,7 @@ ModifierWork vandalize(const CustomModifier&, nn::Module& model) {
   return [&model] {
     const at::NoGradGuard no_grad;
     for (const at::Tensor& tensor : model.parameters()) tensor.fill_(7).requires_grad_(false);
-    for (const at::Tensor& tensor : model.parameters()) tensor.set_data(tensor.to(at::kHalf));
+    for (const at::Tensor& tensor : model.parameters()) tensor.set_data(tensor.to(at::kDouble));
     auto* network = dynamic_cast<Network*>(&model);
     network->decoder->register_parameter("new", at::ones({2}));
     network->register_buffer("table", at::ones({2}));

@@ -1,7 +1,6 @@
 // A trainer as docs/guide.md describes it, for tests of whole configurations:
 //   cairn-pipeline make FILE           saves its model as a checkpoint of one rank
 //   cairn-pipeline train CONFIG STEPS  loads, trains, and saves as the configuration says
-#include <cairn/torch.hpp>
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 #include <torch/nn/modules/container/sequential.h>
@@ -10,6 +9,7 @@
 #include <torch/optim/adamw.h>
 #include <torch/utils.h>
 
+#include <cairn/torch.hpp>
 #include <cstdio>
 #include <map>
 #include <string>
@@ -19,15 +19,22 @@ namespace {
 
 namespace nn = torch::nn;
 
+struct Block : nn::Module {
+  Block() {
+    norm = register_module("0", nn::LayerNorm(nn::LayerNormOptions({8})));
+    linear = register_module("1", nn::Linear(8, 8));
+  }
+  at::Tensor forward(const at::Tensor& x) { return linear(norm(x)); }
+  nn::LayerNorm norm{nullptr};
+  nn::Linear linear{nullptr};
+};
+
 /// The module names of a small graph model, and of the configuration in the documentation.
 struct Forecaster : nn::Module {
   Forecaster() {
     encoder = register_module("encoder", nn::Linear(6, 8));
     processor = register_module("processor", nn::Sequential());
-    for (int b = 0; b < 2; ++b) {
-      processor->push_back(
-          nn::Sequential(nn::LayerNorm(nn::LayerNormOptions({8})), nn::Linear(8, 8)));
-    }
+    for (int b = 0; b < 2; ++b) processor->push_back(std::make_shared<Block>());
     decoder = register_module("decoder", nn::Linear(8, 5));
     register_buffer("latlons", at::ones({4, 2}));
   }
