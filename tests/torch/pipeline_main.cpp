@@ -67,7 +67,7 @@ void make(const std::string& file) {
   cairn::Config config;
   config.save.dir = file;
   cairn::CheckpointManager manager(MPI_COMM_SELF, config);
-  fmt::print("made {}\n", manager.save_checkpoint(model, {.global_step = 700}).string());
+  fmt::print("made {}\n", manager.save_checkpoint(model, {.global_step = 900}).string());
   manager.close();
 }
 

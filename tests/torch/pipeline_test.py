@@ -42,9 +42,8 @@ class Pipeline(Case):
         self.swift.put("/ecmwf-models/anemoi/pretrained.ckpt", content)
         self.content = content
 
-    def train_and_resume(self, ranks, steps, loaded):
-        """Trains until step 1000, and goes on from there."""
-        self.dir.joinpath("runs").mkdir()
+    def train(self, ranks, steps, loaded):
+        """Trains as documented until so many steps are done; (sum, requests)."""
         config = self.dir / "checkpoint.yaml"
         text = documented()
         self.assertIn("/tmp/checkpoints", text)
@@ -52,18 +51,24 @@ class Pipeline(Case):
         before = len(self.swift.requests())
         first = self.pipeline(ranks, "train", config, steps)
         self.assertIn(loaded, first)
-        done = re.search(r"^done step=1000 sum=(\S+) changed=(\S+)$", first, re.M)
+        done = re.search(r"^done step=\d+ sum=(\S+) changed=(\S+)$", first, re.M)
         self.assertIsNotNone(done, first)
         self.assertEqual(done.group(2).split(","), TRAINED)
         # Rank 0 alone asks, and each byte comes once.
         requests = self.swift.requests()[before:]
         self.assertEqual({(request.method, request.status) for request in requests}, {("GET", 206)})
         self.assertEqual(sum(request.bytes for request in requests), len(self.content))
+        return done.group(1), before + len(requests)
+
+    def train_and_resume(self, ranks, steps, loaded):
+        """Trains until step 1000, and goes on from there."""
+        self.dir.joinpath("runs").mkdir()
+        total, requests = self.train(ranks, steps, loaded)
         self.assertEqual([path.name for path in sorted((self.dir / "runs" / "a").glob("step-*"))],
                          ["step-00001000.h5"])
 
         resumed = self.dir / "resume.yaml"
-        lines = text.splitlines()
+        lines = documented().splitlines()
         begin, end = (next(i for i, line in enumerate(lines) if line.startswith(key))
                       for key in ("checkpoint:", "model_modifier:"))
         lines[begin:end] = ["checkpoint:", "  source: {path: runs/a}"]
@@ -71,25 +76,33 @@ class Pipeline(Case):
         second = self.pipeline(ranks, "train", resumed, 0)
         self.assertIn(f"loaded step=1000 tensors={13 + 2 + 3 * len(TRAINED)} matched=1 missing=0 "
                       f"optimizer={len(TRAINED)}", second)
-        self.assertIn(f"done step=1000 sum={done.group(1)} changed=\n", second)
-        self.assertEqual(len(self.swift.requests()), before + len(requests))
+        self.assertIn(f"done step=1000 sum={total} changed=\n", second)
+        self.assertEqual(len(self.swift.requests()), requests)
 
     def test_on_any_number_of_ranks(self):
         made = self.pipeline(0, "make", self.dir / "made")
-        self.upload((self.dir / "made" / "step-00000700.h5").read_bytes())
+        self.upload((self.dir / "made" / "step-00000900.h5").read_bytes())
         self.assertIn("made ", made)
         root = self.dir
         for ranks in (1, 2, 4):
             with self.subTest(ranks=ranks):
                 self.dir = root / str(ranks)
                 self.dir.mkdir()
-                self.train_and_resume(ranks, 300, "loaded step=700 tensors=13 matched=1 missing=0 optimizer=0")
+                self.train_and_resume(ranks, 100, "loaded step=900 tensors=13 matched=1 missing=0 optimizer=0")
+        # A warm start, optimizer included, from a server.
+        trained = self.dir / "runs" / "a" / "step-00001000.h5"
+        self.upload(trained.read_bytes())
+        config = self.dir / "warm.yaml"
+        lines = [line for line in documented().splitlines() if not line.startswith("  loading:")]
+        config.write_text("\n".join(lines).replace("/tmp/checkpoints", str(self.dir / "cache")))
+        self.assertIn(f"loaded step=1000 tensors=33 matched=1 missing=0 optimizer={len(TRAINED)}",
+                      self.pipeline(2, "train", config, 0))
 
     def test_from_a_lightning_checkpoint(self):
         if not LIGHTNING.exists():
             self.skipTest(f"NOT TESTED: no {LIGHTNING}; set CAIRN_CORPUS")
         self.upload(LIGHTNING.read_bytes())
-        self.train_and_resume(2, 970, "loaded step=30 tensors=13 matched=1 missing=0 optimizer=0")
+        self.train(2, 10, "loaded step=30 tensors=13 matched=1 missing=0 optimizer=0")
 
 
 if __name__ == "__main__":
