@@ -63,6 +63,7 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/nodes.cpp
   src/mpi/pending_max.cpp
   src/mpi/same.cpp
+  src/mpi/time_limit.cpp
   src/mpi/watchdog.cpp
   src/plan/chunks.cpp
   src/plan/part_digest.cpp
@@ -147,6 +148,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/marks.cpp
   src/checkpoint/newest.cpp
   src/checkpoint/open.cpp
+  src/checkpoint/packed.cpp
   src/checkpoint/preflight_step.cpp
   src/checkpoint/prune.cpp
   src/checkpoint/publish_step.cpp
@@ -182,6 +184,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/config_source.cpp
   src/pipeline/context.cpp
   src/pipeline/document.cpp
+  src/pipeline/foreign.cpp
   src/pipeline/interpolation.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
@@ -234,4 +237,5 @@ set(CAIRN_TORCH_SOURCES
   src/torch/restore.cpp
   src/torch/scheduler.cpp
   src/torch/share.cpp
+  src/torch/snapshot.cpp
   src/torch/tensor_memory.cpp)

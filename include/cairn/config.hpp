@@ -66,9 +66,10 @@ struct LoadingConfig {
   bool operator==(const LoadingConfig&) const = default;
 };
 
-/// Who the run is, whatever file it begins with. Empty: nothing is said.
+/// Who the run is, whatever file it begins with. Empty: nothing is said, and the source and the
+/// strategy decide (CheckpointContext::run).
 struct LineageConfig {
-  std::string resume_run_id;  ///< the run that goes on; empty: a new run
+  std::string resume_run_id;  ///< the run that goes on
   std::string parent_run_id;  ///< the run that this one was forked from
   bool operator==(const LineageConfig&) const = default;
 };
@@ -116,10 +117,11 @@ using Modifier =
     std::variant<FreezeModifier, LoraModifier, ResetModifier, CastModifier, CustomModifier>;
 
 struct PipelineConfig {
-  /// Loads may run beside the program.
+  /// load_checkpoint_async fetches beside the program; otherwise in PendingLoad::get().
   bool async_execution = true;
-  int max_retries = 3;                                            ///< of a source
-  std::chrono::milliseconds timeout = std::chrono::seconds(600);  ///< of a source, in all
+  int max_retries = 3;  ///< of a source
+  /// Of a whole load: source, opening, checks and moving.
+  std::chrono::milliseconds timeout = std::chrono::seconds(600);
   /// Of a run's directory, pass over checkpoints that turn out to be damaged (skip_damaged).
   bool fallback = true;
   bool operator==(const PipelineConfig&) const = default;
@@ -151,7 +153,8 @@ struct PreemptionConfig {
 };
 
 struct SaveConfig {
-  /// The run's directory. Not given: `root`/LineageConfig::resume_run_id, where both are.
+  /// The run's directory. Not given: `root`/LineageConfig::resume_run_id, where both are; with a
+  /// root alone a CheckpointManager takes the id of its run.
   std::filesystem::path dir;
   std::filesystem::path root;  ///< the directory of all runs
   /// false: nothing is saved by itself; what says when is 0 or empty then.

@@ -70,10 +70,11 @@ struct ModifierReport {
 /// Where a checkpoint stands among the runs. A field of its own, because a source says only where
 /// the bytes came from.
 struct Lineage {
-  std::string run_id;       ///< of the run that saved it
-  std::string uuid;         ///< of the checkpoint
-  std::string parent_uuid;  ///< of the checkpoint that its run began with; empty: from nothing
-  bool fork = false;  ///< its run has another id than the one it began with, and took all of it
+  std::string run_id;         ///< of the run that saved it
+  std::string uuid;           ///< of the checkpoint
+  std::string parent_uuid;    ///< of the checkpoint that its run began with; empty: from nothing
+  std::string parent_run_id;  ///< of the run that its run came from; empty: from none
+  bool fork = false;          ///< its run was forked from that one
 };
 
 /// A part of a load.
@@ -99,14 +100,16 @@ struct CAIRN_EXPORT CheckpointContext {
   LoadReport report;
   std::vector<ModifierReport> modifiers;  ///< in their order
   Lineage lineage;
+  Lineage run;    ///< of what this program saves from here on; without uuid
   Config config;  ///< that the load went by
   std::vector<StageTrace> trace;
 
   /// Refuses a checkpoint that lacks any of `fields`, naming all that it lacks. `purpose` is for
   /// the text. Fields are "optimizer", "scheduler", "rng" (restored), "metrics.<name>",
-  /// "lineage.run_id", "lineage.uuid", "lineage.parent_uuid", and "metadata.<document>", on which
-  /// keys of the document may follow: "metadata.config.model.width". Local, the same on all ranks.
-  /// Errors: mismatch; usage (no such kind of field).
+  /// "lineage.run_id", "lineage.uuid", "lineage.parent_uuid", "lineage.parent_run_id", and
+  /// "metadata.<document>", on which keys of the document may follow:
+  /// "metadata.config.model.width". Local, the same on all ranks. Errors: mismatch; usage (no such
+  /// kind of field).
   void validate_for(const std::string& purpose, const std::vector<std::string>& fields) const;
 };
 

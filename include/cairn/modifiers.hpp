@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cairn/config.hpp"
@@ -23,11 +24,13 @@ namespace cairn {
 /// weight; A [rank, in] and B [out, rank] are new parameters of the layer, `lora_A` and `lora_B`,
 /// so that they are saved, loaded and stepped by their names as any other. LinearImpl computes with
 /// its public member `weight`: apply() sets that to the sum, and the parameter of that name stays
-/// the base. With dropout, apply() in training mode draws one mask of the layer's inputs for the
-/// whole pass.
+/// the base. A sum knows no samples: with dropout, apply() in training mode draws one mask of the
+/// layer's inputs for the forward passes that follow, where torch::nn::Dropout would draw one for
+/// each sample. In the mean both give the same; the noise is the same for all samples of a batch.
 ///
-/// A copy refers to the same adapters. A model with adapters can't be cloned by Module::clone. All
-/// members are Local. Not thread-safe.
+/// A copy refers to the same adapters. LibTorch's Module::clone refuses a model with adapters, with
+/// an error of its own ("same number of parameters"): call clone() here. All members are Local. Not
+/// thread-safe.
 class CAIRN_EXPORT LoraAdapters {
  public:
   struct State;
@@ -55,6 +58,9 @@ class CAIRN_EXPORT LoraAdapters {
   /// Gives the layers their weights back, bit for bit.
   void unmerge();
   bool merged() const;
+  /// A copy of the model by its own Module::clone(), with adapters of its own, which have the same
+  /// values. Errors: usage (merged), and what Module::clone() throws.
+  std::pair<std::shared_ptr<torch::nn::Module>, LoraAdapters> clone(torch::nn::Module& model) const;
 
   /// For cairn itself.
   State& state() const { return *state_; }
@@ -72,7 +78,10 @@ class CAIRN_EXPORT Resettable {
   virtual void reset_parameters() = 0;
 };
 
-/// The second half of a modifier: changes the model and tells what it did. Must not throw.
+/// The second half of a modifier: changes the model and tells what it did. Should not throw: what
+/// it throws on any rank, all ranks throw, and what the load has changed comes back, from a copy
+/// that is made where such modifiers are configured. What it changes outside the model, nobody
+/// undoes.
 using ModifierWork = std::function<ModifierReport()>;
 /// The first half: checks settings and model, and changes nothing. What it throws on any rank, all
 /// ranks throw, and the model stays as it is. Neither half communicates. `model` outlives the work.

@@ -25,8 +25,8 @@ struct LocalSource {
 struct RunSource {
   std::filesystem::path root;  ///< a configuration that gives none means its save.root
   std::string run_id;
-  /// The new run gets an id of its own and `run_id` as its parent; otherwise it continues the run.
-  /// Refused by resolve_source so far.
+  /// A new run begins here, with an id of its own and `run_id` as its parent; otherwise the run is
+  /// continued. For whoever keeps lineage (CheckpointManager): the checkpoint is the same.
   bool fork = false;
   std::string file = {};  ///< this file of the run's directory instead
   bool operator==(const RunSource&) const = default;
@@ -148,7 +148,7 @@ struct SourceSettings {
 /// of other ranks do not see them, rank 0 sends them there, once a node. Collective. Errors:
 /// not_found (no such file or object), io (refused: 401, 403; no connection; no such host),
 /// timeout, corrupt (not the SHA-256 that is expected), usage, unsafe (an index names files outside
-/// the model), unsupported (`fork`; a server that does not tell how long a file is).
+/// the model), unsupported (a server that does not tell how long a file is).
 CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source& source,
                                                   const SourceSettings& settings = {});
 

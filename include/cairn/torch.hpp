@@ -44,7 +44,7 @@ class CAIRN_EXPORT Scheduler {
   virtual void load(const std::string& state) = 0;
 };
 
-/// Either kind of scheduler; made implicitly. Lifetime: that of the call it is passed to.
+/// Either kind of scheduler; made implicitly. Lifetime: that of what it is passed to.
 class CAIRN_EXPORT SchedulerRef {
  public:
   SchedulerRef(torch::optim::LRScheduler& scheduler) : torch_(&scheduler) {}  // NOLINT
@@ -83,6 +83,31 @@ struct ManagerOptions {
   std::chrono::milliseconds deadline = Comm::kDefaultDeadline;
   /// Observer of a save; see SaveOptions::progress.
   std::function<void(const SaveProgress&)> progress{};
+};
+
+/// A load that has begun: rank 0 may be fetching the checkpoint while the program sets up other
+/// things. Lifetime: at most that of the manager; what was given to load_checkpoint_async must live
+/// until get(). The destructor does not communicate: it calls rank 0's fetch off, which may take 5
+/// s, and the load has never been; what was fetched stays in the cache, parts of a file do not.
+class CAIRN_EXPORT PendingLoad {
+ public:
+  ~PendingLoad();
+  PendingLoad(PendingLoad&&) noexcept;
+  PendingLoad& operator=(PendingLoad&&) noexcept;
+
+  /// Whether get() would not have to wait for the source. Only rank 0 knows; others say true.
+  /// Local.
+  bool is_ready() const;
+  /// Does what load_checkpoint does, and waits for the source first. Once. Collective; where
+  /// several loads are pending, in the same order on all ranks. Errors: those of load_checkpoint,
+  /// those of the fetch among them; usage (a second call).
+  CheckpointContext get();
+
+ private:
+  friend class CheckpointManager;
+  struct Impl;
+  explicit PendingLoad(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
 };
 
 /// Saves and loads the state of a trainer: module, optimizer, scheduler, progress and CPU random
@@ -143,13 +168,23 @@ class CAIRN_EXPORT CheckpointManager {
   /// Restores from the configured source what `checkpoint.loading` says (everything that is given,
   /// where it is absent), then applies the configured modifiers in their order. Collective. Any
   /// number of ranks and any placement may load what any other saved. On Error nothing that was
-  /// given has changed, with one exception: an io Error of the step "load: move", when a disk fails
-  /// after every digest was found right, leaves tensors partly filled, and says so. Errors: usage
-  /// (no source), not_found, mismatch (what the strategy refuses; settings that differ between
-  /// ranks), corrupt, unsupported, io, timeout.
+  /// given has changed, with one exception: an Error of the step "load: move", when a disk fails,
+  /// or pipeline.timeout is over, after every digest was found right, leaves tensors partly filled,
+  /// and says so. Errors: usage (no source; a fork into the directory of its parent), not_found,
+  /// mismatch (what the strategy refuses; settings that differ between ranks), corrupt,
+  /// unsupported, io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
+                                    SchedulerRef scheduler);
+
+  /// The same in two parts: begins to fetch the configured source on a thread of rank 0's, unless
+  /// `pipeline.async_execution` is off, and leaves all else to PendingLoad::get(). The model is not
+  /// looked at before. Every rank calls it; nobody waits, and what goes wrong get() tells. The
+  /// program's own part in between does not count for `pipeline.timeout`.
+  PendingLoad load_checkpoint_async(torch::nn::Module& model);
+  PendingLoad load_checkpoint_async(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
+  PendingLoad load_checkpoint_async(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
                                     SchedulerRef scheduler);
 
   /// From now on `state` is part of every checkpoint, and a warm start gives it back; it must live

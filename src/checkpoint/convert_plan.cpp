@@ -1,12 +1,12 @@
 #include "checkpoint/convert_plan.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "base/throw.hpp"
 #include "checkpoint/filter.hpp"
+#include "checkpoint/packed.hpp"
 #include "manifest/container_names.hpp"
 #include "manifest/names.hpp"
 #include "transfer/cast.hpp"
@@ -16,32 +16,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kMetadata = "__metadata__";
-// Keys of safetensors' metadata that cairn writes.
-constexpr std::string_view kMark = "cairn";
-constexpr std::string_view kStep = "cairn.step";
-constexpr std::string_view kDocument = "cairn.document.";
-
 /// What says how files were written, and is said anew of others.
 bool is_origin(std::string_view document) {
   return document == "topology" || document == "provenance" || document == "index" ||
          document == "shards";
-}
-
-/// `__metadata__` of the source as an object of texts; empty where there is none.
-Json metadata_of(const Manifest& source) {
-  const auto found = source.documents.find(std::string(kMetadata));
-  Json metadata = found == source.documents.end()
-                      ? Json::object()
-                      : Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-  const bool is_flat =
-      metadata.is_object() && std::all_of(metadata.begin(), metadata.end(),
-                                          [](const Json& value) { return value.is_string(); });
-  return is_flat ? metadata : Json::object();
-}
-
-bool is_marked(const Manifest& source) {
-  return !source.is_container() && metadata_of(source).contains(kMark);
 }
 
 class Planner {
@@ -131,37 +109,31 @@ class Planner {
       if (!is_origin(name)) plan_.documents[name] = text;
     }
     if (!marked_) return;
-    const Json packed = metadata_of(source_);
-    Json rest = Json::object();
-    for (const auto& [key, value] : packed.items()) {
-      const std::string& text = value.get_ref<const std::string&>();
-      if (key == kStep) {
-        std::from_chars(text.data(), text.data() + text.size(), plan_.step);
-      } else if (key.starts_with(kDocument)) {
-        plan_.documents[key.substr(kDocument.size())] = text;
-      } else if (key != kMark) {
-        rest[key] = text;
-      }
+    Unpacked packed = unpack(source_);
+    if (packed.step) plan_.step = *packed.step;
+    for (auto& [name, text] : packed.documents) plan_.documents[name] = std::move(text);
+    plan_.documents.erase(std::string(kSafetensorsMetadata));
+    if (!packed.rest.empty()) {
+      plan_.documents[std::string(kSafetensorsMetadata)] = packed.rest.dump();
     }
-    plan_.documents.erase(std::string(kMetadata));
-    if (!rest.empty()) plan_.documents[std::string(kMetadata)] = rest.dump();
   }
 
   void add_metadata() {
     Json metadata = metadata_of(source_);
     if (source_.is_container() && !options_.weights_only) {
       for (const auto& [name, text] : source_.documents) {
-        if (name == kMetadata || is_origin(name)) continue;
-        metadata[fmt::format("{}{}", kDocument, name)] = text;
+        if (name == kSafetensorsMetadata || is_origin(name)) continue;
+        metadata[fmt::format("{}{}", kPackedDocument, name)] = text;
       }
-      if (source_.commit.step != 0) metadata[std::string(kStep)] = std::to_string(plan_.step);
+      if (source_.commit.step != 0) metadata[std::string(kPackedStep)] = std::to_string(plan_.step);
     }
     const bool has_paths =
         std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
                     [](const auto& t) { return names::looks_like_path(t.name); });
     const bool has_documents = metadata.size() > metadata_of(source_).size();
-    if (source_.is_container() && (has_paths || has_documents)) metadata[std::string(kMark)] = "1";
-    if (!metadata.empty()) plan_.documents[std::string(kMetadata)] = metadata.dump();
+    if (source_.is_container() && (has_paths || has_documents))
+      metadata[std::string(kPackedMark)] = "1";
+    if (!metadata.empty()) plan_.documents[std::string(kSafetensorsMetadata)] = metadata.dump();
   }
 
   const Manifest& source_;

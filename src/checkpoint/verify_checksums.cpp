@@ -7,6 +7,7 @@
 
 #include "base/crc32.hpp"
 #include "base/throw.hpp"
+#include "mpi/time_limit.hpp"
 #include "os/file.hpp"
 #include "transfer/reader.hpp"
 
@@ -69,6 +70,7 @@ std::optional<Defect> check(const Manifest& manifest, const File& file, const Ch
   std::vector<std::byte> window(std::min(kWindowBytes, checksum.bytes));
   std::uint32_t crc = 0;
   for (std::uint64_t at = 0; at < checksum.bytes; at += window.size()) {
+    check_time_limit();
     const auto part = std::span(window).first(std::min(kWindowBytes, checksum.bytes - at));
     file.read_at(checksum.offset + at, part);
     crc = crc32_update(crc, part);

@@ -10,9 +10,11 @@
 #include <time.h>
 
 #include <algorithm>
+#include <string>
 
 #include "base/throw.hpp"
 #include "mpi/comm_state.hpp"
+#include "mpi/time_limit.hpp"
 
 namespace cairn {
 namespace {
@@ -25,6 +27,24 @@ using detail::kSliceBytes;
 constexpr int kNoticeTag = 7001;
 constexpr int kDataTag = 7002;
 constexpr std::chrono::seconds kGrace{2};
+// For a rank that reads to notice a time limit by itself, which costs nobody the communicator.
+constexpr std::chrono::seconds kAfterLimit{5};
+
+/// When a wait that begins now is given up.
+Clock::time_point end_of_wait(std::chrono::milliseconds deadline) {
+  const auto end = Clock::now() + deadline;
+  const detail::TimeLimit* limit = detail::time_limit();
+  return limit == nullptr ? end : std::min(end, limit->until() + kAfterLimit);
+}
+
+/// What time the ranks had that did not come.
+std::string time_text(std::chrono::milliseconds deadline) {
+  const detail::TimeLimit* limit = detail::time_limit();
+  if (limit != nullptr && Clock::now() > limit->until()) {
+    return fmt::format("before {} was over", limit->text());
+  }
+  return fmt::format("within {} s", std::chrono::duration<double>(deadline).count());
+}
 
 /// Lets other ranks have the core: first by yielding, later by sleeping for a moment.
 void relax(std::uint64_t spins) {
@@ -94,6 +114,7 @@ bool Comm::State::receive_notices() {
 }
 
 void Comm::State::give_up(std::string_view step, std::vector<std::byte>* buffer) {
+  const std::string within = time_text(deadline);
   broken = true;
   if (buffer != nullptr) abandoned.push_back(std::move(*buffer));
   for (int peer = 0; peer < size; ++peer) {
@@ -115,20 +136,18 @@ void Comm::State::give_up(std::string_view step, std::vector<std::byte>* buffer)
     throw Error(Errc::timeout,
                 fmt::format("{}: the other ranks gave up waiting for this one", step), rank);
   }
-  throw Error(
-      Errc::timeout,
-      fmt::format("{}: rank{} {} did not come within {} s; look at what {} doing, then end the "
-                  "job: this communicator can't be used any more",
-                  step, missing.size() == 1 ? "" : "s", fmt::join(missing, ", "),
-                  std::chrono::duration<double>(deadline).count(),
-                  missing.size() == 1 ? "it is" : "they are"),
-      missing.front());
+  throw Error(Errc::timeout,
+              fmt::format("{}: rank{} {} did not come {}; look at what {} doing, then end the "
+                          "job: this communicator can't be used any more",
+                          step, missing.size() == 1 ? "" : "s", fmt::join(missing, ", "), within,
+                          missing.size() == 1 ? "it is" : "they are"),
+              missing.front());
 }
 
 void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<std::byte>* buffer) {
   // After a timeout the ranks no longer agree on where they are: nothing may seem to succeed.
+  const auto end = end_of_wait(deadline);
   if (broken || receive_notices()) give_up(step, buffer);
-  const auto end = Clock::now() + deadline;
   for (std::uint64_t spins = 0;; ++spins) {
     int done = 0;
     if (const int code = MPI_Test(&request, &done, MPI_STATUS_IGNORE); code != MPI_SUCCESS) {
@@ -137,7 +156,9 @@ void Comm::State::wait(MPI_Request request, std::string_view step, std::vector<s
       check_mpi(code, "MPI_Test");
     }
     if (done != 0) return;
-    if (spins % 64 == 63 && (receive_notices() || Clock::now() > end)) give_up(step, buffer);
+    if (spins % 64 == 63 && (receive_notices() || Clock::now() > end)) {
+      give_up(step, buffer);
+    }
     relax(spins);
   }
 }

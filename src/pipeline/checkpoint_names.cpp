@@ -23,6 +23,7 @@ namespace {
 
 constexpr std::string_view kModel = "model/";
 constexpr std::string_view kOptimizer = "optimizer/";
+constexpr std::string_view kBeside = "beside/";  // no name of a model begins like this
 
 /// The part of a tensor's name that rules act on: where it starts, and its length.
 std::optional<std::pair<std::size_t, std::size_t>> dotted_part(std::string_view name) {
@@ -35,9 +36,10 @@ std::optional<std::pair<std::size_t, std::size_t>> dotted_part(std::string_view 
 
 }  // namespace
 
-CheckpointNames::CheckpointNames(const Manifest& manifest, const std::vector<RenameRule>& rules)
-    : manifest_(manifest), rule_used_(rules.size(), false) {
-  if (rules.empty()) {
+CheckpointNames::CheckpointNames(const Manifest& manifest, const std::vector<RenameRule>& rules,
+                                 std::string wrapper)
+    : manifest_(manifest), wrapper_(std::move(wrapper)), rule_used_(rules.size(), false) {
+  if (rules.empty() && wrapper_.empty()) {
     by_name_.emplace(manifest.tensors);
     return;
   }
@@ -54,6 +56,12 @@ CheckpointNames::CheckpointNames(const Manifest& manifest, const std::vector<Ren
     const auto part = dotted_part(name);
     if (!part) continue;
     std::string dotted = unescape_component(name.substr(part->first, part->second));
+    if (dotted.starts_with(wrapper_)) {
+      dotted.erase(0, wrapper_.size());
+    } else if (name.starts_with(kModel)) {
+      names_.back().insert(0, kBeside);
+      continue;
+    }
     for (std::size_t r = 0; r < rules_->size(); ++r) {
       std::string next = (*rules_)[r].apply(dotted);
       rule_used_[r] = rule_used_[r] || next != dotted;
@@ -76,8 +84,12 @@ std::string_view CheckpointNames::name(std::size_t position) const {
   return names_.empty() ? manifest_.tensors.head(position).name : names_[position];
 }
 
+bool CheckpointNames::is_beside(std::size_t position) const {
+  return !wrapper_.empty() && names_[position].starts_with(kBeside);
+}
+
 std::string CheckpointNames::renamed(const std::string& dotted) const {
-  std::string name = dotted;
+  std::string name = dotted.starts_with(wrapper_) ? dotted.substr(wrapper_.size()) : dotted;
   for (std::size_t r = 0; rules_ && r < rules_->size(); ++r) name = (*rules_)[r].apply(name);
   return name;
 }

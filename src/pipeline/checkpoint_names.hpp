@@ -16,8 +16,11 @@ namespace cairn::detail {
 /// "optimizer/" and the slot. Lifetime: that of the manifest. All members are Local.
 class CAIRN_EXPORT CheckpointNames {
  public:
-  /// Errors: mismatch, when two tensors get the same name; usage, when an expression is none.
-  CheckpointNames(const Manifest& manifest, const std::vector<RenameRule>& rules);
+  /// `wrapper`: a prefix of the model's names that is taken away first; tensors of the model
+  /// without it belong to the wrapper, not to the model. Errors: mismatch, when two tensors get the
+  /// same name; usage, when an expression is none.
+  CheckpointNames(const Manifest& manifest, const std::vector<RenameRule>& rules,
+                  std::string wrapper = {});
   CheckpointNames(const CheckpointNames&) = delete;
   CheckpointNames& operator=(const CheckpointNames&) = delete;
 
@@ -26,7 +29,10 @@ class CAIRN_EXPORT CheckpointNames {
   bool contains(std::string_view name) const { return by_name_->contains(name); }
   /// What the tensor at that position is called now.
   std::string_view name(std::size_t position) const;
-  /// A dotted name as the rules leave it.
+  /// Whether the tensor at that position is the wrapper's own.
+  bool is_beside(std::size_t position) const;
+  const std::string& wrapper() const { return wrapper_; }
+  /// A dotted name as wrapper and rules leave it.
   std::string renamed(const std::string& dotted) const;
   /// The rules that changed no name.
   std::vector<std::string> idle_rules() const;
@@ -34,8 +40,9 @@ class CAIRN_EXPORT CheckpointNames {
  private:
   struct Rule;
   const Manifest& manifest_;
+  std::string wrapper_;
   std::shared_ptr<const std::vector<Rule>> rules_;
-  std::vector<std::string> names_;  ///< by position; empty where there are no rules
+  std::vector<std::string> names_;  ///< by position; empty where nothing changes them
   std::vector<bool> rule_used_;
   std::optional<TensorNames> by_name_;
 };

@@ -74,8 +74,13 @@ bool has_path(const Json& tree, std::string_view path) {
 
 /// Everything that validate_for can find in this context, for advice on typing errors.
 std::vector<std::string> fields_of(const CheckpointContext& context) {
-  std::vector<std::string> fields{"optimizer",      "scheduler",    "rng",
-                                  "lineage.run_id", "lineage.uuid", "lineage.parent_uuid"};
+  std::vector<std::string> fields{"optimizer",
+                                  "scheduler",
+                                  "rng",
+                                  "lineage.run_id",
+                                  "lineage.uuid",
+                                  "lineage.parent_uuid",
+                                  "lineage.parent_run_id"};
   for (const auto& [name, value] : context.metrics) fields.push_back(std::string(kMetrics) + name);
   for (const auto& [name, document] : context.documents) {
     fields.push_back(std::string(kMetadata) + name);
@@ -92,6 +97,7 @@ std::optional<bool> has_field(const CheckpointContext& context, std::string_view
   if (field == "lineage.run_id") return !context.lineage.run_id.empty();
   if (field == "lineage.uuid") return !context.lineage.uuid.empty();
   if (field == "lineage.parent_uuid") return !context.lineage.parent_uuid.empty();
+  if (field == "lineage.parent_run_id") return !context.lineage.parent_run_id.empty();
   if (field.starts_with(kMetrics)) {
     return context.metrics.contains(std::string(field.substr(kMetrics.size())));
   }
@@ -103,6 +109,14 @@ std::optional<bool> has_field(const CheckpointContext& context, std::string_view
     return path.starts_with(name) && path.substr(name.size()).starts_with('.') &&
            has_path(tree_of(text), path.substr(name.size() + 1));
   });
+}
+
+Json lineage_of(const Lineage& lineage) {
+  return {{"run_id", lineage.run_id},
+          {"uuid", lineage.uuid},
+          {"parent_uuid", lineage.parent_uuid},
+          {"parent_run_id", lineage.parent_run_id},
+          {"fork", lineage.fork}};
 }
 
 }  // namespace
@@ -142,10 +156,9 @@ std::string to_json(const CheckpointContext& context) {
             {"saved_world_size", context.saved_world_size}};
   json["metrics"] = Json::object();
   for (const auto& [name, value] : context.metrics) json["metrics"][name] = number_to_json(value);
-  json["lineage"] = {{"run_id", context.lineage.run_id},
-                     {"uuid", context.lineage.uuid},
-                     {"parent_uuid", context.lineage.parent_uuid},
-                     {"fork", context.lineage.fork}};
+  json["lineage"] = lineage_of(context.lineage);
+  json["run"] = lineage_of(context.run);
+  json["run"].erase("uuid");
   json["config"] = {
       {"source", context.config.source ? Json(describe(*context.config.source)) : Json()},
       {"loading", to_string(context.config.loading.value_or(LoadingConfig{}).type)}};

@@ -88,7 +88,8 @@ constexpr std::array kLoadingTypes{
 constexpr BlockRule kLoading{{}, kLoadingTypes};
 
 constexpr std::array kLineageKeys{
-    Key{"resume_run_id", Kind::text, "a run's id", "The run that goes on; default: a new run"},
+    Key{"resume_run_id", Kind::text, "a run's id",
+        "The run that goes on; default: what a warm start continues, else a new run"},
     Key{"parent_run_id", Kind::text, "a run's id", "The run that this one was forked from"},
 };
 constexpr BlockRule kLineage{kLineageKeys};
@@ -176,7 +177,8 @@ constexpr BlockRule kModelModifier{kModifierKeys};
 // ---- pipeline, save
 
 constexpr std::array kPipelineKeys{
-    Key{"async_execution", Kind::flag, "true or false", "Loads may run beside the program", "true"},
+    Key{"async_execution", Kind::flag, "true or false",
+        "load_checkpoint_async fetches beside the program", "true"},
     Key{"max_retries",
         Kind::count,
         "a number of retries",
@@ -192,7 +194,7 @@ constexpr std::array kPipelineKeys{
     Key{"timeout",
         Kind::number,
         "a number of seconds",
-        "The most that a source may take, in all",
+        "The most that a load may take, in all",
         "600",
         false,
         {},
@@ -297,8 +299,7 @@ constexpr std::array kPreemptionKeys{
 };
 constexpr BlockRule kPreemption{kPreemptionKeys};
 constexpr std::array kSaveKeys{
-    Key{"dir", Kind::text, "a path",
-        "The run's directory; default: save.root/checkpoint.lineage.resume_run_id"},
+    Key{"dir", Kind::text, "a path", "The run's directory; default: the run's id below save.root"},
     Key{"root", Kind::text, "a path", "The directory of all runs"},
     Key{"enabled", Kind::flag, "true or false", "false: nothing is saved by itself", "true"},
     Key{"every_n_steps", Kind::count, "a number of steps",

@@ -124,11 +124,20 @@ class Planner {
     known = std::max(known, static_cast<std::uint64_t>(use));
   }
 
+  /// Two names for the same bytes, as PyTorch writes tied weights.
+  bool is_same(std::size_t one, std::size_t other) const {
+    const TensorHead a = manifest_.tensors.head(one);
+    const TensorHead b = manifest_.tensors.head(other);
+    return a.layout == Layout::contiguous && b.layout == Layout::contiguous && a.file == b.file &&
+           a.offset == b.offset && a.offset != 0;
+  }
+
   void note_ties(const WantedTensor& tensor, const PlannedTensor& planned) {
     for (const std::string& name : tensor.names) {
       const auto position = names_.find(in_model(name));
       if (!position || *position == planned.position) continue;
       vote(*position, Use::tied);
+      if (is_same(*position, planned.position)) continue;
       plan_.notes.warnings.push_back(fmt::format(
           "the model ties '{}' to '{}', but the checkpoint holds both; the values of '{}' were "
           "taken for both",
@@ -243,6 +252,18 @@ LoadPlan plan_load(const Manifest& manifest, const CheckpointNames& names,
   return planner.take();
 }
 
+std::vector<std::uint64_t> count_matches(const Manifest& manifest,
+                                         const std::vector<std::string>& prefixes,
+                                         const std::vector<std::string>& wanted) {
+  std::vector<std::uint64_t> counts(prefixes.size(), 0);
+  const TensorNames names(manifest.tensors);
+  for (std::size_t p = 0; p < prefixes.size(); ++p) {
+    for (const std::string& name : wanted)
+      counts[p] += names.contains(in_model(prefixes[p] + name));
+  }
+  return counts;
+}
+
 LoadReport judge_load(const Manifest& manifest, const CheckpointNames& names,
                       const std::vector<std::uint64_t>& used, const LoadNotes& notes,
                       const LoadingConfig& loading, bool with_optimizer) {
@@ -260,7 +281,11 @@ LoadReport judge_load(const Manifest& manifest, const CheckpointNames& names,
       model_loaded += of_model ? 1 : 0;
     }
     if (used[t] != static_cast<std::uint64_t>(Use::none)) continue;
-    if (of_model && kept.matches(unescape_component(names.name(t).substr(kModel.size())))) {
+    if (names.is_beside(t)) {
+      report.skipped.push_back(
+          {name,
+           fmt::format("it lies beside the model, whose names begin with '{}'", names.wrapper())});
+    } else if (of_model && kept.matches(unescape_component(names.name(t).substr(kModel.size())))) {
       report.skipped.push_back({name, "it is in reset_layers"});
     } else if (of_model || (with_optimizer && name.starts_with("optimizer/"))) {
       report.unexpected.push_back(name);

@@ -64,6 +64,11 @@ CAIRN_EXPORT LoadPlan plan_load(const Manifest& manifest, const CheckpointNames&
                                 const std::vector<WantedTensor>& wanted,
                                 const LoadingConfig& loading);
 
+/// How many of the dotted names `wanted` the checkpoint has behind each of the prefixes. Local.
+CAIRN_EXPORT std::vector<std::uint64_t> count_matches(const Manifest& manifest,
+                                                      const std::vector<std::string>& prefixes,
+                                                      const std::vector<std::string>& wanted);
+
 /// The report on what all ranks planned. `used` and `notes` are united over the ranks;
 /// `with_optimizer`: any rank loads an optimizer. Local, the same on all ranks.
 /// Errors: mismatch (unexpected names where strict, too few that match).

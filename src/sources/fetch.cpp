@@ -27,16 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kGrace{5};  // for a fetch to notice its deadline
 
-fs::path find_run_to_continue(const RunSource& run, bool fallback) {
-  if (run.fork) {
-    fail(Errc::unsupported,
-         "source.fork is not supported by this version of cairn: the run '{}' would be "
-         "continued, not forked; take fork away, and give save.dir another directory",
-         run.run_id);
-  }
-  return find_run(run, fallback);
-}
-
 const FetchOptions* options_of(const Source& source) {
   return std::visit(
       [](const auto& any) -> const FetchOptions* {
@@ -128,6 +118,8 @@ struct Fetch::State {
   FetchState fetch;
   std::mutex mutex;
   std::condition_variable changed;
+  const Clock::time_point begun = Clock::now();
+  Clock::time_point ended;
   bool over = false;
   bool left_behind = false;
   Fetched fetched;
@@ -145,6 +137,7 @@ struct Fetch::State {
     const std::lock_guard lock(mutex);
     fetched = std::move(result);
     failure = thrown;
+    ended = Clock::now();
     over = true;
     changed.notify_all();
   }
@@ -161,7 +154,8 @@ Fetch::Fetch(const Source& source, const SourceSettings& settings)
   const auto* local = std::get_if<LocalSource>(&source);
   state_->fetched.path =
       local != nullptr ? find_local(*local, settings.fallback)
-                       : find_run_to_continue(std::get<RunSource>(source), settings.fallback);
+                       : find_run(std::get<RunSource>(source), settings.fallback);
+  state_->ended = Clock::now();
   state_->over = true;
 }
 
@@ -188,6 +182,12 @@ bool Fetch::wait(std::chrono::milliseconds most) {
 
 FetchProgress Fetch::progress() const {
   return {state_->fetch.done_bytes, state_->fetch.total_bytes};
+}
+
+std::chrono::milliseconds Fetch::took() const {
+  const std::lock_guard lock(state_->mutex);
+  const auto end = state_->over ? state_->ended : Clock::now();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(end - state_->begun);
 }
 
 Fetched Fetch::get() {

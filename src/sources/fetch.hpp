@@ -32,6 +32,8 @@ class Fetch {
   /// Whether it is over, waiting at most so long.
   bool wait(std::chrono::milliseconds most);
   FetchProgress progress() const;
+  /// From its begin to its end, or so far.
+  std::chrono::milliseconds took() const;
   /// Once it is over. Errors: what it failed with; timeout (it did not end in time).
   Fetched get();
 

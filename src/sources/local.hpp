@@ -9,7 +9,7 @@
 namespace cairn::detail {
 
 /// The path with a leading "~" or "~/" replaced by $HOME. Errors: usage ("~user", no $HOME). Local.
-std::filesystem::path expand_home(const std::filesystem::path& path);
+CAIRN_EXPORT std::filesystem::path expand_home(const std::filesystem::path& path);
 
 /// The checkpoint that a source means: the path itself, which may be the directory of a checkpoint
 /// of another format, or the newest committed checkpoint of a run directory; of a run without one,

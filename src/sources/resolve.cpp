@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <exception>
 #include <optional>
@@ -8,25 +9,46 @@
 
 #include "cairn/source.hpp"
 #include "checkpoint/newest.hpp"
+#include "mpi/time_limit.hpp"
+#include "sources/acquisition.hpp"
 #include "sources/fetch.hpp"
 #include "sources/local.hpp"
 #include "sources/progress.hpp"
 #include "sources/spread.hpp"
 
 namespace cairn {
+namespace detail {
 namespace {
 
-using namespace detail;
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
 
 /// How often the ranks that wait hear of rank 0: their waits end with the communicator's deadline,
 /// and a fetch may take longer.
-constexpr std::chrono::milliseconds kPulse{250};
+constexpr milliseconds kPulse{250};
+
+/// Whether the time of the fetch is not the pipeline's.
+bool has_own_timeout(const Source& source) {
+  return std::visit(
+      [](const auto& any) {
+        if constexpr (requires { any.fetch; }) {
+          return any.fetch.timeout.count() > 0;
+        } else {
+          return false;
+        }
+      },
+      source);
+}
+
+}  // namespace
 
 /// What rank 0 does while the others wait.
-class Waiting {
+class Acquisition::Waiting {
  public:
   Waiting(const Source& source, const SourceSettings& settings)
-      : settings_(settings), fetch_(source, settings), line_(describe(source)) {}
+      : settings_(settings), fetch_(source, settings), name_(describe(source)) {}
+
+  bool is_over() { return fetch_.wait(milliseconds(0)); }
 
   /// Whether the fetch still goes on.
   bool goes_on() {
@@ -34,43 +56,63 @@ class Waiting {
     if (settings_.progress) {
       settings_.progress(fetch_.progress());
     } else {
-      line_.show(fetch_.progress());
+      if (!line_) line_.emplace(name_);
+      line_->show(fetch_.progress());
     }
     return true;
   }
 
+  milliseconds took() const { return fetch_.took(); }
   Fetched get() { return fetch_.get(); }
 
  private:
   const SourceSettings& settings_;
   Fetch fetch_;
-  ProgressLine line_;
+  std::string name_;
+  std::optional<ProgressLine> line_;  // only where somebody waits
 };
 
-}  // namespace
+Acquisition::Acquisition(const Comm& comm, Source source, SourceSettings settings)
+    : source_(std::move(source)), settings_(std::move(settings)) {
+  if (!comm.is_root()) return;
+  try {
+    waiting_ = std::make_unique<Waiting>(source_, settings_);
+  } catch (...) {
+    failure_ = std::current_exception();
+  }
+}
 
-std::filesystem::path resolve_source(const Comm& comm, const Source& source,
-                                     const SourceSettings& settings) {
-  std::optional<Waiting> waiting;  // on rank 0
-  std::exception_ptr failure;
-  std::array<std::uint64_t, 1> busy{};
+Acquisition::~Acquisition() = default;
+
+bool Acquisition::is_over() const { return waiting_ == nullptr || waiting_->is_over(); }
+
+std::filesystem::path Acquisition::get(const Comm& comm) {
+  std::array<std::uint64_t, 3> news{};  // whether it goes on; what is left of the time, and all
   do {
-    busy[0] = 0;
-    if (comm.is_root()) {
+    news = {};
+    if (waiting_ && !failure_) {
       try {
-        if (!waiting) waiting.emplace(source, settings);
-        busy[0] = waiting->goes_on() ? 1 : 0;
+        news[0] = waiting_->goes_on() ? 1 : 0;
       } catch (...) {
-        failure = std::current_exception();
+        failure_ = std::current_exception();
       }
     }
-    comm.all_reduce_max(std::span<std::uint64_t>(busy));
-  } while (busy[0] != 0);
+    if (comm.is_root()) {
+      const bool own = has_own_timeout(source_) || waiting_ == nullptr;
+      const auto left = settings_.timeout - (own ? milliseconds(0) : waiting_->took());
+      news[1] = static_cast<std::uint64_t>(std::max(left, milliseconds(0)).count());
+      news[2] = static_cast<std::uint64_t>(settings_.timeout.count());
+    }
+    comm.all_reduce_max(std::span<std::uint64_t>(news));
+  } while (news[0] != 0);
+  until_ = Clock::now() + milliseconds(news[1]);
+  timeout_ = milliseconds(news[2]);
 
+  const TimeLimit limit(until_, limit_text(timeout_));
   Fetched fetched;
   agree(comm, "resolve source", [&] {
-    if (failure) std::rethrow_exception(failure);
-    if (comm.is_root()) fetched = waiting->get();
+    if (failure_) std::rethrow_exception(failure_);
+    if (comm.is_root()) fetched = waiting_->get();
   });
   std::string path = fetched.path.string();
   comm.broadcast(path);
@@ -78,12 +120,24 @@ std::filesystem::path resolve_source(const Comm& comm, const Source& source,
   return path;
 }
 
+std::string limit_text(milliseconds timeout) {
+  return fmt::format("the time that the whole load may take, pipeline.timeout ({} s),",
+                     std::chrono::duration<double>(timeout).count());
+}
+
+}  // namespace detail
+
+std::filesystem::path resolve_source(const Comm& comm, const Source& source,
+                                     const SourceSettings& settings) {
+  return detail::Acquisition(comm, source, settings).get(comm);
+}
+
 bool skip_damaged(const Comm& comm, const Source& source, const SourceSettings& settings,
                   const std::filesystem::path& path, const Error& error) {
   std::uint64_t skipped[1] = {0};
   agree(comm, "skip damaged checkpoint", [&] {
     if (!comm.is_root() || !settings.fallback || error.code() != Errc::corrupt) return;
-    if (!is_newest_of_run(source, path) || !try_mark_bad(path, error.what())) return;
+    if (!detail::is_newest_of_run(source, path) || !detail::try_mark_bad(path, error.what())) return;
     fmt::print(stderr, "cairn: warning: '{}' is marked as bad, and an older one is tried: {}\n",
                path.string(), error.what());
     skipped[0] = 1;

@@ -14,6 +14,7 @@
 #include "base/throw.hpp"
 #include "manifest/names.hpp"
 #include "mpi/nodes.hpp"
+#include "mpi/time_limit.hpp"
 #include "os/file.hpp"
 #include "sources/cache.hpp"
 
@@ -108,6 +109,7 @@ void send(const Comm& members, const Item& item, bool keeps, std::exception_ptr&
     std::vector<std::byte> block;
     if (members.is_root()) {
       attempt([&] {
+        check_time_limit();
         block.resize(std::min(kBlockBytes, item.size - at));
         file->read_at(at, block);
       });

@@ -1,13 +1,42 @@
 #include "torch/lineage.hpp"
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <random>
+#include <system_error>
 #include <variant>
 
 #include "cairn/source.hpp"
+#include "sources/local.hpp"
 #include "torch/documents.hpp"
 
 namespace cairn::detail {
+namespace {
+
+const RunSource* run_source(const Config& config) {
+  return config.source ? std::get_if<RunSource>(&*config.source) : nullptr;
+}
+
+/// The id that the configuration gives to the run.
+std::optional<std::string> own_run_id(const Config& config) {
+  const std::string& id = config.lineage.resume_run_id;
+  return id.empty() ? std::nullopt : std::optional(id);
+}
+
+bool is_fork(const Config& config) {
+  const auto* source = run_source(config);
+  return !config.lineage.parent_run_id.empty() || (source != nullptr && source->fork);
+}
+
+/// Whether the run that a checkpoint is of goes on: all of it is taken, and nothing says that it is
+/// another run from here.
+bool continues(const Config& config) {
+  return !is_fork(config) &&
+         config.loading.value_or(LoadingConfig{}).type == LoadingType::warm_start;
+}
+
+}  // namespace
 
 std::string new_uuid() {
   std::random_device device;
@@ -22,6 +51,7 @@ std::string lineage_document(const Lineage& lineage) {
   return Json{{"run_id", lineage.run_id},
               {"uuid", lineage.uuid},
               {"parent_uuid", lineage.parent_uuid},
+              {"parent_run_id", lineage.parent_run_id},
               {"fork", lineage.fork}}
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -34,22 +64,58 @@ Lineage read_lineage(const Manifest& manifest) {
     lineage.run_id = document->at("run_id").get<std::string>();
     lineage.uuid = document->at("uuid").get<std::string>();
     lineage.parent_uuid = document->at("parent_uuid").get<std::string>();
+    lineage.parent_run_id = document->value("parent_run_id", std::string());
     lineage.fork = document->at("fork").get<bool>();
   });
   return lineage;
 }
 
+Lineage begin_run(Config& config, const std::string& fresh) {
+  Lineage run;
+  run.run_id = own_run_id(config).value_or(fresh);
+  run.parent_run_id = config.lineage.parent_run_id;
+  if (const auto* source = run_source(config); source != nullptr) {
+    if (run.parent_run_id.empty() && source->fork) run.parent_run_id = source->run_id;
+    if (!own_run_id(config) && continues(config)) run.run_id = source->run_id;
+  }
+  run.fork = is_fork(config);
+  if (config.save.dir.empty() && !config.save.root.empty()) {
+    config.save.dir = config.save.root / run.run_id;
+  }
+  return run;
+}
+
 Lineage descend(const Lineage& run, const CheckpointContext& loaded) {
+  const Config& config = loaded.config;
   Lineage lineage = run;
   lineage.parent_uuid = loaded.lineage.uuid;
-  const auto* source =
-      loaded.config.source ? std::get_if<RunSource>(&*loaded.config.source) : nullptr;
-  lineage.fork = source != nullptr && source->fork;
-  const bool continues = !lineage.fork && loaded.config.loading.value_or(LoadingConfig{}).type ==
-                                              LoadingType::warm_start;
-  if (continues && !loaded.lineage.run_id.empty()) lineage.run_id = loaded.lineage.run_id;
-  if (continues && source != nullptr) lineage.run_id = source->run_id;
+  lineage.fork = is_fork(config);
+  lineage.parent_run_id = config.lineage.parent_run_id;
+  const auto* source = run_source(config);
+  const std::string& from = source != nullptr ? source->run_id : loaded.lineage.run_id;
+  if (continues(config)) {
+    if (!own_run_id(config) && !from.empty()) lineage.run_id = from;
+    lineage.parent_run_id = loaded.lineage.parent_run_id;
+    lineage.fork = loaded.lineage.fork;
+  } else if (lineage.parent_run_id.empty() && from != lineage.run_id) {
+    lineage.parent_run_id = from;
+  }
   return lineage;
+}
+
+void check_fork(const Config& config) {
+  const auto* source = run_source(config);
+  if (source == nullptr || !source->fork || own_run_id(config) || config.save.dir.empty()) return;
+  const auto of_parent = expand_home(source->root) / source->run_id;
+  std::error_code ignored;
+  if (std::filesystem::weakly_canonical(of_parent, ignored) !=
+      std::filesystem::weakly_canonical(config.save.dir, ignored)) {
+    return;
+  }
+  fail(Errc::usage,
+       "the run '{}' is forked, but save.dir is its own directory '{}', where the checkpoints of "
+       "both would replace each other; give save.dir another one, or save.root alone",
+       source->run_id, config.save.dir.string());
 }
 
 }  // namespace cairn::detail

@@ -13,7 +13,13 @@ std::string new_uuid();
 std::string lineage_document(const Lineage& lineage);
 /// That of the checkpoint; empty where it has none. Errors: corrupt.
 Lineage read_lineage(const Manifest& manifest);
-/// That of a run which begins with, or continues, what `loaded` tells.
+
+/// That of a program which has loaded nothing yet; a new run gets the id `fresh`. Gives save.dir
+/// its default, where the configuration has a root for runs.
+Lineage begin_run(Config& config, const std::string& fresh);
+/// That of the same program once it has loaded what `loaded` tells.
 Lineage descend(const Lineage& run, const CheckpointContext& loaded);
+/// Errors: usage, where a fork would save into the directory of the run that it comes from.
+void check_fork(const Config& config);
 
 }  // namespace cairn::detail

@@ -74,6 +74,46 @@ at::Tensor sum(const LoraLayer& layer, const at::Tensor& a) {
   return at::add(layer.base, layer.b.matmul(a), layer.scale());
 }
 
+struct ParametersOf : torch::nn::Module {
+  static constexpr torch::OrderedDict<std::string, at::Tensor> Module::*kMember =
+      &ParametersOf::parameters_;
+};
+
+/// The layers as LibTorch knows them, for as long as the object lives.
+class WithoutAdapters {
+ public:
+  explicit WithoutAdapters(const std::vector<LoraLayer>& layers) : layers_(layers) {
+    for (const LoraLayer& layer : layers) {
+      auto& parameters = (*layer.linear).*ParametersOf::kMember;
+      parameters.erase("lora_A");
+      parameters.erase("lora_B");
+      layer.linear->weight = layer.base;
+    }
+  }
+  ~WithoutAdapters() {
+    for (const LoraLayer& layer : layers_) {
+      auto& parameters = (*layer.linear).*ParametersOf::kMember;
+      parameters.insert("lora_A", layer.a);
+      parameters.insert("lora_B", layer.b);
+      layer.linear->weight = sum(layer, layer.a);
+    }
+  }
+  WithoutAdapters(const WithoutAdapters&) = delete;
+  WithoutAdapters& operator=(const WithoutAdapters&) = delete;
+
+ private:
+  const std::vector<LoraLayer>& layers_;
+};
+
+/// Module::clone() makes all parameters take gradients.
+void keep_gradients(const torch::nn::Module& from, const torch::nn::Module& to) {
+  const auto theirs = to.named_parameters();
+  for (const auto& item : from.named_parameters()) {
+    at::Tensor copy = theirs[item.key()];
+    copy.requires_grad_(item.value().requires_grad());
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> linear_paths(const torch::nn::Module& model) {
@@ -217,6 +257,35 @@ void LoraAdapters::unmerge() {
   }
   state_->merged = false;
   apply();
+}
+
+std::pair<std::shared_ptr<torch::nn::Module>, LoraAdapters> LoraAdapters::clone(
+    torch::nn::Module& model) const {
+  if (state_->merged) fail(Errc::usage, "the adapters are merged; call unmerge() before clone()");
+  std::shared_ptr<torch::nn::Module> copy;
+  {
+    const WithoutAdapters bare(state_->layers);
+    copy = model.clone();
+  }
+  LoraAdapters copied;
+  const at::NoGradGuard no_grad;
+  for (const auto& [path, linear] : linears(*copy)) {
+    const auto same = [&, at = std::string_view(path)](const LoraLayer& l) { return l.path == at; };
+    const auto from = std::find_if(state_->layers.begin(), state_->layers.end(), same);
+    if (from == state_->layers.end()) continue;
+    LoraLayer layer = *from;
+    layer.linear = linear;
+    layer.base = linear->named_parameters(/*recurse=*/false)["weight"];
+    layer.a = from->a.detach().clone();
+    layer.b = from->b.detach().clone();
+    linear->register_parameter("lora_A", layer.a, from->a.requires_grad());
+    linear->register_parameter("lora_B", layer.b, from->b.requires_grad());
+    copied.state_->layers.push_back(std::move(layer));
+  }
+  keep_gradients(model, *copy);
+  const at::AutoGradMode with_gradients(true);
+  copied.apply();
+  return {std::move(copy), std::move(copied)};
 }
 
 bool LoraAdapters::merged() const { return state_->merged; }

@@ -5,12 +5,16 @@
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
 #include "mpi/same.hpp"
+#include "mpi/time_limit.hpp"
+#include "pipeline/foreign.hpp"
 #include "pipeline/trace.hpp"
+#include "sources/acquisition.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
 #include "torch/lineage.hpp"
 #include "torch/modify.hpp"
 #include "torch/restore.hpp"
+#include "torch/stage.hpp"
 
 namespace cairn {
 
@@ -55,6 +59,26 @@ std::uint64_t hash_of(const LoadingConfig& loading) {
 
 }  // namespace
 
+struct PendingLoad::Impl {
+  std::unique_ptr<Acquisition> acquisition;  // none: nothing has begun yet
+  std::function<CheckpointContext(std::unique_ptr<Acquisition>)> load;
+};
+
+PendingLoad::PendingLoad(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+PendingLoad::~PendingLoad() = default;
+PendingLoad::PendingLoad(PendingLoad&&) noexcept = default;
+PendingLoad& PendingLoad::operator=(PendingLoad&&) noexcept = default;
+
+bool PendingLoad::is_ready() const {
+  return impl_ == nullptr || impl_->acquisition == nullptr || impl_->acquisition->is_over();
+}
+
+CheckpointContext PendingLoad::get() {
+  if (impl_ == nullptr) fail(Errc::usage, "the pending load was taken already");
+  const auto once = std::move(impl_);
+  return once->load(std::move(once->acquisition));
+}
+
 struct CheckpointManager::Impl {
   Comm comm;
   Config config;
@@ -70,7 +94,9 @@ struct CheckpointManager::Impl {
         config(std::move(c)),
         options(std::move(o)),
         saver(comm, save_options(config, options)) {
-    lineage.run_id = new_uuid();
+    std::string fresh = new_uuid();
+    comm.broadcast(fresh);
+    lineage = begin_run(config, fresh);
   }
 
   /// Gathers the state and hands it to `save`, one of the saver's members. Collective.
@@ -135,7 +161,13 @@ struct CheckpointManager::Impl {
     return *begun;
   }
 
-  CheckpointContext load(const TrainerState& trainer) {
+  /// Local.
+  std::unique_ptr<Acquisition> acquire() const {
+    return std::make_unique<Acquisition>(comm, *config.source, source_settings(config));
+  }
+
+  CheckpointContext load(const TrainerState& trainer,
+                         std::unique_ptr<Acquisition> acquisition = nullptr) {
     trace = Trace();
     RestoreSettings settings{options, config,   config.loading.value_or(LoadingConfig{}),
                              {},      adapters, states, trace};
@@ -144,11 +176,19 @@ struct CheckpointManager::Impl {
     settings.load.mpio = config.save.mpio;
     settings.load.cast = settings.loading.cast;
     for (;;) {
-      const auto path = trace.stage("source", [&] { return find_source(settings.loading); });
+      const auto path = trace.stage("source", [&] {
+        check_source(settings.loading);
+        if (!acquisition) acquisition = acquire();
+        return acquisition->get(comm);
+      });
+      settings.until = acquisition->until();
+      settings.limit = limit_text(acquisition->timeout());
+      acquisition.reset();  // ends its line on the terminal
       try {
-        const Manifest manifest = trace.stage("open", [&] { return open_checkpoint(comm, path); });
+        const Manifest manifest = open(path, settings);
         CheckpointContext context = restore(comm, manifest, trainer, settings);
         lineage = descend(lineage, context);
+        context.run = lineage;
         return context;
       } catch (const Error& error) {
         // Nothing has changed yet: digests are checked before the first byte is moved.
@@ -157,9 +197,33 @@ struct CheckpointManager::Impl {
     }
   }
 
+  /// Local.
+  std::unique_ptr<PendingLoad::Impl> load_later(const TrainerState& trainer,
+                                                std::optional<SchedulerRef> scheduler) {
+    auto pending = std::make_unique<PendingLoad::Impl>();
+    pending->load = [this, trainer, scheduler](std::unique_ptr<Acquisition> acquisition) {
+      TrainerState all = trainer;
+      if (scheduler) all.scheduler = &*scheduler;
+      return load(all, std::move(acquisition));
+    };
+    if (config.source && config.pipeline.async_execution) pending->acquisition = acquire();
+    return pending;
+  }
+
+  /// Whatever its format, with a container's names and documents. Collective.
+  Manifest open(const std::filesystem::path& path, const RestoreSettings& settings) {
+    const TimeLimit limit(settings.until, settings.limit);
+    return stage(comm, trace, "open", [&] {
+      Manifest manifest = open_checkpoint(comm, path);
+      agree(comm, "open", [&] { manifest = as_container(std::move(manifest)); });
+      return manifest;
+    });
+  }
+
   /// Collective.
-  std::filesystem::path find_source(const LoadingConfig& loading) {
+  void check_source(const LoadingConfig& loading) {
     agree(comm, "load: source", [&] {
+      check_fork(config);
       if (config.source) return;
       fail(Errc::usage,
            "no checkpoint to load is configured; set checkpoint.source, or call set_source");
@@ -168,7 +232,6 @@ struct CheckpointManager::Impl {
                  std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
                                        {"names of the added states", detail::hash_of(states)},
                                        {"model_modifier", detail::hash_of(config.modifiers)}});
-    return resolve_source(comm, *config.source, source_settings(config));
   }
 };
 
@@ -230,6 +293,21 @@ CheckpointContext CheckpointManager::load_checkpoint(torch::nn::Module& model,
                                                      torch::optim::Optimizer& optimizer,
                                                      SchedulerRef scheduler) {
   return impl_->load({model, &optimizer, &scheduler});
+}
+
+PendingLoad CheckpointManager::load_checkpoint_async(torch::nn::Module& model) {
+  return PendingLoad(impl_->load_later({model}, std::nullopt));
+}
+
+PendingLoad CheckpointManager::load_checkpoint_async(torch::nn::Module& model,
+                                                     torch::optim::Optimizer& optimizer) {
+  return PendingLoad(impl_->load_later({model, &optimizer}, std::nullopt));
+}
+
+PendingLoad CheckpointManager::load_checkpoint_async(torch::nn::Module& model,
+                                                     torch::optim::Optimizer& optimizer,
+                                                     SchedulerRef scheduler) {
+  return PendingLoad(impl_->load_later({model, &optimizer}, scheduler));
 }
 
 std::vector<ModifierReport> CheckpointManager::prepare_model(torch::nn::Module& model) {

@@ -89,9 +89,20 @@ class Matcher {
     }
     match_.with_optimizer = true;
     match_.optimizer = reading_document(manifest_, "optimizer", [&] {
-      return prepare_optimizer(optimizer, names, *document,
-                               [&](const std::string& name) { return names_.contains(name); });
+      if (document->contains("unusable")) {
+        fail(Errc::mismatch,
+             "the optimizer's state of '{}' can't be used: {}; load the model alone",
+             manifest_.path().string(), document->at("unusable").get<std::string>());
+      }
+      return prepare_optimizer(optimizer, names, *document, [&](const std::string& name) {
+        const auto position = names_.find(name);
+        return position ? std::optional(manifest_.tensors.head(*position).dtype) : std::nullopt;
+      });
     });
+    if (!has_groups(*document)) {
+      match_.notes.warnings.emplace_back(
+          "the checkpoint does not tell the optimizer's options; those of the given one stay");
+    }
     for (const OptimizerSlot& slot : match_.optimizer.slots) {
       TensorMemory memory = memory_for_load(slot.name, slot.tensor);
       Placement placement = place(slot.counter ? PlacementPolicy() : policy_, slot.name, memory);
@@ -107,6 +118,12 @@ class Matcher {
     auto document = find_document(manifest_, "optimizer");
     if (!document) return document;
     reading_document(manifest_, "optimizer", [&] {
+      if (!has_groups(*document)) {
+        auto names = saved_parameters(*document);
+        for (std::string& name : names) name = names_.renamed(name);
+        (*document)["parameters"] = names;
+        return;
+      }
       for (Json& group : document->at("param_groups")) {
         for (Json& name : group.at("params")) name = names_.renamed(name.get<std::string>());
       }

@@ -120,13 +120,13 @@ template <class Traits>
 struct SlotPreparer {
   const std::string& parameter;
   const at::Tensor& like;
-  const std::function<bool(const std::string&)>& has_tensor;
+  const SlotFinder& find;
   std::vector<OptimizerSlot>& slots;
   Plan<Traits>& plan;
 
   void operator()(const char* slot, at::Tensor& tensor) const {
     const std::string name = slot_name(parameter, slot);
-    if (!has_tensor(name)) {
+    if (!find(name)) {
       tensor = at::Tensor();
       return;
     }
@@ -139,18 +139,22 @@ struct SlotPreparer {
   void operator()(const char* slot, std::int64_t& count) const {
     const std::string name = slot_name(parameter, slot);
     count = 0;
-    if (!has_tensor(name)) return;
-    plan.counters.emplace_back(&count, at::empty({}, at::kLong));
+    const auto dtype = find(name);
+    if (!dtype) return;
+    // PyTorch keeps it as a float.
+    const auto type = *dtype == DType::f32   ? at::kFloat
+                      : *dtype == DType::f64 ? at::kDouble
+                                             : at::kLong;
+    plan.counters.emplace_back(&count, at::empty({}, type));
     slots.push_back({name, plan.counters.back().second, true});
   }
 };
 
 template <class Traits>
 void prepare_state(const Optimizer& optimizer, const std::string& name, const at::Tensor& parameter,
-                   const std::function<bool(const std::string&)>& has_tensor,
-                   PreparedOptimizer& prepared, Plan<Traits>& plan) {
+                   const SlotFinder& find, PreparedOptimizer& prepared, Plan<Traits>& plan) {
   using State = typename Traits::State;
-  const auto has = [&](const char* slot) { return has_tensor(slot_name(name, slot)); };
+  const auto has = [&](const char* slot) { return find(slot_name(name, slot)).has_value(); };
   bool any = false;
   State probe;
   Traits::slots(probe, [&](const char* slot, const auto&) { any = any || has(slot); });
@@ -170,12 +174,33 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
   auto state = known == optimizer.state().end()
                    ? std::make_unique<State>()
                    : std::make_unique<State>(dynamic_cast<const State&>(*known->second));
-  Traits::slots(*state, SlotPreparer<Traits>{name, parameter, has_tensor, prepared.slots, plan});
+  Traits::slots(*state, SlotPreparer<Traits>{name, parameter, find, prepared.slots, plan});
   plan.states.emplace_back(std::move(key), std::move(state));
 }
 
+/// Of a document that does not tell the type: whether the options are those of `Traits`.
+template <class Traits>
+void check_options(const Json& document) {
+  typename Traits::Options options(0.0);  // whose names are asked for
+  for (const Json& group : document.at("param_groups")) {
+    Traits::options(options, [&](const char* name, const auto&) {
+      if (group.contains(name)) return;
+      fail(
+          Errc::mismatch,
+          "the checkpoint's optimizer has no option '{}', so it is no {}; give an optimizer of its "
+          "type, or load the model alone",
+          name, Traits::kName);
+    });
+    if (group.value("maximize", false)) {
+      fail(Errc::mismatch, "the checkpoint's optimizer maximizes, which LibTorch's {} does not",
+           Traits::kName);
+    }
+  }
+}
+
 void check_document(const Json& document, const char* type, std::size_t groups) {
-  const auto saved = document.at("type").get<std::string>();
+  const auto saved =
+      document.at("type").is_null() ? std::string(type) : document.at("type").get<std::string>();
   if (saved != type) {
     fail(Errc::mismatch,
          "the checkpoint's optimizer is {} but the given one is {}; give a {}, or load "
@@ -189,10 +214,17 @@ void check_document(const Json& document, const char* type, std::size_t groups) 
   }
 }
 
+/// A number of steps; what is none, or none that anybody could have taken, counts as 0.
+std::int64_t count_of(const at::Tensor& tensor) {
+  if (!tensor.is_floating_point()) return *tensor.data_ptr<std::int64_t>();
+  constexpr double kMost = 9e15;
+  const double count = tensor.item<double>();
+  return count >= 0 && count < kMost ? static_cast<std::int64_t>(count) : 0;
+}
+
 template <class Traits>
 void apply(Optimizer& optimizer, Plan<Traits>& plan) {
-  for (const auto& [count, tensor] : plan.counters)
-    *count = *tensor.template data_ptr<std::int64_t>();
+  for (const auto& [count, tensor] : plan.counters) *count = count_of(tensor);
   auto& groups = optimizer.param_groups();
   for (std::size_t g = 0; g < groups.size(); ++g) {
     // Assigned, not replaced: the user may hold a reference to a group's options.
@@ -209,10 +241,13 @@ void apply(Optimizer& optimizer, Plan<Traits>& plan) {
 
 template <class Traits>
 PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, const Json& document,
-                          const std::function<bool(const std::string&)>& has_tensor) {
+                          const SlotFinder& find) {
   const auto& groups = std::as_const(optimizer).param_groups();
-  check_document(document, Traits::kName, groups.size());
-  const Json& saved = document.at("param_groups");
+  const bool grouped = has_groups(document);
+  if (grouped) {
+    check_document(document, Traits::kName, groups.size());
+    if (document.at("type").is_null()) check_options<Traits>(document);
+  }
 
   PreparedOptimizer prepared;
   prepared.parameters = saved_parameters(document);
@@ -221,24 +256,29 @@ PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, con
   std::vector<std::unordered_map<std::string, std::size_t>> positions(groups.size());
   for (std::size_t g = 0, p = 0; g < groups.size(); ++g) {
     plan->options.push_back(options_of<typename Traits::Options>(groups[g], g));
-    Traits::options(plan->options.back(), OptionReader{saved.at(g)});
-    for (const Json& name : saved.at(g).at("params")) {
+    if (!grouped) {
+      for (p = 0; const std::string& name : prepared.parameters) positions[g].emplace(name, p++);
+      continue;
+    }
+    const Json& saved = document.at("param_groups").at(g);
+    Traits::options(plan->options.back(), OptionReader{saved});
+    for (const Json& name : saved.at("params")) {
       positions[g].emplace(name.get<std::string>(), p++);
     }
   }
 
-  for_each_parameter(
-      optimizer, names, [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
-        const auto position = positions[g].find(name);
-        if (position == positions[g].end()) {
-          fail(Errc::mismatch,
-               "parameter '{}' is in group {} of the given optimizer but not of the "
-               "checkpoint's; build the parameter groups as in the saved run",
-               name, g);
-        }
-        prepared.matched[position->second] = 1;
-        prepare_state<Traits>(optimizer, name, parameter, has_tensor, prepared, *plan);
-      });
+  for_each_parameter(optimizer, names,
+                     [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
+                       const auto position = positions[g].find(name);
+                       if (position == positions[g].end()) {
+                         fail(Errc::mismatch,
+                              "parameter '{}' is in group {} of the given optimizer but not of the "
+                              "checkpoint's; build the parameter groups as in the saved run",
+                              name, g);
+                       }
+                       prepared.matched[position->second] = 1;
+                       prepare_state<Traits>(optimizer, name, parameter, find, prepared, *plan);
+                     });
   prepared.apply = [plan, &optimizer] { apply<Traits>(optimizer, *plan); };
   return prepared;
 }
@@ -277,8 +317,11 @@ std::vector<OptimizerSlot> optimizer_slots(const Optimizer& optimizer,
   });
 }
 
+bool has_groups(const Json& document) { return document.contains("param_groups"); }
+
 std::vector<std::string> saved_parameters(const Json& document) {
   std::vector<std::string> names;
+  if (!has_groups(document)) return document.value("parameters", names);
   for (const Json& group : document.at("param_groups")) {
     for (const Json& name : group.at("params")) names.push_back(name.get<std::string>());
   }
@@ -286,10 +329,9 @@ std::vector<std::string> saved_parameters(const Json& document) {
 }
 
 PreparedOptimizer prepare_optimizer(Optimizer& optimizer, const ParameterNames& names,
-                                    const Json& document,
-                                    const std::function<bool(const std::string&)>& has_tensor) {
+                                    const Json& document, const SlotFinder& find) {
   return with_traits(optimizer, [&]<class Traits>(Traits) {
-    return prepare<Traits>(optimizer, names, document, has_tensor);
+    return prepare<Traits>(optimizer, names, document, find);
   });
 }
 

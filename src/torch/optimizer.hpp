@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "cairn/dtype.hpp"
 #include "torch/documents.hpp"
 #include "torch/model.hpp"
 
@@ -20,7 +22,9 @@ namespace cairn::detail {
 struct OptimizerSlot {
   std::string name;
   at::Tensor tensor;
-  bool counter = false;  ///< `step`: a 0-d i64 tensor made for the occasion, the same on all ranks
+  /// `step`: a 0-d tensor made for the occasion, the same on all ranks; i64, or what the checkpoint
+  /// has.
+  bool counter = false;
 };
 
 /// Type, options and parameter names of all groups. Local.
@@ -32,6 +36,8 @@ Json optimizer_document(const torch::optim::Optimizer& optimizer, const Paramete
 std::vector<OptimizerSlot> optimizer_slots(const torch::optim::Optimizer& optimizer,
                                            const ParameterNames& names);
 
+/// Whether a document says which parameters are in which group, with what options.
+bool has_groups(const Json& document);
 /// The names of the parameters of a document, group by group. Throws Json::exception.
 std::vector<std::string> saved_parameters(const Json& document);
 
@@ -44,12 +50,15 @@ struct PreparedOptimizer {
   std::function<void()> apply;  ///< takes options and filled slots into the optimizer
 };
 
-/// Local. `has_tensor` tells whether the checkpoint has a tensor of that name.
+/// The dtype of the checkpoint's tensor of that name, if it has one.
+using SlotFinder = std::function<std::optional<DType>(const std::string& name)>;
+
+/// Local. A `document` without type, as files of PyTorch give it, is judged by its options; one
+/// without groups leaves the options as they are.
 /// Throws Json::exception where the document is not as it must be.
 /// Errors: unsupported, usage; mismatch (another type, other groups, state without its main
 /// tensors).
 PreparedOptimizer prepare_optimizer(torch::optim::Optimizer& optimizer, const ParameterNames& names,
-                                    const Json& document,
-                                    const std::function<bool(const std::string&)>& has_tensor);
+                                    const Json& document, const SlotFinder& find);
 
 }  // namespace cairn::detail

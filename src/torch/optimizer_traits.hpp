@@ -42,7 +42,7 @@ template <class O, class S>
 struct AdamFamilyTraits {
   using Options = O;
   using State = S;
-  static constexpr std::array kRequired{"exp_avg", "exp_avg_sq"};
+  static constexpr std::array kRequired{"step", "exp_avg", "exp_avg_sq"};
 
   template <class T, class F>
   static void options(T& options, F&& visit) {
@@ -95,7 +95,7 @@ struct AdagradTraits {
   using Options = torch::optim::AdagradOptions;
   using State = torch::optim::AdagradParamState;
   static constexpr const char* kName = "Adagrad";
-  static constexpr std::array kRequired{"sum"};
+  static constexpr std::array kRequired{"step", "sum"};
 
   template <class T, class F>
   static void options(T& options, F&& visit) {

@@ -5,11 +5,13 @@
 // 2. compare   what all ranks planned together is judged by the rules of the strategy
 // 3. schedule  the user's scheduler takes its state; it may refuse, later failures take it back
 // 4. move      load_tensors checks all digests, then fills the tensors' own memory or staged copies
-// 5. finish    staged copies, quantizers, optimizer options and state, scheduler, modifiers, random
-//              state
+// 5. finish    staged copies, quantizers, modifiers; then optimizer options and state, scheduler,
+//              random state
 //
 // Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
-// that stops reading, no memory): the tensors are then partly filled, and the Error says so.
+// that stops reading, or is too slow for pipeline.timeout): the tensors are then partly filled, and
+// the Error says so. Modifiers of the program's own may throw, too: where there are such, a copy of
+// everything is made before 4, and put back.
 #include "torch/restore.hpp"
 
 #include <ATen/quantized/Quantizer.h>
@@ -19,6 +21,7 @@
 #include <span>
 #include <string_view>
 
+#include "pipeline/foreign.hpp"
 #include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
 #include "torch/lineage.hpp"
@@ -28,6 +31,8 @@
 #include "torch/rescale.hpp"
 #include "torch/scheduler.hpp"
 #include "torch/share.hpp"
+#include "torch/snapshot.hpp"
+#include "torch/stage.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -51,7 +56,8 @@ CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
   read_context(manifest, context);
   context.lineage = read_lineage(manifest);
   context.saved_world_size = saved_world_size(manifest);
-  context.report.resharded = context.saved_world_size != comm.size();
+  context.report.resharded =
+      context.saved_world_size != 0 && context.saved_world_size != comm.size();
   return context;
 }
 
@@ -135,8 +141,8 @@ void freeze(const std::vector<at::Tensor>& tensors) {
   }
 }
 
-/// Step 5. Local.
-void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_scheduler) {
+/// What of the move was staged. Local.
+void finish(const Match& match) {
   for (const TensorMemory& memory : match.memories) {
     const auto quantizer = match.quantizers.find(memory.tensor.unsafeGetTensorImpl());
     if (quantizer != match.quantizers.end()) {
@@ -145,8 +151,6 @@ void finish(Match& match, std::optional<PreparedScheduler>& scheduler, bool own_
     }
     finish_load(memory);
   }
-  if (match.optimizer.apply) match.optimizer.apply();
-  if (scheduler && !own_scheduler) scheduler->apply();
 }
 
 /// What the strategy says of progress.
@@ -202,12 +206,12 @@ class Restoration {
   /// Steps 1 and 2. Collective.
   void check() {
     Trace& trace = settings_.trace;
-    modification_ = trace.stage("check modifiers", [&] {
+    modification_ = stage(comm_, trace, "check modifiers", [&] {
       return prepare_modifiers(comm_, trainer_.model, settings_.config.modifiers,
                                ModifierChoice::all, settings_.adapters);
     });
-    trace.stage("match", [&] { match(); });
-    trace.stage("compare", [&] {
+    stage(comm_, trace, "match", [&] { match(); });
+    stage(comm_, trace, "compare", [&] {
       compare(comm_, manifest_, *names_, settings_.loading, match_, context_);
       if (warm_) random_ = load_rank_blob(comm_, manifest_, "rng");
       if (states_) states_->read_blobs(comm_);
@@ -221,6 +225,7 @@ class Restoration {
   /// before any tensor changes.
   void move() {
     own_scheduler_ = scheduler_ && trainer_.scheduler->own_scheduler() != nullptr;
+    agree_torch(comm_, "load: move", [&] { keep_what_is(); });
     try {
       agree(comm_, "load: scheduler", [&] {
         if (own_scheduler_) scheduler_->apply();
@@ -239,12 +244,23 @@ class Restoration {
   /// Step 5. Collective.
   void finish() {
     std::vector<ModifierReport> reports;
+    try {
+      agree_torch(comm_, "load: finish", [&] {
+        detail::finish(match_);
+        if (settings_.loading.freeze_loaded) freeze(match_.model_tensors);
+        reports = carry_out(modification_);
+        LoraAdapters adapters = settings_.adapters;
+        adapters.apply();
+      });
+    } catch (...) {
+      if (before_) before_->restore();
+      if (own_scheduler_) roll_back(*scheduler_);
+      throw;
+    }
+    before_.reset();
     agree_torch(comm_, "load: finish", [&] {
-      detail::finish(match_, scheduler_, own_scheduler_);
-      if (settings_.loading.freeze_loaded) freeze(match_.model_tensors);
-      reports = carry_out(modification_);
-      LoraAdapters adapters = settings_.adapters;
-      adapters.apply();
+      if (match_.optimizer.apply) match_.optimizer.apply();
+      if (scheduler_ && !own_scheduler_) scheduler_->apply();
       if (random_) set_random_state(*random_);
       start_anew(settings_.loading, context_);
       context_.report.rng_restored = random_.has_value();
@@ -259,9 +275,14 @@ class Restoration {
 
  private:
   void match() {
+    const std::string wrapper = find_wrapper();
     agree_torch(comm_, "load: match", [&] {
       context_ = make_context(comm_, manifest_);
-      names_.emplace(manifest_, settings_.loading.rename);
+      names_.emplace(manifest_, settings_.loading.rename, wrapper);
+      if (!wrapper.empty()) {
+        context_.warnings.push_back(fmt::format(
+            "'{}' is taken from the names in the checkpoint, which then fit the model's", wrapper));
+      }
       match_ = match_trainer(manifest_, *names_, trainer_, settings_, modification_);
       if (warm_) scheduler_ = match_scheduler(manifest_, trainer_.scheduler);
       if (warm_) match_states();
@@ -306,6 +327,40 @@ class Restoration {
                                                                     saved, comm_.size())});
   }
 
+  /// What modifiers of the program's own might throw away. Local.
+  void keep_what_is() {
+    const auto& modifiers = settings_.config.modifiers;
+    const bool custom = std::any_of(modifiers.begin(), modifiers.end(), [](const Modifier& any) {
+      return std::holds_alternative<CustomModifier>(any);
+    });
+    if (!custom) return;
+    std::vector<at::Tensor> filled;
+    for (const TensorMemory& memory : match_.memories) filled.push_back(memory.tensor);
+    before_.emplace(trainer_.model, filled, settings_.adapters);
+  }
+
+  /// The prefix behind which most of the model's names are found in a checkpoint of another
+  /// program; the shortest of several. Rename rules say it themselves. Collective.
+  std::string find_wrapper() {
+    if (!settings_.loading.rename.empty()) return {};
+    std::vector<std::string> prefixes;
+    std::vector<std::uint64_t> counts;
+    agree_torch(comm_, "load: match", [&] {
+      prefixes = wrapper_prefixes(manifest_);
+      if (prefixes.empty()) return;
+      prefixes.insert(prefixes.begin(), "");
+      std::vector<std::string> wanted;
+      for (const ModelTensor& item : model_tensors(trainer_.model)) {
+        wanted.push_back(item.names.front());
+      }
+      counts = count_matches(manifest_, prefixes, wanted);
+    });
+    comm_.all_reduce_sum(std::span<std::uint64_t>(counts));
+    const auto most = std::max_element(counts.begin(), counts.end());
+    return most == counts.end() ? std::string()
+                                : prefixes[static_cast<std::size_t>(most - counts.begin())];
+  }
+
   const Comm& comm_;
   const Manifest& manifest_;
   const TrainerState& trainer_;
@@ -319,6 +374,7 @@ class Restoration {
   bool own_scheduler_ = false;
   std::optional<std::vector<std::byte>> random_;
   std::optional<StatesLoad> states_;
+  std::optional<Snapshot> before_;
 };
 
 /// The trace of all ranks: times of the slowest, bytes of all. Collective.
@@ -344,8 +400,11 @@ std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace) {
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
                           const RestoreSettings& settings) {
   Restoration restoration(comm, manifest, trainer, settings);
-  restoration.check();
-  settings.trace.stage("move", [&] { restoration.move(); });
+  {
+    const TimeLimit limit(settings.until, settings.limit);
+    restoration.check();
+    stage(comm, settings.trace, "move", [&] { restoration.move(); });
+  }
   settings.trace.stage("finish", [&] { restoration.finish(); });
   CheckpointContext context = restoration.take();
   context.trace = unite_traces(comm, settings.trace);

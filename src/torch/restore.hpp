@@ -1,5 +1,8 @@
 #pragma once
 
+#include <chrono>
+#include <string>
+
 #include "cairn/checkpoint.hpp"
 #include "cairn/torch.hpp"
 #include "pipeline/trace.hpp"
@@ -23,6 +26,9 @@ struct RestoreSettings {
   LoraAdapters adapters;
   const States& states;
   Trace& trace;
+  /// When the time of the load is over, and whose it is: until all tensors are moved.
+  std::chrono::steady_clock::time_point until = {};
+  std::string limit = {};
 };
 
 /// Fills what the strategy restores of what is given, then carries out the modifiers; or, on Error,

@@ -7,6 +7,7 @@
 
 #include "base/throw.hpp"
 #include "mpi/io_component.hpp"
+#include "mpi/time_limit.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
 #include "plan/chunks.hpp"
@@ -115,6 +116,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
   std::vector<std::uint64_t> wanted(manifest.files.size(), 0);         // by any rank
   agree(comm, "load: move", [&] {
     fault_point("load.move");
+    check_time_limit();  // MPI-IO itself can't be called off
     choose_component();
     manifest.tensors.all();  // decodes the table here, where a failure is agreed on
     for (const ReadItem& item : items) {

@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cstring>
 
+#include "mpi/time_limit.hpp"
 #include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
 
-constexpr std::uint64_t kDirectBytes = 1 << 20;   // from here on a request of its own, no copy
-constexpr std::uint64_t kBufferBytes = 4 << 20;   // longest joined request
-constexpr std::uint64_t kRequestBytes = 8 << 20;  // of one run
-constexpr std::uint64_t kCopyBytes = 256 << 10;   // of a run that is copied first
-constexpr std::uint64_t kGapBytes = 64 << 10;     // reading this much for nothing beats a request
+constexpr std::uint64_t kDirectBytes = 1 << 20;     // from here on a request of its own, no copy
+constexpr std::uint64_t kBufferBytes = 4 << 20;     // longest joined request
+constexpr std::uint64_t kMostReadBytes = 64 << 20;  // between looks at the time limit
+constexpr std::uint64_t kRequestBytes = 8 << 20;    // of one run
+constexpr std::uint64_t kCopyBytes = 256 << 10;     // of a run that is copied first
+constexpr std::uint64_t kGapBytes = 64 << 10;       // reading this much for nothing beats a request
 constexpr std::uint64_t kScatterBytes = 2
                                         << 10;  // below it a copy is cheaper than a vector's entry
 
@@ -21,7 +23,10 @@ constexpr std::uint64_t kScatterBytes = 2
 void RunReader::add(std::uint64_t offset, std::byte* to, std::uint64_t bytes) {
   if (bytes == 0) return;
   if (bytes >= kDirectBytes) {
-    file_.read_at(offset, {to, bytes});
+    for (std::uint64_t at = 0; at < bytes; at += kMostReadBytes) {
+      check_time_limit();
+      file_.read_at(offset + at, {to + at, std::min(kMostReadBytes, bytes - at)});
+    }
     return;
   }
   const bool joins = !pending_.empty() && offset >= end_ && offset - end_ <= kGapBytes &&
@@ -36,6 +41,7 @@ void RunReader::add(std::uint64_t offset, std::byte* to, std::uint64_t bytes) {
 
 void RunReader::flush() {
   if (pending_.empty()) return;
+  check_time_limit();
   if (pending_.size() == 1) {
     file_.read_at(begin_, {pending_.front().to, pending_.front().bytes});
   } else if ((end_ - begin_) / pending_.size() < kScatterBytes) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/throw.hpp"
+#include "mpi/time_limit.hpp"
 
 namespace cairn::detail {
 
@@ -44,6 +45,7 @@ void StoredChunks::fill(const File& file, const TensorEntry& tensor, const Store
     fail(Errc::corrupt, "a chunk of tensor '{}' is stored in {} bytes instead of at most {}",
          tensor.name, chunk.bytes, bytes);
   }
+  check_time_limit();
   stored_.resize(chunk.bytes);
   file.read_at(chunk.offset, stored_);
   const bool shuffles = (tensor.filters & kShuffled) != 0;

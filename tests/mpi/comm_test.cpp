@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "mpi/time_limit.hpp"
 #include "support/mpi_test.hpp"
 
 namespace cairn {
@@ -94,6 +95,25 @@ TEST(Comm, ADeadlineNamesTheRanksThatDidNotCome) {
       EXPECT_EQ(error.code(), Errc::timeout);
       EXPECT_EQ(error.rank(), absent);
       EXPECT_NE(std::string(error.what()).find("rank " + std::to_string(absent) + " did not come"),
+                std::string::npos)
+          << error.what();
+    }
+  }
+  agree(world(), "meet again", [] {});
+}
+
+TEST(Comm, ATimeLimitEndsWaitsBeforeTheDeadline) {
+  if (world().size() != 3) return;  // once is enough: it takes the ranks a while to be sure
+  Comm patient(MPI_COMM_WORLD);
+  if (world().rank() != 2) {
+    const detail::TimeLimit limit(detail::TimeLimit::Clock::now() - std::chrono::seconds(60),
+                                  "the time");
+    try {
+      agree(patient, "load: move", [] {});
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::timeout);
+      EXPECT_NE(std::string(error.what()).find("rank 2 did not come before the time was over"),
                 std::string::npos)
           << error.what();
     }

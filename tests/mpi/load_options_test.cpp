@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cairn/checkpoint.hpp"
+#include "mpi/time_limit.hpp"
 #include "support/mpi_test.hpp"
 
 namespace cairn {
@@ -65,6 +66,23 @@ class LoadOfSome : public testing::TestWithParam<EngineKind> {
   Manifest manifest_;
   LoadOptions options_;
 };
+
+TEST_P(LoadOfSome, EndsBetweenReadsOnceItsTimeIsOver) {
+  std::vector<std::uint16_t> memory(4, 0xeeee);
+  const auto until = detail::TimeLimit::Clock::now();
+  const detail::TimeLimit limit(until, "the time");
+  auto text = expect_same_error(Errc::timeout, [&] { load("b/bf16", DType::bf16, memory); });
+  EXPECT_EQ(text.find("verify: rank "), 0U) << text;  // of the rank whose share it is
+  EXPECT_NE(text.find("the time is over"), std::string::npos) << text;
+  EXPECT_EQ(memory, std::vector<std::uint16_t>(4, 0xeeee));
+  options_.verify = VerifyWhen::never;
+  text = expect_same_error(Errc::timeout, [&] { load("b/bf16", DType::bf16, memory); });
+  EXPECT_NE(text.find("load: move: rank 0: the time is over"), std::string::npos) << text;
+  EXPECT_NE(text.find("partly filled"), std::string::npos) << text;
+  const detail::TimeLimit longer(until + std::chrono::hours(1), "the time");
+  load("b/bf16", DType::bf16, memory);
+  EXPECT_EQ(memory[0], 0x3f80);
+}
 
 TEST_P(LoadOfSome, ConvertsOnlyWhenAskedAndReportsIt) {
   std::vector<std::uint16_t> memory(6, 0xeeee);

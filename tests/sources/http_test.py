@@ -311,6 +311,14 @@ class Misbehaving(SourcesCase):
         self.assert_fails(self.fetch(self.http("always-500/n", max_retries=0)), "io", "500")
         self.assertEqual(len([path for path, _ in self.server.answers if path == "/always-500/n"]), 1)
 
+    def test_expired_credentials_are_said_so_and_not_tried_again(self):
+        source = {"type": "s3", "bucket": "expired", "key": "m", "endpoint": self.server.url("").rstrip("/")}
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "kept-secret", "AWS_SESSION_TOKEN": "old-token"}
+        text = self.assert_fails(self.fetch(source, ranks=2, env=keys), "io", "ExpiredToken", "400", ranks=2)
+        self.assertNotIn("kept-secret", text)
+        self.assertNotIn("old-token", text)
+        self.assertEqual(len(self.server.answers), 1)
+
     def test_a_silent_server_is_a_timeout_on_all_ranks(self):
         self.pipeline["timeout"] = 2
         self.assert_fails(self.fetch(self.http("silent/m"), ranks=2), "timeout", "2 s", ranks=2)

@@ -1,14 +1,9 @@
 """Sources from S3: an OpenStack Swift that speaks S3 and verifies every signature."""
 
-import datetime
-import hashlib
-import hmac
-import http.client
 import pathlib
 import random
 import sys
 import unittest
-import urllib.parse
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
@@ -21,31 +16,6 @@ CONTENT = random.Random(3).randbytes(2 * PART + 4321)
 BUCKET = "models"
 
 
-def put(swift, path, body=b""):
-    """Makes a bucket or an object. The signature is this test's own."""
-    path = urllib.parse.quote(path)
-    host = f"127.0.0.1:{swift.port}"
-    stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    digest = hashlib.sha256(body).hexdigest()
-    names = "host;x-amz-content-sha256;x-amz-date"
-    request = f"PUT\n{path}\n\nhost:{host}\nx-amz-content-sha256:{digest}\nx-amz-date:{stamp}\n\n{names}\n{digest}"
-    scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    key = b"AWS4" + SECRET_KEY.encode()
-    for part in (*scope.split("/"), text):
-        key = hmac.new(key, part.encode(), "sha256").digest()
-    connection = http.client.HTTPConnection("127.0.0.1", swift.port, timeout=60)
-    connection.request("PUT", path, body, {
-        "x-amz-content-sha256": digest, "x-amz-date": stamp,
-        "Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={names}, "
-                         f"Signature={key.hex()}"})
-    answer = connection.getresponse()
-    text = answer.read()
-    connection.close()
-    if answer.status != 200:
-        raise RuntimeError(f"PUT {path}: {answer.status} {text}")
-
-
 class S3(SourcesCase):
     @classmethod
     def setUpClass(cls):
@@ -53,8 +23,8 @@ class S3(SourcesCase):
             raise unittest.SkipTest(f"{program} is not installed: no signature is verified")
         cls.swift = Swift()
         cls.addClassCleanup(cls.swift.stop)
-        put(cls.swift, f"/{BUCKET}")
-        put(cls.swift, f"/{BUCKET}/pretrained.ckpt", CONTENT)
+        cls.swift.put(f"/{BUCKET}")
+        cls.swift.put(f"/{BUCKET}/pretrained.ckpt", CONTENT)
 
     def s3(self, key="pretrained.ckpt", **more):
         return {"type": "s3", "bucket": BUCKET, "key": key, "endpoint": self.swift.endpoint, "part_bytes": PART,
@@ -84,7 +54,7 @@ class S3(SourcesCase):
                     "a?b#c.bin", "deep/er/and/deeper.bin"):
             with self.subTest(key=key):
                 body = key.encode()
-                put(self.swift, f"/{BUCKET}/{key}", body)
+                self.swift.put(f"/{BUCKET}/{key}", body)
                 self.assert_got(self.fetch(self.s3(key)), body)
 
     def test_wrong_credentials_are_the_same_error_on_all_ranks(self):

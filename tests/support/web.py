@@ -173,6 +173,15 @@ class Faulty:
             def always_500(self, count):
                 self.refuse(500)
 
+            def expired(self, count):
+                """What S3 says to credentials that were good once."""
+                body = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+                self.send_response(400)
+                self.send_header("Content-Type", "application/xml")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
             def cut(self, count):
                 self.serve(content, most=len(content) // 5)
 

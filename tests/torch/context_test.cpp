@@ -133,6 +133,114 @@ TEST(Context, DamagedRandomStateChangesNothing) {
   manager.close();
 }
 
+Config config_of_run(const std::filesystem::path& root, const std::string& id) {
+  Config config;
+  config.save.root = root;
+  config.lineage.resume_run_id = id;
+  return config;
+}
+
+/// The context of what is saved at `step` by a manager that has loaded, as others load it.
+CheckpointContext saved_by(CheckpointManager& manager, Bag& bag, std::uint64_t step) {
+  const auto path = manager.save_checkpoint(bag, {.global_step = step});
+  manager.set_source(LocalSource{path});
+  return manager.load_checkpoint(bag);
+}
+
+TEST(Runs, AForkIsANewRunThatGoesOnCounting) {
+  const auto root = scratch();
+  Config first = config_of_run(root, "first");
+  first.save.dir = root / "first";
+  CheckpointManager parent(world().raw(), first);
+  Bag bag = bag_with(counting({3}));
+  parent.save_checkpoint(bag, {.epoch = 4, .global_step = 12});
+
+  Config config;
+  config.save.root = root;
+  config.source = RunSource{root, "first", /*fork=*/true};
+  CheckpointManager fork(world().raw(), config);
+  const auto context = fork.load_checkpoint(bag);
+  EXPECT_EQ(context.epoch, 4U);
+  EXPECT_EQ(context.global_step, 12U);
+  EXPECT_EQ(context.lineage.run_id, "first");
+  EXPECT_EQ(context.run.run_id.size(), 36U);
+  EXPECT_EQ(context.run.parent_run_id, "first");
+  EXPECT_EQ(context.run.parent_uuid, context.lineage.uuid);
+  EXPECT_TRUE(context.run.fork);
+  EXPECT_EQ(fork.config().save.dir, root / context.run.run_id);
+  std::string of_root = context.run.run_id;
+  world().broadcast(of_root);
+  EXPECT_EQ(context.run.run_id, of_root);
+
+  const auto saved = saved_by(fork, bag, 13);
+  EXPECT_EQ(saved.path.parent_path(), root / of_root);
+  EXPECT_EQ(saved.lineage.run_id, of_root);
+  EXPECT_EQ(saved.lineage.parent_run_id, "first");
+  EXPECT_EQ(saved.lineage.parent_uuid, context.lineage.uuid);
+  EXPECT_TRUE(saved.lineage.fork);
+  parent.close();
+  fork.close();
+}
+
+TEST(Runs, AForkNeedsADirectoryOfItsOwn) {
+  const auto root = scratch();
+  Config config = config_of_run(root, "first");
+  config.save.dir = root / "first";
+  CheckpointManager parent(world().raw(), config);
+  Bag bag = bag_with(counting({3}));
+  parent.save_checkpoint(bag);
+  config.lineage.resume_run_id.clear();
+  config.source = RunSource{root, "first", /*fork=*/true};
+  CheckpointManager fork(world().raw(), config);
+  Bag other = bag_with(counting({3}, 9));
+  const auto text = expect_same_error(Errc::usage, [&] { fork.load_checkpoint(other); });
+  EXPECT_NE(text.find("forked"), std::string::npos) << text;
+  EXPECT_TRUE(other.named_parameters()["weight"].equal(counting({3}, 9)));
+  parent.close();
+  fork.close();
+}
+
+TEST(Runs, AResumedRunKeepsItsIdDirectoryAndParent) {
+  const auto root = scratch();
+  // Run "second" begins with a file of run "first", as the configuration says.
+  Config config = config_of_run(root, "second");
+  config.lineage.parent_run_id = "first";
+  config.source = LocalSource{save_by_hand({}, {})};
+  CheckpointManager begins(world().raw(), config);
+  Bag bag = bag_with(counting({3}));
+  const auto begun = begins.load_checkpoint(bag);
+  EXPECT_EQ(begun.run.run_id, "second");
+  EXPECT_EQ(begun.run.parent_run_id, "first");
+  EXPECT_TRUE(begun.run.fork);
+  const auto path = begins.save_checkpoint(bag, {.global_step = 5});
+  EXPECT_EQ(path.parent_path(), root / "second");
+
+  Config resumed;
+  resumed.save.root = root;
+  resumed.source = RunSource{root, "second"};
+  CheckpointManager goes_on(world().raw(), resumed);
+  EXPECT_EQ(goes_on.config().save.dir, root / "second");
+  const auto context = goes_on.load_checkpoint(bag);
+  EXPECT_EQ(context.path, path);
+  const auto saved = saved_by(goes_on, bag, 6);
+  EXPECT_EQ(saved.lineage.run_id, "second");
+  EXPECT_EQ(saved.lineage.parent_run_id, "first");
+  EXPECT_EQ(saved.lineage.parent_uuid, context.lineage.uuid);
+  EXPECT_TRUE(saved.lineage.fork);
+  begins.close();
+  goes_on.close();
+}
+
+TEST(Runs, ANewRunHasADirectoryBelowTheRoot) {
+  Config config;
+  config.save.root = scratch();
+  CheckpointManager manager(world().raw(), config);
+  const auto path = manager.save_checkpoint(bag_with(counting({3})), {.global_step = 1});
+  EXPECT_EQ(path.parent_path().parent_path(), config.save.root);
+  EXPECT_EQ(path.parent_path().filename().string().size(), 36U);
+  manager.close();
+}
+
 TEST(Schedulers, StepLrGoesOn) {
   auto manager = manager_in(scratch());
   const auto rates = [](optim::Optimizer& optimizer, optim::LRScheduler& scheduler) {

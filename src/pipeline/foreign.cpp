@@ -1,0 +1,290 @@
+#include "pipeline/foreign.hpp"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string_view>
+#include <utility>
+
+#include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+#include "checkpoint/packed.hpp"
+#include "manifest/container_names.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using Json = nlohmann::json;
+using Path = std::vector<PathKey>;
+
+constexpr std::string_view kModel = "model/";
+constexpr std::string_view kOptimizer = "optimizer/";
+constexpr std::string_view kOther = "other/";
+
+/// The components that PyTorch's and Lightning's wrappers put before a model's names.
+constexpr std::array<std::string_view, 4> kWrappers{"module", "model", "_orig_mod",
+                                                    "_forward_module"};
+
+Json document_of(const Manifest& manifest, const std::string& name) {
+  const auto found = manifest.documents.find(name);
+  if (found == manifest.documents.end()) return nullptr;
+  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  return json.is_discarded() ? Json(nullptr) : json;
+}
+
+/// The value below a key, or null.
+Json value_at(const Json& json, std::string_view key) {
+  const auto found = json.is_object() ? json.find(key) : json.end();
+  return json.is_object() && found != json.end() ? *found : Json(nullptr);
+}
+
+std::optional<Path> path_of(const Json& json) {
+  if (!json.is_array()) return std::nullopt;
+  Path path;
+  for (const Json& key : json) {
+    if (key.is_string()) {
+      path.emplace_back(key.get<std::string>());
+    } else if (key.is_number_integer()) {
+      path.emplace_back(key.get<std::int64_t>());
+    } else {
+      return std::nullopt;
+    }
+  }
+  return path;
+}
+
+bool is_below(const Path& path, const Path& root) {
+  return path.size() > root.size() && std::equal(root.begin(), root.end(), path.begin());
+}
+
+/// A count that is no number, or negative, is none.
+std::optional<std::uint64_t> count_at(const Json& json, std::string_view key) {
+  const Json value = value_at(json, key);
+  if (!value.is_number_integer() || value.get<std::int64_t>() < 0) return std::nullopt;
+  return value.get<std::uint64_t>();
+}
+
+std::string slot_name(const std::string& parameter, const std::string& slot) {
+  return fmt::format("{}{}/{}", kOptimizer, escape_component(parameter), escape_component(slot));
+}
+
+class Translation {
+ public:
+  explicit Translation(Manifest manifest)
+      : manifest_(std::move(manifest)), training_(document_of(manifest_, "training")) {
+    const Json roles = document_of(manifest_, "roles");
+    model_ = path_of(value_at(roles, "model"));
+    optimizer_ = path_of(value_at(roles, "optimizer"));
+    const Json optimizers = document_of(manifest_, "optimizers");
+    if (optimizers.is_array() && !optimizers.empty()) facts_ = optimizers.front();
+    const Json names = value_at(facts_, "parameters");
+    if (names.is_array()) parameters_ = names.get<std::vector<std::string>>();
+    number_parameters();
+  }
+
+  Manifest translate() {
+    if (is_marked(manifest_)) {
+      take_packed();
+    } else {
+      rename();
+      add_documents();
+    }
+    check_names();
+    return std::move(manifest_);
+  }
+
+ private:
+  /// Which place among the parameters each number stands for, and the groups with their names.
+  void number_parameters() {
+    if (parameters_.empty()) return;
+    Json groups = value_at(facts_, "param_groups");
+    if (!groups.is_array()) return;
+    std::map<std::int64_t, std::size_t> numbers;
+    for (Json& group : groups) {
+      const Json list = value_at(group, "params");
+      if (!list.is_array()) return;
+      Json names = Json::array();
+      for (const Json& number : list) {
+        if (!number.is_number_integer() || numbers.size() == parameters_.size()) return;
+        names.push_back(parameters_[numbers.size()]);
+        numbers.emplace(number.get<std::int64_t>(), numbers.size());
+      }
+      group["params"] = std::move(names);
+    }
+    if (numbers.size() != parameters_.size()) return;
+    numbers_ = std::move(numbers);
+    groups_ = std::move(groups);
+  }
+
+  /// What cairn itself wrote as safetensors.
+  void take_packed() {
+    Unpacked packed = unpack(manifest_);
+    if (packed.step) manifest_.commit.step = *packed.step;
+    for (auto& [name, text] : packed.documents) manifest_.documents[name] = std::move(text);
+    for (TensorEntry& tensor : manifest_.tensors.all()) {
+      if (!names::looks_like_path(tensor.name)) tensor.name = names::container_name(tensor);
+    }
+  }
+
+  void rename() {
+    for (TensorEntry& tensor : manifest_.tensors.all()) tensor.name = name_of(tensor);
+  }
+
+  std::string name_of(const TensorEntry& tensor) {
+    const Path& path = tensor.path;
+    const auto other = [&] { return fmt::format("{}{}", kOther, escape_component(tensor.name)); };
+    if (!model_ && !optimizer_) {
+      std::string name = names::container_name(tensor);
+      note_slot(name);
+      return name;
+    }
+    if (model_ && is_below(path, *model_)) {
+      const auto* name = std::get_if<std::string>(&path.back());
+      if (name == nullptr || path.size() != model_->size() + 1) return other();
+      return fmt::format("{}{}", kModel, escape_component(*name));
+    }
+    if (optimizer_ && is_below(path, *optimizer_)) {
+      return slot_of(path).value_or(other());
+    }
+    return other();
+  }
+
+  /// The name of ".../state/<number of a parameter>/<slot>".
+  std::optional<std::string> slot_of(const Path& path) const {
+    if (path.size() != optimizer_->size() + 3) return std::nullopt;
+    const auto* state = std::get_if<std::string>(&path[optimizer_->size()]);
+    const auto* number = std::get_if<std::int64_t>(&path[optimizer_->size() + 1]);
+    const auto* slot = std::get_if<std::string>(&path.back());
+    if (state == nullptr || *state != "state" || number == nullptr || slot == nullptr) {
+      return std::nullopt;
+    }
+    const auto found = numbers_.find(*number);
+    if (found == numbers_.end()) return std::nullopt;
+    return slot_name(parameters_[found->second], *slot);
+  }
+
+  /// The parameters of an optimizer that is keyed by names already.
+  void note_slot(const std::string& name) {
+    const std::size_t slash = name.rfind('/');
+    if (!name.starts_with(kOptimizer) || slash <= kOptimizer.size()) return;
+    std::string parameter =
+        unescape_component(name.substr(kOptimizer.size(), slash - kOptimizer.size()));
+    if (noted_.insert(parameter).second) parameters_.push_back(std::move(parameter));
+  }
+
+  void add_documents() {
+    add_context();
+    add_optimizer();
+    add_scheduler();
+    add_lineage();
+  }
+
+  void add(const std::string& name, const Json& json) {
+    manifest_.documents.try_emplace(name,
+                                    json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  }
+
+  void add_context() {
+    const auto epoch = count_at(training_, "epoch");
+    std::optional<std::uint64_t> step;
+    for (const std::string_view key : {"global_step", "step", "iteration"}) {
+      if (!step) step = count_at(training_, key);
+    }
+    if (!epoch && !step) return;
+    add("context", {{"epoch", epoch.value_or(0)},
+                    {"global_step", step.value_or(0)},
+                    {"metrics", Json::object()}});
+  }
+
+  void add_optimizer() {
+    if (!optimizer_ && parameters_.empty()) return;
+    Json document{{"type", nullptr}};
+    if (!optimizer_) {
+      document["parameters"] = parameters_;
+    } else if (numbers_.empty()) {
+      document["unusable"] =
+          "the names of its parameters can't be told for certain, because PyTorch numbers them";
+    } else {
+      document["param_groups"] = groups_;
+    }
+    add("optimizer", document);
+  }
+
+  /// LibTorch's schedulers count the steps that they took, and look at that number in the next one;
+  /// PyTorch's count first and look then: hence the 1.
+  void add_scheduler() {
+    Json state = value_at(training_, "lr_schedulers");
+    if (state.is_array()) state = state.empty() ? Json(nullptr) : state.front();
+    for (const std::string_view key :
+         {"scheduler", "scheduler_state_dict", "lr_scheduler", "lr_scheduler_state_dict"}) {
+      if (!state.is_object()) state = value_at(training_, key);
+    }
+    if (const auto last = count_at(state, "last_epoch")) {
+      add("scheduler", {{"kind", "torch"}, {"step_count", *last + 1}});
+    }
+  }
+
+  void add_lineage() {
+    const Json said = value_at(document_of(manifest_, "anemoi"), "metadata");
+    const auto text = [&](std::string_view key) {
+      const Json value = value_at(said, key);
+      return value.is_string() ? value.get<std::string>() : std::string();
+    };
+    if (text("uuid").empty() && text("run_id").empty()) return;
+    add("lineage", {{"run_id", text("run_id")},
+                    {"uuid", text("uuid")},
+                    {"parent_uuid", text("parent_uuid")},
+                    {"fork", false}});
+  }
+
+  void check_names() const {
+    std::set<std::string_view> seen;
+    for (const TensorEntry& tensor : manifest_.tensors.all()) {
+      if (tensor.name.starts_with(kOther) || seen.insert(tensor.name).second) continue;
+      fail(Errc::mismatch, "two tensors of '{}' would be called '{}'", manifest_.path().string(),
+           tensor.name);
+    }
+  }
+
+  Manifest manifest_;
+  Json training_;
+  Json facts_;  ///< of the first optimizer
+  Json groups_;
+  std::optional<Path> model_;
+  std::optional<Path> optimizer_;
+  std::vector<std::string> parameters_;
+  std::map<std::int64_t, std::size_t> numbers_;
+  std::set<std::string> noted_;
+};
+
+}  // namespace
+
+Manifest as_container(Manifest manifest) {
+  if (manifest.is_container()) return manifest;
+  return Translation(std::move(manifest)).translate();
+}
+
+std::vector<std::string> wrapper_prefixes(const Manifest& manifest) {
+  if (manifest.is_container() || is_marked(manifest)) return {};
+  std::set<std::string> found;
+  for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
+    const std::string_view name = manifest.tensors.head(t).name;
+    if (!name.starts_with(kModel)) continue;
+    const std::string dotted = unescape_component(name.substr(kModel.size()));
+    for (std::size_t at = 0, dot = dotted.find('.'); dot != std::string::npos;
+         at = dot + 1, dot = dotted.find('.', at)) {
+      const auto component = std::string_view(dotted).substr(at, dot - at);
+      if (std::find(kWrappers.begin(), kWrappers.end(), component) == kWrappers.end()) break;
+      found.insert(dotted.substr(0, dot + 1));
+    }
+  }
+  std::vector<std::string> prefixes(found.begin(), found.end());
+  std::stable_sort(prefixes.begin(), prefixes.end(),
+                   [](const auto& a, const auto& b) { return a.size() < b.size(); });
+  return prefixes;
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,201 @@
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/modules/normalization.h>
+#include <torch/optim/adamw.h>
+#include <torch/optim/schedulers/step_lr.h>
+#include <torch/optim/sgd.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "support/corpus.hpp"
+#include "torch/toy.hpp"
+
+// Trainers go on from what PyTorch and Lightning saved, as the configuration names it: no rename
+// rules, no conversion.
+namespace cairn::test {
+namespace {
+
+namespace nn = torch::nn;
+namespace optim = torch::optim;
+
+/// LibTorch's Sequential can't hold others.
+struct Block : nn::Module {
+  explicit Block(std::int64_t width) {
+    register_module("0", nn::LayerNorm(nn::LayerNormOptions({width})));
+    register_module("1", nn::Linear(width, width));
+  }
+};
+
+struct Forecaster : nn::Module {
+  Forecaster(std::int64_t in, std::int64_t width, std::int64_t out, int blocks) {
+    encoder = register_module("encoder", nn::Linear(in, width));
+    const auto processor = register_module("processor", std::make_shared<Bag>());
+    for (int b = 0; b < blocks; ++b) {
+      processor->register_module(std::to_string(b), std::make_shared<Block>(width));
+    }
+    decoder = register_module("decoder", nn::Linear(width, out));
+    latlons = register_buffer("latlons", counting({4, 2}));
+    const at::NoGradGuard no_grad;
+    for (const at::Tensor& tensor : parameters()) tensor.fill_(-1);
+  }
+  nn::Linear encoder{nullptr}, decoder{nullptr};
+  at::Tensor latlons;
+};
+
+CheckpointManager loading(const std::filesystem::path& path,
+                          LoadingType type = LoadingType::warm_start) {
+  Config config;
+  config.source = LocalSource{path};
+  config.loading = LoadingConfig{};
+  config.loading->type = type;
+  return CheckpointManager(world().raw(), config);
+}
+
+/// The values of a tensor of the file, as any program reads them.
+at::Tensor in_file(const std::filesystem::path& path, const std::string& name,
+                   at::IntArrayRef sizes) {
+  const Manifest manifest = open_checkpoint(world(), path);
+  at::Tensor tensor = at::empty(sizes, at::kFloat);
+  const Shape shape(sizes.begin(), sizes.end());
+  load_tensors(world(), manifest,
+               std::vector<MutableTensorView>{{name, DType::f32, Placement::replicated(shape),
+                                               static_cast<std::byte*>(tensor.data_ptr())}});
+  return tensor;
+}
+
+template <class State>
+const State& state_of(const optim::Optimizer& optimizer, const at::Tensor& parameter) {
+  return static_cast<const State&>(
+      *optimizer.state().at(c10::guts::to_string(parameter.unsafeGetTensorImpl())));
+}
+
+TEST(Foreign, ALightningCheckpointGoesOn) {
+  CAIRN_IN_CORPUS(path, "lightning/1.13/anemoi-by_epoch-epoch_003-step_000030.ckpt");
+  auto manager = loading(path);
+  Forecaster model(6, 8, 5, 2);
+  optim::AdamW optimizer(model.parameters(), optim::AdamWOptions(0.5));
+  optim::StepLR scheduler(optimizer, 100, 0.5);
+  const auto context = manager.load_checkpoint(model, optimizer, scheduler);
+  EXPECT_EQ(context.epoch, 3U);
+  EXPECT_EQ(context.global_step, 30U);
+  EXPECT_EQ(context.report.fraction_matched, 1);
+  EXPECT_TRUE(context.report.unexpected.empty());
+  EXPECT_EQ(context.report.skipped.size(), 5U);  // of the wrapper: loss weights, normalizers
+  EXPECT_FALSE(context.report.resharded);
+  EXPECT_TRUE(
+      model.encoder->weight.equal(in_file(path, "state_dict/model.model.encoder.weight", {8, 6})));
+  EXPECT_TRUE(model.latlons.equal(in_file(path, "state_dict/model.model.latlons", {4, 2})));
+  const auto& options =
+      static_cast<const optim::AdamWOptions&>(optimizer.param_groups()[0].options());
+  EXPECT_EQ(options.lr(), 0.0006249993146110561);
+  EXPECT_EQ(std::get<1>(options.betas()), 0.95);
+  const auto& state = state_of<optim::AdamWParamState>(optimizer, model.decoder->weight);
+  EXPECT_TRUE(state.exp_avg().equal(in_file(path, "optimizer_states/0/state/10/exp_avg", {5, 8})));
+  EXPECT_EQ(state.step(),
+            in_file(path, "optimizer_states/0/state/10/step", {}).item<std::int64_t>());
+  EXPECT_GT(state.step(), 0);
+  manager.close();
+}
+
+TEST(Foreign, GroupsAreThoseOfTheFile) {
+  CAIRN_IN_CORPUS(path, "training/2.6/adamw_two_groups.pt");
+  auto manager = loading(path);
+  Forecaster model(6, 8, 5, 2);
+  std::vector<at::Tensor> matrices, others;
+  for (const at::Tensor& tensor : model.parameters()) {
+    (tensor.dim() == 2 ? matrices : others).push_back(tensor);
+  }
+  const auto groups = [](std::vector<at::Tensor> first, std::vector<at::Tensor> second) {
+    return std::vector<optim::OptimizerParamGroup>{
+        optim::OptimizerParamGroup(std::move(first)),
+        optim::OptimizerParamGroup(std::move(second), std::make_unique<optim::AdamWOptions>(3))};
+  };
+  optim::AdamW optimizer(groups(matrices, others), optim::AdamWOptions(0.5));
+  const auto context = manager.load_checkpoint(model, optimizer);
+  EXPECT_EQ(context.epoch, 17U);
+  EXPECT_EQ(context.global_step, 3U);
+  EXPECT_EQ(optimizer.param_groups()[0].options().get_lr(), 0.00099115248173898);
+  EXPECT_EQ(optimizer.param_groups()[1].options().get_lr(), 0.00019823758144750452);
+  // Number 4 of the file: the first of its second group.
+  EXPECT_TRUE(state_of<optim::AdamWParamState>(optimizer, model.encoder->bias)
+                  .exp_avg_sq()
+                  .equal(in_file(path, "optimizer_state_dict/state/4/exp_avg_sq", {8})));
+
+  // Groups that are built otherwise, or another type, are refused.
+  const auto before = bytes_of(model);
+  optim::AdamW swapped(groups(others, matrices), optim::AdamWOptions(0.5));
+  expect_same_error(Errc::mismatch, [&] { manager.load_checkpoint(model, swapped); });
+  optim::SGD sgd(groups(matrices, others), optim::SGDOptions(0.5));
+  Forecaster fresh(6, 8, 5, 2);
+  expect_same_error(Errc::mismatch, [&] { manager.load_checkpoint(fresh, sgd); });
+  EXPECT_EQ(bytes_of(model), before);
+  manager.close();
+}
+
+TEST(Foreign, AStepSchedulerGoesOnAsInPython) {
+  CAIRN_IN_CORPUS(path, "training/1.13/sgd_momentum_partial.pt");
+  auto manager = loading(path);
+  Forecaster model(6, 8, 5, 1);
+  optim::SGD optimizer(model.parameters(), optim::SGDOptions(9).momentum(0.1));
+  optim::StepLR scheduler(optimizer, 2, 0.5);  // as in the file, whose last step was number 3
+  manager.load_checkpoint(model, optimizer, scheduler);
+  std::vector<double> rates;
+  for (int i = 0; i < 4; ++i) {
+    scheduler.step();
+    rates.push_back(optimizer.param_groups()[0].options().get_lr());
+  }
+  EXPECT_EQ(rates, (std::vector<double>{0.025, 0.025, 0.0125, 0.0125}));
+  manager.close();
+}
+
+TEST(Foreign, ADistributedCheckpointGoesOn) {
+  CAIRN_IN_CORPUS(path, "dcp/r2_fsdp2_adamw");
+  auto manager = loading(path);
+  Forecaster model(5, 7, 3, 1);
+  optim::AdamW optimizer(model.parameters(), optim::AdamWOptions(0.5));
+  const auto context = manager.load_checkpoint(model, optimizer);
+  EXPECT_EQ(context.report.fraction_matched, 1);
+  EXPECT_TRUE(model.decoder->weight.equal(in_file(path, "model.decoder.weight", {3, 7})));
+  const auto& state = state_of<optim::AdamWParamState>(optimizer, model.decoder->weight);
+  EXPECT_TRUE(
+      state.exp_avg().equal(in_file(path, "optimizer.state.decoder.weight.exp_avg", {3, 7})));
+  EXPECT_GT(state.step(), 0);
+  EXPECT_EQ(optimizer.param_groups()[0].options().get_lr(), 0.5);
+  EXPECT_EQ(context.warnings.size(), 1U);
+  manager.close();
+}
+
+TEST(Foreign, WeightsOfAWrappedModel) {
+  // "module." is what PyTorch's DistributedDataParallel puts before every name.
+  const auto path = scratch() / "model.safetensors";
+  const std::string header =
+      R"({"module.weight":{"dtype":"F32","shape":[3],"data_offsets":[0,12]},)"
+      R"("step":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}})";
+  const std::uint64_t length = header.size();
+  const float values[4] = {5, 6, 7, 8};
+  if (world().is_root()) {
+    std::ofstream file(path, std::ios::binary);
+    file.write(reinterpret_cast<const char*>(&length), sizeof(length));
+    file << header;
+    file.write(reinterpret_cast<const char*>(values), sizeof(values));
+  }
+  world().all_equal(0);
+  auto manager = loading(path, LoadingType::cold_start);
+  Bag bag = bag_with(counting({3}, 50));
+  const auto context = manager.load_checkpoint(bag);
+  EXPECT_TRUE(bag.named_parameters()["weight"].equal(counting({3}, 5)));
+  ASSERT_EQ(context.report.skipped.size(), 1U);
+  EXPECT_EQ(context.report.skipped[0].name, "model/step");
+  ASSERT_EQ(context.warnings.size(), 1U);
+  EXPECT_NE(context.warnings[0].find("'module.'"), std::string::npos);
+
+  // A warm start of a trainer has to find the optimizer's state.
+  auto warm = loading(path);
+  optim::SGD optimizer(bag.parameters(), optim::SGDOptions(1));
+  expect_same_error(Errc::mismatch, [&] { warm.load_checkpoint(bag, optimizer); });
+  manager.close();
+  warm.close();
+}
+
+}  // namespace
+}  // namespace cairn::test

@@ -1,0 +1,109 @@
+"""The configuration of docs/configuration.md from end to end: from S3 into a model, through training, to a resume."""
+
+import re
+import unittest
+
+import swift_server
+from harness import CORPUS, ROOT, TEST_BIN, Case, run
+from swift_server import ACCESS_KEY, SECRET_KEY, Swift
+
+PIPELINE = TEST_BIN / "cairn-pipeline"
+LIGHTNING = CORPUS / "lightning" / "1.13" / "anemoi-by_epoch-epoch_003-step_000030.ckpt"
+# What neither `freeze` nor `lora` of the configuration takes out of the training.
+TRAINED = ["decoder.lora_A", "decoder.lora_B", "processor.1.0.bias", "processor.1.0.weight",
+           "processor.1.1.bias", "processor.1.1.weight"]
+
+
+def documented():
+    """The first configuration in the documentation, as it stands."""
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    return re.search(r"```yaml\n(.*?)```", text, re.S).group(1)
+
+
+class Pipeline(Case):
+    @classmethod
+    def setUpClass(cls):
+        if program := swift_server.missing():
+            raise unittest.SkipTest(f"{program} is not installed: there is no S3 server to load from")
+        cls.swift = Swift()
+        cls.addClassCleanup(cls.swift.stop)
+        cls.swift.put("/ecmwf-models")
+
+    def pipeline(self, ranks, *words):
+        done = run([PIPELINE, *words], ranks=ranks, cwd=self.dir, env={
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_SESSION_TOKEN": "",
+            "AWS_PROFILE": "", "AWS_ENDPOINT_URL": self.swift.endpoint, "no_proxy": "127.0.0.1",
+            "OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1",
+            "OMPI_MCA_hwloc_base_binding_policy": "none"})
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+    def upload(self, content):
+        self.swift.put("/ecmwf-models/anemoi/pretrained.ckpt", content)
+        self.content = content
+
+    def train(self, ranks, steps, loaded):
+        """Trains as documented until so many steps are done; (sum, requests)."""
+        config = self.dir / "checkpoint.yaml"
+        text = documented()
+        self.assertIn("/tmp/checkpoints", text)
+        config.write_text(text.replace("/tmp/checkpoints", str(self.dir / "cache")))
+        before = len(self.swift.requests())
+        first = self.pipeline(ranks, "train", config, steps)
+        self.assertIn(loaded, first)
+        done = re.search(r"^done step=\d+ sum=(\S+) changed=(\S+)$", first, re.M)
+        self.assertIsNotNone(done, first)
+        self.assertEqual(done.group(2).split(","), TRAINED)
+        # Rank 0 alone asks, and each byte comes once.
+        requests = self.swift.requests()[before:]
+        self.assertEqual({(request.method, request.status) for request in requests}, {("GET", 206)})
+        self.assertEqual(sum(request.bytes for request in requests), len(self.content))
+        return done.group(1), before + len(requests)
+
+    def train_and_resume(self, ranks, steps, loaded):
+        """Trains until step 1000, and goes on from there."""
+        self.dir.joinpath("runs").mkdir()
+        total, requests = self.train(ranks, steps, loaded)
+        self.assertEqual([path.name for path in sorted((self.dir / "runs" / "a").glob("step-*"))],
+                         ["step-00001000.h5"])
+
+        resumed = self.dir / "resume.yaml"
+        lines = documented().splitlines()
+        begin, end = (next(i for i, line in enumerate(lines) if line.startswith(key))
+                      for key in ("checkpoint:", "model_modifier:"))
+        lines[begin:end] = ["checkpoint:", "  source: {path: runs/a}"]
+        resumed.write_text("\n".join(lines) + "\n")
+        second = self.pipeline(ranks, "train", resumed, 0)
+        self.assertIn(f"loaded step=1000 tensors={13 + 2 + 3 * len(TRAINED)} matched=1 missing=0 "
+                      f"optimizer={len(TRAINED)}", second)
+        self.assertIn(f"done step=1000 sum={total} changed=\n", second)
+        self.assertEqual(len(self.swift.requests()), requests)
+
+    def test_on_any_number_of_ranks(self):
+        made = self.pipeline(0, "make", self.dir / "made")
+        self.upload((self.dir / "made" / "step-00000900.h5").read_bytes())
+        self.assertIn("made ", made)
+        root = self.dir
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                self.dir = root / str(ranks)
+                self.dir.mkdir()
+                self.train_and_resume(ranks, 100, "loaded step=900 tensors=13 matched=1 missing=0 optimizer=0")
+        # A warm start, optimizer included, from a server.
+        trained = self.dir / "runs" / "a" / "step-00001000.h5"
+        self.upload(trained.read_bytes())
+        config = self.dir / "warm.yaml"
+        lines = [line for line in documented().splitlines() if not line.startswith("  loading:")]
+        config.write_text("\n".join(lines).replace("/tmp/checkpoints", str(self.dir / "cache")))
+        self.assertIn(f"loaded step=1000 tensors=33 matched=1 missing=0 optimizer={len(TRAINED)}",
+                      self.pipeline(2, "train", config, 0))
+
+    def test_from_a_lightning_checkpoint(self):
+        if not LIGHTNING.exists():
+            self.skipTest(f"NOT TESTED: no {LIGHTNING}; set CAIRN_CORPUS")
+        self.upload(LIGHTNING.read_bytes())
+        self.train(2, 10, "loaded step=30 tensors=13 matched=1 missing=0 optimizer=0")
+
+
+if __name__ == "__main__":
+    unittest.main()
