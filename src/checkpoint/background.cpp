@@ -109,8 +109,12 @@ void Background::run() {
 }
 
 void Background::carry_out_one(BackgroundSave& save) {
-  const SaveRequest request{save.target, save.partial, save.state, options_,
-                            /*bytes_elsewhere=*/false, /*in_background=*/true};
+  const SaveRequest request{save.target,
+                            save.partial,
+                            save.state,
+                            options_,
+                            /*bytes_elsewhere=*/false,
+                            /*in_background=*/true};
   StagedWriter writer(*save.staged);
   save.staged->wait_for_work();
   for (bool again = save.retry;; again = false) {

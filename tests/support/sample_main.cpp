@@ -2,8 +2,9 @@
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
 // Several commands, with the word "then" between them, run until one fails.
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
-// mpio-deflate, mpio-delta (and direct-delta), mpio-cycles (each collective write is many small
-// ones by all ranks; with watchdog) CAIRN_SAMPLE_LOSS=NUMBER: the context holds that metric.
+// mpio-deflate, mpio-delta (also direct-delta), mpio-cycles (each collective write is many small
+// ones by all ranks; with watchdog).
+// CAIRN_SAMPLE_LOSS=NUMBER: the context holds that metric.
 // CAIRN_SAMPLE_LEASE=1: saves with the lease of FILE's directory, and keeps one checkpoint.
 // CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
