@@ -65,9 +65,9 @@ void take_triggers(const Block& block, SaveConfig& save) {
 PreemptionConfig preemption_of(const Block& block) {
   PreemptionConfig preemption;
   block.take("signals", preemption.signals);
-  for (const auto& [key, seconds] : {std::pair{"time_limit", &preemption.time_limit_s},
-                                     std::pair{"lead", &preemption.lead_s},
-                                     std::pair{"grace", &preemption.grace_s}}) {
+  for (const auto& [key, seconds] :
+       {std::pair{"time_limit", &preemption.time_limit_s}, std::pair{"lead", &preemption.lead_s},
+        std::pair{"grace", &preemption.grace_s}}) {
     if (block.find(key) != nullptr) block.take(key, seconds->emplace());
   }
   return preemption;
