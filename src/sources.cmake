@@ -188,6 +188,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/interpolation.cpp
   src/pipeline/keys.cpp
   src/pipeline/keys_source.cpp
+  src/pipeline/keys_trainer.cpp
   src/pipeline/legacy/classes.cpp
   src/pipeline/legacy/edit.cpp
   src/pipeline/legacy/era.cpp

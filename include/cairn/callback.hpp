@@ -62,8 +62,8 @@ class CAIRN_EXPORT CheckpointCallback {
   void on_save_checkpoint(std::function<void(CheckpointInfo&)> add);
   /// For the handler that ends the training. Saves nothing: in the middle of a step there is no
   /// state to save. Completes saves in the background where all ranks have the same error, and says
-  /// on rank 0's stderr what a new start will resume from. Collective where `error` is an Error that
-  /// was agreed, otherwise Local. Never throws.
+  /// on rank 0's stderr what a new start will resume from. Collective where `error` is an Error
+  /// that was agreed, otherwise Local. Never throws.
   void on_exception(const std::exception& error) noexcept;
   /// Saves the last step, unless it is saved, and waits until everything is durable. Collective.
   /// Errors: as those of on_step_end.

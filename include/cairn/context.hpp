@@ -53,8 +53,8 @@ struct LoadReport {
   std::vector<ShapeMismatch> mismatched;
   std::vector<SkippedTensor> skipped;
   std::vector<TensorCast> cast;
-  bool resharded = false;     ///< saved by another number of ranks
-  bool rng_restored = false;  ///< the random state is that of the saved run
+  bool resharded = false;           ///< saved by another number of ranks
+  bool rng_restored = false;        ///< the random state is that of the saved run
   std::vector<StateReport> states;  ///< warm starts: what became of what is no tensor of the model
   /// Of the model's tensors, without those that were skipped as told: the loaded share, 0 to 1.
   double fraction_matched = 1;

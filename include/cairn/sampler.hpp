@@ -27,8 +27,8 @@ class CAIRN_EXPORT Sampler : public Stateful {
  public:
   struct Batch {
     std::uint64_t epoch = 0;
-    std::uint64_t begin = 0;             ///< the position of the step's samples in the epoch's order
-    std::uint64_t count = 0;             ///< how many there are, of all ranks
+    std::uint64_t begin = 0;  ///< the position of the step's samples in the epoch's order
+    std::uint64_t count = 0;  ///< how many there are, of all ranks
     std::vector<std::uint64_t> samples;  ///< this rank's: a balanced share, perhaps none
     bool last = false;                   ///< of its epoch
   };

@@ -188,8 +188,8 @@ class CAIRN_EXPORT CheckpointManager {
                                     SchedulerRef scheduler);
 
   /// From now on `state` is part of every checkpoint, and a warm start gives it back; it must live
-  /// until remove_state. Every rank adds the same names. Local. Errors: usage (a name that is taken,
-  /// or can't be one).
+  /// until remove_state. Every rank adds the same names. Local. Errors: usage (a name that is
+  /// taken, or can't be one).
   void add_state(const std::string& name, Stateful& state);
   /// Local.
   void remove_state(const std::string& name);
@@ -206,9 +206,9 @@ class CAIRN_EXPORT CheckpointManager {
   /// Replaces the source of later loads; every rank gives the same. Local.
   void set_source(const LocalSource& source);
   void set_source(const Source& source);
-  /// Later loads continue the run from `path`, a checkpoint of its own: a warm start whatever
-  /// `checkpoint.loading` says of the run's beginning, and without the modifiers that change values
-  /// (reset, registered ones). Every rank gives the same. Local.
+  /// Later loads continue the run from `path`, its directory or a checkpoint of its own: a warm
+  /// start whatever `checkpoint.loading` says of the run's beginning, and without the modifiers
+  /// that change values (reset, registered ones). Every rank gives the same. Local.
   void set_resume(const std::filesystem::path& path);
   /// Waits for saves in the background and frees the communicators. Collective; optional without
   /// such saves. Errors: those of save_checkpoint.

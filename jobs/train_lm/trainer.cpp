@@ -116,8 +116,8 @@ Trainer::Trainer(const cairn::Comm& comm, const Options& options, const Text& te
   make_optimizer();
   manager_ = std::make_unique<cairn::CheckpointManager>(MPI_COMM_WORLD, options.checkpoint,
                                                         manager_options());
-  callback_ = std::make_unique<cairn::CheckpointCallback>(*manager_, *model_, *optimizer_,
-                                                          *scheduler_);
+  callback_ =
+      std::make_unique<cairn::CheckpointCallback>(*manager_, *model_, *optimizer_, *scheduler_);
   callback_->on_save_checkpoint([this](cairn::CheckpointInfo& info) { add_progress(info); });
 }
 

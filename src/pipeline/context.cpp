@@ -28,16 +28,11 @@ Json tree_of(const std::string& document) {
 }
 
 Json report_of(const LoadReport& report) {
-  Json json{{"loaded", report.loaded},
-            {"missing", report.missing},
-            {"unexpected", report.unexpected},
-            {"mismatched", Json::array()},
-            {"skipped", Json::array()},
-            {"cast", Json::array()},
-            {"resharded", report.resharded},
-            {"rng_restored", report.rng_restored},
-            {"states", Json::array()},
-            {"fraction_matched", report.fraction_matched}};
+  Json json{{"loaded", report.loaded},         {"missing", report.missing},
+            {"unexpected", report.unexpected}, {"mismatched", Json::array()},
+            {"skipped", Json::array()},        {"cast", Json::array()},
+            {"resharded", report.resharded},   {"rng_restored", report.rng_restored},
+            {"states", Json::array()},         {"fraction_matched", report.fraction_matched}};
   for (const auto& [name, in_checkpoint, in_memory] : report.mismatched) {
     json["mismatched"].push_back({{"name", name},
                                   {"in_checkpoint", numbers(in_checkpoint)},

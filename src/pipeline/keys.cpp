@@ -282,22 +282,6 @@ constexpr std::array kKeepBestKeys{
     Key{"mode", Kind::word, "", "Which values are better", {}, true, kOrders},
 };
 constexpr BlockRule kKeepBest{kKeepBestKeys};
-constexpr Key seconds_key(std::string_view name, double least, std::string_view help) {
-  return {name,    Kind::number, "a number of seconds", help, {}, false, {},
-          nullptr, least,        kMostTimeoutSeconds};
-}
-constexpr std::array kPreemptionKeys{
-    Key{"signals", Kind::flag, "true or false", "SIGTERM and SIGUSR1 make a trainer save and stop",
-        "true"},
-    seconds_key("time_limit", 0.001,
-                "From the start of the trainer to the end of the job; default: what Slurm says"),
-    seconds_key("lead", 0,
-                "The last save begins so long before the end of the job, at least; default: a "
-                "twentieth of its time, at most 60"),
-    seconds_key("grace", 0.001,
-                "How long the job lives on after SIGTERM; default: long enough for a checkpoint"),
-};
-constexpr BlockRule kPreemption{kPreemptionKeys};
 constexpr std::array kSaveKeys{
     Key{"dir", Kind::text, "a path", "The run's directory; default: the run's id below save.root"},
     Key{"root", Kind::text, "a path", "The directory of all runs"},
@@ -335,7 +319,7 @@ constexpr std::array kSaveKeys{
         {},
         false,
         {},
-        &kPreemption},
+        &kPreemptionRule},
     Key{"keep_last", Kind::count, "a number of checkpoints",
         "How many of the newest checkpoints stay; 0: all", "0"},
     Key{"keep_every_n_steps", Kind::count, "a number of steps",

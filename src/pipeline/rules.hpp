@@ -62,9 +62,11 @@ struct BlockRule {
   bool sections = false;  ///< keys that resemble none of `keys` are other programs'
 };
 
-/// The whole document (keys.cpp), and its block checkpoint.source (keys_source.cpp).
+/// The whole document (keys.cpp), and its blocks checkpoint.source (keys_source.cpp) and
+/// save.preemption (keys_trainer.cpp).
 extern const BlockRule kDocument;
 extern const BlockRule kSourceRule;
+extern const BlockRule kPreemptionRule;
 inline constexpr double kMostTimeoutSeconds = 1e7;
 
 /// Checks `value` against the rule: unknown keys, types, words, ranges, what is required. Null is

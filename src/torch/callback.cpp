@@ -158,8 +158,9 @@ CheckpointCallback::~CheckpointCallback() = default;
 
 CheckpointContext CheckpointCallback::on_train_start() {
   CheckpointContext context;
-  if (const auto newest = impl_->manager.newest_checkpoint()) {
-    impl_->manager.set_resume(*newest);
+  if (impl_->manager.newest_checkpoint()) {
+    // The directory, not the file: the source finds the newest one that can be loaded.
+    impl_->manager.set_resume(impl_->manager.config().save.dir);
     context = impl_->load();
     impl_->schedule.resumed(context.global_step);
   } else if (impl_->manager.config().source) {

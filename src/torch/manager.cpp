@@ -169,8 +169,8 @@ struct CheckpointManager::Impl {
   CheckpointContext load(const TrainerState& trainer,
                          std::unique_ptr<Acquisition> acquisition = nullptr) {
     trace = Trace();
-    RestoreSettings settings{options, config,   config.loading.value_or(LoadingConfig{}),
-                             {},      adapters, states, trace};
+    RestoreSettings settings{
+        options, config, config.loading.value_or(LoadingConfig{}), {}, adapters, states, trace};
     settings.load.engine = config.save.engine;
     settings.load.transfer = config.save.transfer;
     settings.load.mpio = config.save.mpio;

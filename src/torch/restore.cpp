@@ -310,7 +310,8 @@ class Restoration {
     words = Json::parse(text);
     context_.report.states.clear();
     for (const Json& each : words) {
-      context_.report.states.push_back({each.at(0).get<std::string>(), each.at(1).get<std::string>()});
+      context_.report.states.push_back(
+          {each.at(0).get<std::string>(), each.at(1).get<std::string>()});
     }
   }
 

@@ -61,8 +61,11 @@ void Sampler::done(const Batch& batch) { used_ = after(batch.epoch, batch.begin 
 
 std::string Sampler::state() const {
   const Position& position = options_.read_ahead ? used_ : drawn_;
-  return Json{{"size", options_.size},       {"seed", options_.seed}, {"shuffle", options_.shuffle},
-              {"epoch", position.epoch}, {"position", position.at}}
+  return Json{{"size", options_.size},
+              {"seed", options_.seed},
+              {"shuffle", options_.shuffle},
+              {"epoch", position.epoch},
+              {"position", position.at}}
       .dump();
 }
 

@@ -63,11 +63,11 @@ struct SaveSchedule::Impl {
   std::optional<SignalWatch> signals;
   Agreement agreement;
   BestValues best;
-  SaveBudget budget;                   // rank 0's counts
-  bool in_job = false;                 // rank 0 runs under Slurm
-  std::uint64_t told_signal = 0;       // N of the hint that was printed
-  std::optional<std::uint64_t> step;   // the last that was told
-  std::optional<std::uint64_t> at;     // the step of the newest checkpoint
+  SaveBudget budget;                  // rank 0's counts
+  bool in_job = false;                // rank 0 runs under Slurm
+  std::uint64_t told_signal = 0;      // N of the hint that was printed
+  std::optional<std::uint64_t> step;  // the last that was told
+  std::optional<std::uint64_t> at;    // the step of the newest checkpoint
   double last_save = 0;
   bool saved_since_vote = false;
   SaveCause stop = SaveCause::none;
@@ -180,8 +180,8 @@ SaveDecision SaveSchedule::after_validation(const std::map<std::string, double>&
     if (!impl_->comm.is_root()) return;
     const auto metric = metrics.find(monitor);
     if (metric == metrics.end()) {
-      fail(Errc::usage,
-           "save.monitor is '{}', which is not among the metrics of this validation", monitor);
+      fail(Errc::usage, "save.monitor is '{}', which is not among the metrics of this validation",
+           monitor);
     }
     bits[0] = std::bit_cast<std::uint64_t>(metric->second);
   });

@@ -94,10 +94,11 @@ SlurmAnswer ask_slurm(const SlurmAccess& access) {
   const auto answer = access.time_left(*job);
   const auto left = answer ? parse_slurm_time(*answer) : std::nullopt;
   if (left || (answer && trimmed(*answer) == "UNLIMITED")) return {left, {}};
-  return {std::nullopt,
-          fmt::format("Slurm's job {} runs here, but squeue {}: when its time is over is not known; "
-                      "set save.preemption.time_limit to save before that",
-                      *job, answer ? fmt::format("says '{}'", trimmed(*answer)) : "gave no answer")};
+  return {
+      std::nullopt,
+      fmt::format("Slurm's job {} runs here, but squeue {}: when its time is over is not known; "
+                  "set save.preemption.time_limit to save before that",
+                  *job, answer ? fmt::format("says '{}'", trimmed(*answer)) : "gave no answer")};
 }
 
 }  // namespace cairn::detail

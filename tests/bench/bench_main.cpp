@@ -260,9 +260,10 @@ int main(int argc, char** argv) {
   cairn::bench::Options options;
   CLI::App app{"Measures saves and loads against raw pwrite and pread of the same bytes.",
                "cairn-bench"};
-  app.add_option("OP", options.op,
-                 "save or load; plan: simulate the planning of a save on many ranks; callback: what "
-                 "a step costs in which no save is due")
+  app.add_option(
+         "OP", options.op,
+         "save or load; plan: simulate the planning of a save on many ranks; callback: what "
+         "a step costs in which no save is due")
       ->required()
       ->check(CLI::IsMember({"save", "load", "plan", "callback"}));
   app.add_option("--payload", options.payload,

@@ -1,9 +1,10 @@
 // When a trainer saves and stops: decided together, at the same step on all ranks.
+#include "cairn/trainer.hpp"
+
 #include <csignal>
 #include <optional>
 #include <vector>
 
-#include "cairn/trainer.hpp"
 #include "support/mpi_test.hpp"
 
 namespace cairn::test {
@@ -185,8 +186,9 @@ TEST(SaveSchedule, ImprovementsAreThoseOfRankZerosMetric) {
   resumed.run_to(1);
   EXPECT_FALSE(resumed.schedule.after_validation({{"score", -2.5}}).save())
       << "the best value of before the resume counts";
-  const std::string text = expect_same_error(
-      Errc::usage, [&] { loop.schedule.after_validation({{"loss", 1}}); });
+  const std::string text = expect_same_error(Errc::usage, [&] {
+    loop.schedule.after_validation({{"loss", 1}});
+  });
   EXPECT_NE(text.find("'score'"), std::string::npos) << text;
 }
 

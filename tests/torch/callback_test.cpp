@@ -1,3 +1,5 @@
+#include "cairn/callback.hpp"
+
 #include <torch/optim/adam.h>
 #include <torch/optim/sgd.h>
 
@@ -8,7 +10,6 @@
 #include <stdexcept>
 
 #include "cairn/average.hpp"
-#include "cairn/callback.hpp"
 #include "torch/toy.hpp"
 
 // The callback in a loop, and what of a trainer's state is no tensor of the model or optimizer.
@@ -298,8 +299,7 @@ TEST(States, OneThatRefusesLeavesAllAsTheyWere) {
   const auto changed = counting({3}, 50);
   bag.parameters().front().data().copy_(changed);
   second.refuses = world().rank() == world().size() - 1;
-  const std::string text =
-      expect_same_error(Errc::internal, [&] { manager.load_checkpoint(bag); });
+  const std::string text = expect_same_error(Errc::internal, [&] { manager.load_checkpoint(bag); });
   EXPECT_NE(text.find("the note is full"), std::string::npos) << text;
   EXPECT_EQ(first.text, "later");
   EXPECT_TRUE(bag.parameters().front().equal(changed));
@@ -329,9 +329,8 @@ TEST(States, AveragesLieBesideTheWeightsAndAreExported) {
   EXPECT_TRUE(model.weight.equal(raw)) << "a warm start takes the raw weights";
   EXPECT_TRUE(average.average_of(model.weight).equal(averaged));
   manager.remove_state("ema");
-  expect_same_error(Errc::usage, [&] {
-    manager.export_model(dir / "none.h5", model, ModelExport::averaged);
-  });
+  expect_same_error(Errc::usage,
+                    [&] { manager.export_model(dir / "none.h5", model, ModelExport::averaged); });
   manager.close();
 
   Config config;

@@ -36,12 +36,16 @@ TEST(ConfigSave, TriggersSayWhenToSave) {
                                                      {SaveUnit::train_steps, 1000, -1},
                                                      {SaveUnit::epochs, 1, -1}}));
   EXPECT_EQ(save.every_n_steps, 1000U);
+  EXPECT_EQ(save.every_n_epochs, 1U);
+  EXPECT_EQ(save.every_minutes, 30);
   EXPECT_EQ(Config::from_string("save: {every_n_steps: 7, " + triggers + "}").save.every_n_steps,
             7U);
   const SaveConfig off = Config::from_string("save: {enabled: no, " + triggers + "}").save;
   EXPECT_FALSE(off.enabled);
   EXPECT_TRUE(off.triggers.empty());
   EXPECT_EQ(off.every_n_steps, 0U);
+  EXPECT_EQ(off.every_n_epochs, 0U);
+  EXPECT_EQ(off.every_minutes, 0);
   EXPECT_EQ(Config::from_string("save: {name_templates: {epochs: 'e-{epoch:03d}'}}")
                 .save.name_templates.at(SaveUnit::epochs),
             "e-{epoch:03d}");
@@ -74,6 +78,26 @@ TEST(ConfigSave, RetentionSaysWhatStays) {
                     "a number from 1"));
   EXPECT_FALSE(source_settings(Config::from_string("pipeline: {fallback: no}")).fallback);
   EXPECT_TRUE(source_settings(Config{}).fallback);
+}
+
+TEST(ConfigSave, SaysWhatATrainerDoesByItself) {
+  const SaveConfig save =
+      Config::from_string(
+          "save: {every_n_epochs: 2, every_minutes: 0.5, monitor: acc, mode: max, save_top_k: 3, "
+          "preemption: {signals: false, time_limit: 3600, lead: 90, grace: 30}}")
+          .save;
+  EXPECT_EQ(save.every_n_epochs, 2U);
+  EXPECT_EQ(save.every_minutes, 0.5);
+  EXPECT_EQ(save.monitor, "acc");
+  EXPECT_EQ(save.mode, MetricOrder::max);
+  EXPECT_EQ(save.save_top_k, 3U);
+  EXPECT_EQ(save.preemption, (PreemptionConfig{false, 3600, 90, 30}));
+  EXPECT_EQ(Config::from_string("save: {dir: a}").save.preemption, PreemptionConfig{});
+  EXPECT_TRUE(holds(error_of("save: {save_top_k: 0}"), "a number from 1"));
+  EXPECT_TRUE(holds(error_of("save: {preemption: {time_limit: 0}}"), "a number of seconds"));
+  EXPECT_EQ(Config::from_string("checkpoint: {loading: {type: warm_start, rescale_lr: sqrt}}")
+                .loading->rescale_lr,
+            RescaleRate::sqrt);
 }
 
 TEST(ConfigSave, SectionsOfOtherProgramsMayStandBeside) {

@@ -1,4 +1,6 @@
 // A data set that counts how often each of its samples is seen, on changing numbers of ranks.
+#include "cairn/sampler.hpp"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,7 +8,6 @@
 #include <vector>
 
 #include "cairn/error.hpp"
-#include "cairn/sampler.hpp"
 #include "trainer/shuffle.hpp"
 
 namespace cairn {

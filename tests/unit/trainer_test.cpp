@@ -99,7 +99,7 @@ TEST(BestValues, OnlyWhatIsAmongTheBestIsAnImprovement) {
 
 TEST(Slurm, TimesAreReadAsSqueueWritesThem) {
   const std::map<std::string, double> times{
-      {"59", 59},      {"0:59", 59},           {"1:00:01\n", 3601}, {"2-03:04:05", 183845},
+      {"59", 59},     {"0:59", 59},          {"1:00:01\n", 3601}, {"2-03:04:05", 183845},
       {"10:00", 600}, {"1-00:00:00", 86400}, {"0:00", 0}};
   for (const auto& [text, seconds] : times) {
     EXPECT_EQ(parse_slurm_time(text), std::optional(seconds)) << text;
@@ -124,8 +124,8 @@ SlurmAccess fake_slurm(std::map<std::string, std::string> environment,
 }
 
 TEST(Slurm, TheEnvironmentIsAskedBeforeSqueue) {
-  const auto env = ask_slurm(
-      fake_slurm({{"SLURM_JOB_END_TIME", "1600"}, {"SLURM_JOB_ID", "7"}}, "1:00\n"));
+  const auto env =
+      ask_slurm(fake_slurm({{"SLURM_JOB_END_TIME", "1600"}, {"SLURM_JOB_ID", "7"}}, "1:00\n"));
   EXPECT_EQ(env.seconds_left, std::optional(600.0));
   EXPECT_EQ(ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, "1:00\n")).seconds_left,
             std::optional(60.0));
