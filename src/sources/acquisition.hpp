@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <exception>
 #include <filesystem>
 #include <memory>
@@ -28,6 +29,8 @@ class CAIRN_EXPORT Acquisition {
   bool is_over() const;
   /// Waits, and makes the files there on every node. Collective. Errors: those of resolve_source.
   std::filesystem::path get(const Comm& comm);
+  /// Bytes that came from afar, on rank 0; what the cache had already does not count. Local.
+  std::uint64_t bytes() const;
   /// When what SourceSettings::timeout allows is used up, for whatever follows get(): the time
   /// until then is what the source left of it, where it has no timeout of its own. About the same
   /// moment on all ranks, by rank 0's settings; once get() has returned. Local.

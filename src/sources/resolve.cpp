@@ -63,6 +63,7 @@ class Acquisition::Waiting {
   }
 
   milliseconds took() const { return fetch_.took(); }
+  std::uint64_t bytes() const { return fetch_.progress().done_bytes; }
   Fetched get() { return fetch_.get(); }
 
  private:
@@ -85,6 +86,8 @@ Acquisition::Acquisition(const Comm& comm, Source source, SourceSettings setting
 Acquisition::~Acquisition() = default;
 
 bool Acquisition::is_over() const { return waiting_ == nullptr || waiting_->is_over(); }
+
+std::uint64_t Acquisition::bytes() const { return waiting_ == nullptr ? 0 : waiting_->bytes(); }
 
 std::filesystem::path Acquisition::get(const Comm& comm) {
   std::array<std::uint64_t, 3> news{};  // whether it goes on; what is left of the time, and all

@@ -107,11 +107,10 @@ void check_fork(const Config& config) {
   const auto* source = run_source(config);
   if (source == nullptr || !source->fork || own_run_id(config) || config.save.dir.empty()) return;
   const auto of_parent = expand_home(source->root) / source->run_id;
-  std::error_code ignored;
-  if (std::filesystem::weakly_canonical(of_parent, ignored) !=
-      std::filesystem::weakly_canonical(config.save.dir, ignored)) {
-    return;
-  }
+  std::error_code error;
+  const auto parents = std::filesystem::weakly_canonical(of_parent, error);
+  const auto own = std::filesystem::weakly_canonical(config.save.dir, error);
+  if (error || own != parents) return;  // what can't be examined will be an error of its own
   fail(Errc::usage,
        "the run '{}' is forked, but save.dir is its own directory '{}', where the checkpoints of "
        "both would replace each other; give save.dir another one, or save.root alone",

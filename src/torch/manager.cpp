@@ -181,6 +181,7 @@ struct CheckpointManager::Impl {
         if (!acquisition) acquisition = acquire();
         return acquisition->get(comm);
       });
+      trace.set_bytes(acquisition->bytes());
       settings.until = acquisition->until();
       settings.limit = limit_text(acquisition->timeout());
       acquisition.reset();  // ends its line on the terminal

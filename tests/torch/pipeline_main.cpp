@@ -89,10 +89,10 @@ void train(const std::string& file, std::uint64_t steps) {
   const auto say = [&](const std::string& text) {
     if (comm.is_root()) fmt::print("{}\n", text);
   };
-  say(fmt::format("loaded step={} tensors={} matched={} missing={} optimizer={}",
+  say(fmt::format("loaded step={} tensors={} matched={} missing={} optimizer={} fetched={}",
                   context.global_step, context.report.loaded.size(),
                   context.report.fraction_matched, context.report.missing.size(),
-                  optimizer.state().size()));
+                  optimizer.state().size(), context.trace.front().bytes));
 
   std::uint64_t step = context.global_step;
   for (const std::uint64_t end = step + steps; step < end;) {

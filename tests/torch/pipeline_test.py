@@ -50,7 +50,7 @@ class Pipeline(Case):
         config.write_text(text.replace("/tmp/checkpoints", str(self.dir / "cache")))
         before = len(self.swift.requests())
         first = self.pipeline(ranks, "train", config, steps)
-        self.assertIn(loaded, first)
+        self.assertIn(f"{loaded} fetched={len(self.content)}\n", first)
         done = re.search(r"^done step=\d+ sum=(\S+) changed=(\S+)$", first, re.M)
         self.assertIsNotNone(done, first)
         self.assertEqual(done.group(2).split(","), TRAINED)
@@ -75,7 +75,7 @@ class Pipeline(Case):
         resumed.write_text("\n".join(lines) + "\n")
         second = self.pipeline(ranks, "train", resumed, 0)
         self.assertIn(f"loaded step=1000 tensors={13 + 2 + 3 * len(TRAINED)} matched=1 missing=0 "
-                      f"optimizer={len(TRAINED)}", second)
+                      f"optimizer={len(TRAINED)} fetched=0\n", second)
         self.assertIn(f"done step=1000 sum={total} changed=\n", second)
         self.assertEqual(len(self.swift.requests()), requests)
 
