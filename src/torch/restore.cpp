@@ -254,6 +254,7 @@ class Restoration {
       });
     } catch (...) {
       if (before_) before_->restore();
+      if (states_) states_->roll_back();
       if (own_scheduler_) roll_back(*scheduler_);
       throw;
     }
@@ -268,7 +269,7 @@ class Restoration {
       context_.config = settings_.config;
     });
     context_.modifiers = unite_reports(comm_, reports);
-    share_states();
+    share_reports(comm_, context_.report.states);
   }
 
   CheckpointContext take() { return std::move(context_); }
@@ -299,20 +300,6 @@ class Restoration {
     }
     const auto& warnings = states_->warnings();
     match_.notes.warnings.insert(match_.notes.warnings.end(), warnings.begin(), warnings.end());
-  }
-
-  /// Rank 0's words for all. Collective.
-  void share_states() {
-    Json words = Json::array();
-    for (const auto& [name, text] : context_.report.states) words.push_back({name, text});
-    std::string text = words.dump(-1, ' ', false, Json::error_handler_t::replace);
-    comm_.broadcast(text);
-    words = Json::parse(text);
-    context_.report.states.clear();
-    for (const Json& each : words) {
-      context_.report.states.push_back(
-          {each.at(0).get<std::string>(), each.at(1).get<std::string>()});
-    }
   }
 
   /// What became of what is no tensor of the model. Local.

@@ -25,4 +25,17 @@ std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
   return texts;
 }
 
+void share_reports(const Comm& comm, std::vector<StateReport>& reports) {
+  using Json = nlohmann::json;
+  Json words = Json::array();
+  for (const auto& [name, text] : reports) words.push_back({name, text});
+  std::string text = words.dump(-1, ' ', false, Json::error_handler_t::replace);
+  comm.broadcast(text);
+  words = Json::parse(text);
+  reports.clear();
+  for (const Json& each : words) {
+    reports.push_back({each.at(0).get<std::string>(), each.at(1).get<std::string>()});
+  }
+}
+
 }  // namespace cairn::detail

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cairn/comm.hpp"
+#include "cairn/context.hpp"
 
 namespace cairn::detail {
 
@@ -12,5 +13,8 @@ namespace cairn::detail {
 /// costs one small reduction. Collective. Errors: timeout.
 std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
                                      const std::string& mine);
+
+/// Rank 0's reports for all. Collective. Errors: timeout.
+void share_reports(const Comm& comm, std::vector<StateReport>& reports);
 
 }  // namespace cairn::detail
