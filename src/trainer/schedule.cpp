@@ -13,7 +13,7 @@
 #include "cairn/trainer.hpp"
 #include "mpi/same.hpp"
 #include "os/signals.hpp"
-#include "pipeline/json_numbers.hpp"
+#include "base/json_numbers.hpp"
 #include "trainer/best.hpp"
 #include "trainer/budget.hpp"
 #include "trainer/slurm.hpp"
