@@ -36,7 +36,7 @@ int verify(const Comm& comm, const VerifyOptions& options);
 struct ConvertOptions {
   std::string in;
   std::string out;
-  std::string to;  ///< "cairn", "safetensors", or "": by the name of `out`
+  std::string to;  ///< the format, or "": by the name of `out`
   std::string select;
   std::vector<std::string> rename;  ///< FROM=TO
   std::string dtype;

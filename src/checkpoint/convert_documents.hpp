@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "cairn/manifest.hpp"
+
+namespace cairn::detail {
+
+/// What a container holds besides tensors, wherever it is now: in itself, in the metadata of
+/// safetensors or below the key "cairn" of a file of PyTorch's; of other checkpoints, their
+/// documents.
+struct Travelling {
+  bool packed = false;  ///< the source is no container, but was made from one
+  std::uint64_t step = 0;
+  std::map<std::string, std::string> documents;
+};
+
+/// Local.
+Travelling travelling_in(const Manifest& source);
+
+/// Whether a document says how files were written, which is said anew of others. Local.
+bool is_origin(std::string_view document);
+/// Whether a document describes what else is in a file of PyTorch's, beside its tensors. Local.
+bool describes_tree(std::string_view document);
+
+inline constexpr const char* kMetadata = "__metadata__";
+/// The document of a container that says at which paths its tensors were: a list of [name, path].
+inline constexpr const char* kTree = "tree";
+
+/// `__metadata__` of the source as an object of texts; empty where there is none. Local.
+nlohmann::ordered_json metadata_of(const Manifest& source);
+/// The document of that name, null where there is none or it is no JSON. Local.
+nlohmann::ordered_json document_of(const std::map<std::string, std::string>& documents,
+                                   const std::string& name);
+/// `metadata` with a container's documents and step. `mark`: they are a container's. Local.
+nlohmann::ordered_json with_travelling(nlohmann::ordered_json metadata,
+                                       const Travelling& travelling);
+/// By which safetensors are known to come from a container.
+inline constexpr const char* kMark = "cairn";
+
+}  // namespace cairn::detail
