@@ -23,6 +23,10 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
     const std::string& text = value.get_ref<const std::string&>();
     if (key == kStep) {
       std::from_chars(text.data(), text.data() + text.size(), travelling.step);
+    } else if (key == kPaths) {
+      for (const Json& name : Json::parse(text, nullptr, /*allow_exceptions=*/false)) {
+        if (name.is_string()) travelling.paths.insert(name.get<std::string>());
+      }
     } else if (key.starts_with(kDocument)) {
       travelling.documents[key.substr(kDocument.size())] = text;
     } else if (key != kMark) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,8 @@ struct Travelling {
   bool packed = false;  ///< the source is no container, but was made from one
   std::uint64_t step = 0;
   std::map<std::string, std::string> documents;
+  /// Names of safetensors that are a container's, though they do not look like it.
+  std::set<std::string> paths;
 };
 
 /// Local.
@@ -36,10 +39,12 @@ nlohmann::ordered_json metadata_of(const Manifest& source);
 /// The document of that name, null where there is none or it is no JSON. Local.
 nlohmann::ordered_json document_of(const std::map<std::string, std::string>& documents,
                                    const std::string& name);
-/// `metadata` with a container's documents and step. `mark`: they are a container's. Local.
+/// `metadata` with a container's documents and step. Local.
 nlohmann::ordered_json with_travelling(nlohmann::ordered_json metadata,
                                        const Travelling& travelling);
-/// By which safetensors are known to come from a container.
+// Keys of safetensors' metadata: the mark by which they are known to come from a container, and a
+// list of the names that are a container's and do not look like it.
 inline constexpr const char* kMark = "cairn";
+inline constexpr const char* kPaths = "cairn.paths";
 
 }  // namespace cairn::detail

@@ -65,7 +65,8 @@ class Planner {
 
   std::string container_name(const TensorEntry& tensor) const {
     const bool is_path =
-        travelling_.packed && tensor.path.empty() && names::looks_like_path(tensor.name);
+        travelling_.packed && tensor.path.empty() &&
+        (names::looks_like_path(tensor.name) || travelling_.paths.contains(tensor.name));
     return is_path ? tensor.name : names_.of(tensor);
   }
 
@@ -132,6 +133,8 @@ class Planner {
   bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
 
   void check_names() const {
+    // Of a tree, paths count.
+    if (!to_container() && options_.to != TargetFormat::safetensors) return;
     const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
     if (const auto twice = by_name.duplicate()) {
       fail(Errc::mismatch, "two tensors would be called '{}'", *twice);
@@ -146,7 +149,7 @@ class Planner {
       plan_.documents = travelling_.documents;
       if (source_.format == "torch" && !travelling_.packed) add_tree();
     }
-    if (found_aliases_.empty()) return;
+    if (found_aliases_.empty() || names::aliases_in(plan_.documents) == found_aliases_) return;
     Json model = document_of(plan_.documents, "model");
     if (!model.is_object()) model = {{"aliases", Json::object()}, {"quantized", Json::object()}};
     Json aliases = Json::object();
@@ -154,7 +157,6 @@ class Planner {
       aliases[unescape_component(alias.substr(kModel.size()))] =
           unescape_component(name.substr(kModel.size()));
     }
-    if (model["aliases"] == aliases) return;
     model["aliases"] = std::move(aliases);
     plan_.documents["model"] = model.dump();
   }
@@ -179,9 +181,22 @@ class Planner {
       const bool has_paths =
           std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
                       [](const auto& t) { return names::looks_like_path(t.name); });
+      const Json others = other_paths();
+      if (!others.empty()) metadata[kPaths] = others.dump();
       if (has_paths || metadata.size() > plain.size()) metadata[kMark] = "1";
     }
     if (!metadata.empty()) plan_.documents[kMetadata] = metadata.dump();
+  }
+
+  /// The names of a container that have become no model's, and do not look like a container's.
+  Json other_paths() const {
+    Json paths = Json::array();
+    for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
+      const std::string& name = plan_.tensors[t].name;
+      const std::string before = renamed(options_, source_.tensors[plan_.sources[t]].name);
+      if (name == before && !names::looks_like_path(name)) paths.push_back(name);
+    }
+    return paths;
   }
 
   using Place = std::tuple<std::uint32_t, std::uint64_t, DType, Shape, Shape>;

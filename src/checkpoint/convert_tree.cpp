@@ -188,7 +188,8 @@ Path TorchPlanner::path_of(std::size_t t) const {
     return path_by_meaning(names::ContainerNames(source_).of(wanted));
   }
   if (by_meaning_) {
-    const bool plain = !source_.is_container() && !names::looks_like_path(name);
+    const bool plain = !source_.is_container() && !names::looks_like_path(name) &&
+                       !travelling_.paths.contains(name);
     return path_by_meaning(plain ? "model/" + escape_component(name) : name);
   }
   if (name != tensor.name) return moved(torch::path_of_name(name));

@@ -172,10 +172,12 @@ std::vector<fs::path> corpus(const std::set<std::string>& folders) {
   std::vector<fs::path> files;
   std::ifstream text(root / "MANIFEST.json");
   if (!text) return files;
-  for (const Json& entry : Json::parse(text).at("entries")) {
+  const Json manifest = Json::parse(text);
+  for (const Json& entry : manifest.at("entries")) {
     const std::string path = entry.at("path");
     const bool wanted = folders.contains(path.substr(0, path.find('/'))) &&
-                        entry.at("expect") == "load" && entry.at("kind") == "file";
+                        entry.at("expect") == "load" && entry.at("kind") == "file" &&
+                        entry.value("also_accept", Json::array()).empty();  // cairn may refuse it
     if (wanted) files.push_back(root / path);
   }
   return files;
@@ -223,6 +225,12 @@ TEST(Convert, PyTorchsFilesComeBackWithTheirTree) {
   for (const fs::path& path : files) {
     SCOPED_TRACE(path);
     const Manifest source = open_checkpoint(world(), path);
+    if (TensorNames(source.tensors).duplicate()) {  // a text and a number as keys
+      const Manifest direct = convert(source, dir / "direct.pt", TargetFormat::torch);
+      EXPECT_EQ(paths_of(direct).size(), source.tensors.size());
+      expect_all_values(source, direct);
+      continue;
+    }
     const auto contents = contents_of(source);
     const Manifest direct = convert(source, dir / "direct.pt", TargetFormat::torch);
     const auto same = contents_of(direct);

@@ -1,6 +1,7 @@
 #include "formats/deepspeed/reader.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -151,7 +152,7 @@ void add_model(const StateFile& model, bool divided, Manifest& manifest) {
 }
 
 /// Frozen parameters of stage 3: a fragment in each rank's file of the model.
-void add_frozen(const std::vector<StateFile>& models, Manifest& manifest) {
+void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
   const StateFile& first = models.front();
   for (const Parameter& parameter :
        parameters_of(first, first.find(first.root(), "frozen_param_shapes"))) {
@@ -200,7 +201,7 @@ Manifest read_deepspeed(const fs::path& directory) {
     require_all(files.optimizers, partitions.back().ranks, "the optimizer");
   }
   const std::int64_t stage = partitions.empty() ? 0 : partitions.front().stage;
-  std::vector<StateFile> models;
+  std::deque<StateFile> models;  // which stay where they are: their values point into them
   for (const auto& [rank, path] : files.models) {
     if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
   }

@@ -20,6 +20,8 @@ class StateFile {
  public:
   /// Also adds the file and its checksums to `manifest`.
   StateFile(const std::filesystem::path& path, Manifest& manifest);
+  StateFile(const StateFile&) = delete;
+  StateFile& operator=(const StateFile&) = delete;
 
   const pickle::Graph& graph() const { return graph_; }
   std::uint32_t number() const { return number_; }  ///< in the manifest
