@@ -1,5 +1,6 @@
 // cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|async|async-threads|async-finalize
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
+// Several commands, with the word "then" between them, run until one fails.
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
 // mpio-deflate, mpio-cycles (each collective write is many small ones by all ranks; with watchdog)
 // CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
@@ -119,7 +120,13 @@ int run(const Words& words) {
   limit_files(comm);
   int result = 2;
   try {
-    result = words.at(0) == "save" ? save(comm, words) : load(comm, words);
+    result = 0;
+    for (auto from = words.begin(); from < words.end() && result == 0;) {
+      const auto to = std::find(from, words.end(), "then");
+      const Words command(from, to);
+      result = command.at(0) == "save" ? save(comm, command) : load(comm, command);
+      from = to == words.end() ? to : to + 1;
+    }
   } catch (const Error& error) {
     // Every rank prints, so that a test can see that all say the same.
     std::printf("error %s: %s\n", std::string(to_string(error.code())).c_str(), error.what());
