@@ -83,6 +83,9 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/strict_json.cpp
   src/formats/dcp/metadata.cpp
   src/formats/dcp/reader.cpp
+  src/formats/deepspeed/partitions.cpp
+  src/formats/deepspeed/reader.cpp
+  src/formats/deepspeed/state_file.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp
@@ -97,6 +100,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/machine_objects.cpp
   src/formats/pickle/machine_values.cpp
   src/formats/pickle/parse.cpp
+  src/formats/pickle/pickler.cpp
   src/formats/pickle/scanner.cpp
   src/formats/pickle/texts.cpp
   src/formats/safetensors/header.cpp
@@ -112,10 +116,13 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/reader.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp
+  src/formats/torch/tree.cpp
   src/formats/torch/values.cpp
   src/formats/torch/weight.cpp
   src/formats/torch/walk.cpp
+  src/formats/torch/writer.cpp
   src/formats/torch/zip.cpp
+  src/formats/torch/zip_writer.cpp
   src/transfer/cast.cpp
   src/transfer/copy_writer.cpp
   src/transfer/direct.cpp
@@ -135,8 +142,14 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/commit_step.cpp
   src/checkpoint/convert.cpp
   src/checkpoint/convert_container.cpp
+  src/checkpoint/convert_documents.cpp
+  src/checkpoint/convert_lightning.cpp
   src/checkpoint/convert_plan.cpp
   src/checkpoint/convert_safetensors.cpp
+  src/checkpoint/convert_share.cpp
+  src/checkpoint/convert_storages.cpp
+  src/checkpoint/convert_torch.cpp
+  src/checkpoint/convert_tree.cpp
   src/checkpoint/delta_step.cpp
   src/checkpoint/filter.cpp
   src/checkpoint/flatten.cpp
@@ -148,7 +161,6 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/marks.cpp
   src/checkpoint/newest.cpp
   src/checkpoint/open.cpp
-  src/checkpoint/packed.cpp
   src/checkpoint/preflight_step.cpp
   src/checkpoint/prune.cpp
   src/checkpoint/publish_step.cpp

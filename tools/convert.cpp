@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/throw.hpp"
+#include "manifest/dtype_names.hpp"
 #include "output.hpp"
 #include "program.hpp"
 #include "sources/local.hpp"
@@ -23,7 +24,12 @@ TargetFormat target_format(const ConvertOptions& options) {
   if (to == "safetensors" || (to.empty() && (end == ".safetensors" || options.shard_bytes != 0))) {
     return TargetFormat::safetensors;
   }
-  fail(Errc::usage, "the name of '{}' does not tell a format; give --to cairn or --to safetensors",
+  if (to == "torch" || (to.empty() && (end == ".pt" || end == ".pth" || end == ".bin"))) {
+    return TargetFormat::torch;
+  }
+  if (to == "lightning" || (to.empty() && end == ".ckpt")) return TargetFormat::lightning;
+  fail(Errc::usage,
+       "the name of '{}' does not tell a format; give --to cairn, safetensors, torch or lightning",
        options.out);
 }
 
@@ -35,8 +41,9 @@ std::filesystem::path target_of(const ConvertOptions& options) {
 
 std::optional<DType> dtype_of(const std::string& name) {
   if (name.empty()) return std::nullopt;
-  for (const DType dtype : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
-    if (to_string(dtype) == name) return dtype;
+  const auto dtype = detail::dtype_from_name(name);
+  for (const DType possible : {DType::f64, DType::f32, DType::f16, DType::bf16}) {
+    if (dtype == possible) return dtype;
   }
   fail(Errc::usage, "--dtype '{}': f64, f32, f16 and bf16 are possible", name);
 }
@@ -52,8 +59,8 @@ std::pair<std::string, std::string> renaming(const std::string& text) {
 detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& options) {
   detail::ConvertOptions convert;
   convert.to = target_format(options);
-  if (convert.to == TargetFormat::cairn && options.shard_bytes != 0) {
-    fail(Errc::usage, "a container is one file: --shard-size is for safetensors");
+  if (convert.to != TargetFormat::safetensors && options.shard_bytes != 0) {
+    fail(Errc::usage, "this format has one file: --shard-size is for safetensors");
   }
   convert.overwrite = options.force;
   convert.weights_only = options.weights_only;
@@ -68,8 +75,8 @@ detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& option
 
 std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result) {
   std::string text;
-  for (const std::string& name : result.left_out) {
-    text += fmt::format("left out: '{}', the state of single ranks\n", name);
+  for (const detail::LeftOut& left : result.left_out) {
+    text += fmt::format("left out: '{}': {}\n", left.name, left.why);
   }
   text += fmt::format("{}: {}, {}", options.out, counted(result.tensors, "tensor"),
                       human_bytes(result.bytes));
@@ -83,11 +90,15 @@ Json json_of(const ConvertOptions& options, const detail::ConvertResult& result)
     casts.push_back(
         {{"name", cast.name}, {"from", to_string(cast.from)}, {"to", to_string(cast.to)}});
   }
+  Json left_out = Json::array();
+  for (const detail::LeftOut& left : result.left_out) {
+    left_out.push_back({{"name", left.name}, {"why", left.why}});
+  }
   return {{"path", options.out},
           {"tensors", result.tensors},
           {"bytes", result.bytes},
           {"casts", std::move(casts)},
-          {"left_out", result.left_out}};
+          {"left_out", std::move(left_out)}};
 }
 
 }  // namespace

@@ -15,8 +15,8 @@
 namespace cairn::tool {
 namespace {
 
-// They name ranks, engine and host of a save, the run that made it, or its shards, which say nothing
-// about the state.
+// They name ranks, engine and host of a save, the run that made it, or its shards, which say
+// nothing about the state.
 constexpr std::array<std::string_view, 5> kOriginDocuments{"topology", "provenance", "lineage",
                                                            "index", "shards"};
 
@@ -122,26 +122,31 @@ class OtherNames {
  public:
   OtherNames(const Manifest& from, const Manifest& in)
       : names_(in.tensors),
+        from_names_(from),
         from_container_(from.is_container()),
         mixed_(from.is_container() != in.is_container()) {
+    if (mixed_ && in.is_container()) aliases_ = detail::names::aliases_in(in.documents);
     if (!mixed_ || in.is_container()) return;
-    for (const TensorEntry& tensor : in.tensors) {
-      mapped_.push_back(detail::names::container_name(tensor));
-    }
+    const detail::names::ContainerNames in_names(in);
+    for (const TensorEntry& tensor : in.tensors) mapped_.push_back(in_names.of(tensor));
     in_container_.emplace(std::vector<std::string_view>(mapped_.begin(), mapped_.end()));
   }
 
   std::optional<std::size_t> find(const TensorEntry& tensor) const {
     const auto position = names_.find(tensor.name);
     if (position || !mixed_) return position;
-    return from_container_ ? in_container_->find(tensor.name)
-                           : names_.find(detail::names::container_name(tensor));
+    if (from_container_) return in_container_->find(tensor.name);
+    const std::string name = from_names_.of(tensor);
+    const auto alias = aliases_.find(name);
+    return names_.find(alias == aliases_.end() ? name : alias->second);
   }
 
  private:
   TensorNames names_;
+  detail::names::ContainerNames from_names_;
   bool from_container_;
   bool mixed_;
+  std::map<std::string, std::string> aliases_;
   std::vector<std::string> mapped_;
   std::optional<TensorNames> in_container_;
 };

@@ -64,8 +64,9 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
   verb->add_option("IN", options.in, "Checkpoint, or a directory")->required();
   verb->add_option("OUT", options.out, "File to write")->required();
   verb->add_option("--to", options.to,
-                   "Format of OUT; by default its name tells (.h5, .safetensors)")
-      ->check(CLI::IsMember({"cairn", "safetensors"}));
+                   "Format of OUT; by default its name tells: cairn (.h5), safetensors "
+                   "(.safetensors), torch (.pt, .pth, .bin) or lightning (.ckpt)")
+      ->check(CLI::IsMember({"cairn", "safetensors", "torch", "lightning"}));
   verb->add_option("--select", options.select, "Only tensors in whose name this regex is found");
   verb->add_option("--rename", options.rename,
                    "FROM=TO: names of IN that start with FROM get TO in its place");

@@ -68,7 +68,7 @@ int pin(const Comm& comm, const PinOptions& options, bool on);
 struct ConvertOptions {
   std::string in;
   std::string out;
-  std::string to;  ///< "cairn", "safetensors", or "": by the name of `out`
+  std::string to;  ///< the format, or "": by the name of `out`
   std::string select;
   std::vector<std::string> rename;  ///< FROM=TO
   std::string dtype;

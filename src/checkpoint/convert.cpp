@@ -3,8 +3,8 @@
 //  2. verify   the ranks share the digests of what is wanted, where the source has any
 //  3. write    into a hidden file, every rank its share, read back; then the file is published
 // Of a container, 3 is a save whose bytes come from the source (docs/design.md, "Saving"). A
-// safetensors file goes the same way: its first 8 bytes, without which it is none, are written
-// last.
+// file of safetensors or PyTorch's goes the same way: its first 8 bytes, without which it is none,
+// are written last.
 #include "checkpoint/convert.hpp"
 
 #include <algorithm>
@@ -89,10 +89,17 @@ ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,
                 fmt::format("convert: {}; nothing was written", report.defects.front().text),
                 /*rank=*/0);
   }
-  if (options.to == TargetFormat::cairn) {
-    write_container(comm, source, target, plan, options);
-  } else {
-    write_safetensors(comm, source, target, plan, options);
+  switch (options.to) {
+    case TargetFormat::cairn:
+      write_container(comm, source, target, plan, options);
+      break;
+    case TargetFormat::safetensors:
+      write_safetensors(comm, source, target, plan, options);
+      break;
+    case TargetFormat::torch:
+    case TargetFormat::lightning:
+      write_torch(comm, source, target, plan, options);
+      break;
   }
   return plan.result;
 }

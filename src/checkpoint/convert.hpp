@@ -16,7 +16,18 @@
 namespace cairn::detail {
 
 /// The formats that cairn writes.
-enum class TargetFormat { cairn, safetensors };
+enum class TargetFormat {
+  cairn,
+  safetensors,
+  torch,      ///< what torch.load reads
+  lightning,  ///< the same, with the keys of Lightning's checkpoints
+};
+
+/// What a conversion does not write, and why.
+struct LeftOut {
+  std::string name;
+  std::string why;
+};
 
 struct ConvertOptions {
   TargetFormat to = TargetFormat::cairn;
@@ -37,9 +48,9 @@ struct ConvertOptions {
 
 struct ConvertResult {
   std::uint64_t tensors = 0;
-  std::uint64_t bytes = 0;            ///< of the tensors, as written
-  std::vector<TensorCast> casts;      ///< by the names in the target
-  std::vector<std::string> left_out;  ///< state of single ranks, which no other job could use
+  std::uint64_t bytes = 0;        ///< of the tensors, as written
+  std::vector<TensorCast> casts;  ///< by the names in the target
+  std::vector<LeftOut> left_out;
 };
 
 /// Writes the checkpoint `source` to `target` in another format, or another form of the same: all

@@ -1,12 +1,17 @@
 #include "checkpoint/convert_plan.hpp"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
-#include <string_view>
+#include <tuple>
+#include <utility>
 
 #include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+#include "checkpoint/convert_documents.hpp"
+#include "checkpoint/convert_tree.hpp"
 #include "checkpoint/filter.hpp"
-#include "checkpoint/packed.hpp"
+#include "formats/torch/values.hpp"
 #include "manifest/container_names.hpp"
 #include "manifest/names.hpp"
 #include "transfer/cast.hpp"
@@ -14,18 +19,18 @@
 namespace cairn::detail {
 namespace {
 
-using Json = nlohmann::ordered_json;
+constexpr std::string_view kModel = "model/";
 
-/// What says how files were written, and is said anew of others.
-bool is_origin(std::string_view document) {
-  return document == "topology" || document == "provenance" || document == "index" ||
-         document == "shards";
-}
+using Json = nlohmann::ordered_json;
 
 class Planner {
  public:
   Planner(const Manifest& source, const ConvertOptions& options)
-      : source_(source), options_(options), marked_(is_marked(source)) {}
+      : source_(source),
+        options_(options),
+        travelling_(travelling_in(source)),
+        names_(source),
+        aliases_(names::aliases_in(travelling_.documents)) {}
 
   ConvertPlan plan() {
     const CompiledFilter select(options_.select);
@@ -38,11 +43,18 @@ class Planner {
       fail(Errc::not_found, "no tensor of '{}' is wanted", source_.path().string());
     }
     check_names();
-    plan_.step = source_.commit.step;
-    if (options_.to == TargetFormat::cairn) {
-      add_documents();
-    } else {
-      add_metadata();
+    plan_.step = travelling_.step;
+    switch (options_.to) {
+      case TargetFormat::cairn:
+        add_documents();
+        break;
+      case TargetFormat::safetensors:
+        add_metadata();
+        break;
+      case TargetFormat::torch:
+      case TargetFormat::lightning:
+        plan_torch(source_, travelling_, options_, plan_);
+        break;
     }
     plan_.result.tensors = plan_.tensors.size();
     return std::move(plan_);
@@ -51,34 +63,28 @@ class Planner {
  private:
   bool to_container() const { return options_.to == TargetFormat::cairn; }
 
-  std::string renamed(std::string name) const {
-    for (const auto& [from, to] : options_.rename) {
-      if (name.starts_with(from)) name.replace(0, from.size(), to);
-    }
-    return name;
-  }
-
   std::string container_name(const TensorEntry& tensor) const {
-    const bool is_path = source_.is_container() || (marked_ && names::looks_like_path(tensor.name));
-    return is_path ? tensor.name : names::container_name(tensor);
+    return detail::container_name(travelling_, names_, tensor);
   }
 
   std::string target_name(const TensorEntry& tensor) const {
     TensorEntry wanted;
-    wanted.name = renamed(tensor.name);
+    wanted.name = renamed(options_, tensor.name);
     if (wanted.name == tensor.name) wanted.path = tensor.path;  // a new name leads elsewhere
     if (to_container()) return container_name(wanted);
-    return source_.is_container() ? names::plain_name(wanted.name) : wanted.name;
+    const bool plain = source_.is_container() && options_.to == TargetFormat::safetensors;
+    return plain ? names::plain_name(wanted.name) : wanted.name;
   }
 
   void take(std::size_t position, const TensorEntry& tensor) {
     if (options_.weights_only && !container_name(tensor).starts_with("model/")) return;
     if (source_.is_container() && names::is_rank_blob(tensor.name)) {
-      plan_.result.left_out.push_back(tensor.name);
+      plan_.result.left_out.push_back({tensor.name, "the state of single ranks"});
       return;
     }
     TensorEntry entry;
     entry.name = target_name(tensor);
+    if (to_container() && is_alias(tensor, entry.name)) return;
     entry.dtype = tensor.dtype;
     entry.shape = tensor.shape;
     if (options_.dtype && is_float(tensor.dtype) && *options_.dtype != tensor.dtype) {
@@ -90,10 +96,42 @@ class Planner {
     plan_.sources.push_back(position);
   }
 
+  /// Whether a container need not hold a tensor of a file of PyTorch's, because it is another one
+  /// (tied weights). Which of them it holds is as it was in the container that the file came from.
+  bool is_alias(const TensorEntry& tensor, const std::string& name) {
+    if (source_.format != "torch" || tensor.extents.empty() || !name.starts_with("model/")) {
+      return false;
+    }
+    const auto same = std::tuple(tensor.extents[0].file, tensor.extents[0].offset, tensor.dtype,
+                                 tensor.shape, tensor.strides);
+    const auto other = aliases_.find(name);
+    if (first_.empty() && !aliases_.empty()) find_first_names();
+    const auto [known, is_new] =
+        first_.try_emplace(same, other == aliases_.end() ? name : other->second);
+    if (known->second == name) return false;
+    found_aliases_[name] = known->second;
+    return true;
+  }
+
+  /// Names that stand for others come from a container, and their tensors may come before the
+  /// others'.
+  void find_first_names() {
+    for (const TensorEntry& tensor : source_.tensors) {
+      if (tensor.extents.empty()) continue;
+      const std::string name = target_name(tensor);
+      if (!name.starts_with("model/") || aliases_.contains(name)) continue;
+      first_.try_emplace(std::tuple(tensor.extents[0].file, tensor.extents[0].offset, tensor.dtype,
+                                    tensor.shape, tensor.strides),
+                         name);
+    }
+  }
+
   /// What a cast can start from: floats can become floats, and nothing else can.
   bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
 
   void check_names() const {
+    // Of a tree, paths count.
+    if (!to_container() && options_.to != TargetFormat::safetensors) return;
     const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
     if (const auto twice = by_name.duplicate()) {
       fail(Errc::mismatch, "two tensors would be called '{}'", *twice);
@@ -102,47 +140,82 @@ class Planner {
     for (const TensorEntry& tensor : plan_.tensors) names::check_tensor_name(tensor.name);
   }
 
-  /// What the source says of itself, and what cairn packed into the metadata of safetensors.
+  /// What the source says of itself, or cairn packed into it.
   void add_documents() {
-    if (options_.weights_only) return;
-    for (const auto& [name, text] : source_.documents) {
-      if (!is_origin(name)) plan_.documents[name] = text;
+    if (!options_.weights_only) {
+      plan_.documents = travelling_.documents;
+      if (source_.format == "torch" && !travelling_.packed) add_tree();
     }
-    if (!marked_) return;
-    Unpacked packed = unpack(source_);
-    if (packed.step) plan_.step = *packed.step;
-    for (auto& [name, text] : packed.documents) plan_.documents[name] = std::move(text);
-    plan_.documents.erase(std::string(kSafetensorsMetadata));
-    if (!packed.rest.empty()) {
-      plan_.documents[std::string(kSafetensorsMetadata)] = packed.rest.dump();
+    if (found_aliases_.empty() || names::aliases_in(plan_.documents) == found_aliases_) return;
+    Json model = document_of(plan_.documents, "model");
+    if (!model.is_object()) model = {{"aliases", Json::object()}, {"quantized", Json::object()}};
+    Json aliases = Json::object();
+    for (const auto& [alias, name] : found_aliases_) {
+      aliases[unescape_component(alias.substr(kModel.size()))] =
+          unescape_component(name.substr(kModel.size()));
     }
+    model["aliases"] = std::move(aliases);
+    plan_.documents["model"] = model.dump();
+  }
+
+  /// The paths that the names of a container do not tell, in the order of the file.
+  void add_tree() {
+    Json tree = Json::array();
+    for (const TensorEntry& tensor : source_.tensors) {
+      const std::string name = target_name(tensor);
+      const auto alias = found_aliases_.find(name);
+      tree.push_back(
+          {alias == found_aliases_.end() ? name : alias->second, torch::json_of(tensor.path)});
+    }
+    plan_.documents[kTree] = tree.dump();
   }
 
   void add_metadata() {
     Json metadata = metadata_of(source_);
-    if (source_.is_container() && !options_.weights_only) {
-      for (const auto& [name, text] : source_.documents) {
-        if (name == kSafetensorsMetadata || is_origin(name)) continue;
-        metadata[fmt::format("{}{}", kPackedDocument, name)] = text;
-      }
-      if (source_.commit.step != 0) metadata[std::string(kPackedStep)] = std::to_string(plan_.step);
+    if (source_.is_container()) {
+      const Json plain = metadata;
+      if (!options_.weights_only) metadata = with_travelling(std::move(metadata), travelling_);
+      const bool has_paths =
+          std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
+                      [](const auto& t) { return names::looks_like_path(t.name); });
+      const Json others = other_paths();
+      if (!others.empty()) metadata[kPaths] = others.dump();
+      if (has_paths || metadata.size() > plain.size()) metadata[kMark] = "1";
     }
-    const bool has_paths =
-        std::any_of(plan_.tensors.begin(), plan_.tensors.end(),
-                    [](const auto& t) { return names::looks_like_path(t.name); });
-    const bool has_documents = metadata.size() > metadata_of(source_).size();
-    if (source_.is_container() && (has_paths || has_documents))
-      metadata[std::string(kPackedMark)] = "1";
-    if (!metadata.empty()) plan_.documents[std::string(kSafetensorsMetadata)] = metadata.dump();
+    if (!metadata.empty()) plan_.documents[kMetadata] = metadata.dump();
   }
+
+  /// The names of a container that have become no model's, and do not look like a container's.
+  Json other_paths() const {
+    Json paths = Json::array();
+    for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
+      const std::string& name = plan_.tensors[t].name;
+      const std::string before = renamed(options_, source_.tensors[plan_.sources[t]].name);
+      if (name == before && !names::looks_like_path(name)) paths.push_back(name);
+    }
+    return paths;
+  }
+
+  using Place = std::tuple<std::uint32_t, std::uint64_t, DType, Shape, Shape>;
 
   const Manifest& source_;
   const ConvertOptions& options_;
-  const bool marked_;
+  const Travelling travelling_;
+  const names::ContainerNames names_;
+  const std::map<std::string, std::string> aliases_;  // as the source's documents tell them
+  std::map<Place, std::string> first_;                // who has a name for a place in the file
+  std::map<std::string, std::string> found_aliases_;
   ConvertPlan plan_;
 };
 
 }  // namespace
+
+std::string renamed(const ConvertOptions& options, std::string name) {
+  for (const auto& [from, to] : options.rename) {
+    if (name.starts_with(from)) name.replace(0, from.size(), to);
+  }
+  return name;
+}
 
 ConvertPlan plan_conversion(const Manifest& source, const ConvertOptions& options) {
   if (options.dtype && !can_cast(DType::f64, *options.dtype)) {

@@ -7,8 +7,16 @@
 #include <vector>
 
 #include "checkpoint/convert.hpp"
+#include "formats/torch/writer.hpp"
 
 namespace cairn::detail {
+
+/// A file of PyTorch's, and what fills its storages.
+struct TorchPlan {
+  torch::NewFile file;
+  /// By storage: a tensor as it lies in the source's files, of as many elements.
+  std::vector<TensorEntry> runs;
+};
 
 /// What a conversion writes.
 struct ConvertPlan {
@@ -16,8 +24,12 @@ struct ConvertPlan {
   std::vector<std::size_t> sources;              ///< of each: its position in the source
   std::map<std::string, std::string> documents;  ///< of the target; of safetensors, `__metadata__`
   std::uint64_t step = 0;
+  TorchPlan torch;  ///< where that is the target's format
   ConvertResult result;
 };
+
+/// The name with FROM=TO applied. Local.
+std::string renamed(const ConvertOptions& options, std::string name);
 
 // Names change between containers and others as manifest/container_names.hpp says. What a container
 // holds besides a model (`optimizer/...`) keeps its path in safetensors, which are then marked in

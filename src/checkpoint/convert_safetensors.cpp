@@ -1,9 +1,8 @@
-#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "base/nonce.hpp"
 #include "base/throw.hpp"
+#include "checkpoint/convert_share.hpp"
 #include "checkpoint/convert_steps.hpp"
 #include "checkpoint/steps.hpp"
 #include "formats/safetensors/writer.hpp"
@@ -21,38 +20,6 @@ struct Shard {
   SafetensorsLayout layout;
   std::vector<std::size_t> tensors;  ///< positions in the plan, as the layout was given them
 };
-
-/// This rank's elements of a shard's tensors: a run of its bytes, about as long as that of others.
-struct Share {
-  std::vector<Extent> extents;
-  std::vector<std::size_t> tensors;  ///< of each: position in the layout
-};
-
-Share share_of(const SafetensorsLayout& layout, int size, int rank) {
-  const Range mine = balanced_range(layout.file_bytes - layout.head.size(), size, rank);
-  const std::uint64_t begin = layout.head.size() + mine.start;
-  const std::uint64_t end = begin + mine.count;
-  Share share;
-  for (std::size_t t = 0; t < layout.tensors.size(); ++t) {
-    const TensorEntry& tensor = layout.tensors[t];
-    const std::uint64_t item = item_bytes(tensor.dtype);
-    // An element belongs to the rank whose run its first byte lies in.
-    const auto elements_before = [&](std::uint64_t at) {
-      const std::uint64_t inside = std::clamp(at, tensor.offset, tensor.offset + tensor.bytes());
-      return (inside - tensor.offset + item - 1) / item;
-    };
-    const std::uint64_t first = elements_before(begin);
-    const std::uint64_t last = elements_before(end);
-    if (first >= last) continue;
-    Extent extent;
-    extent.flat = true;
-    extent.offset = tensor.offset + first * item;
-    extent.box = {{first}, {last - first}};
-    share.extents.push_back(std::move(extent));
-    share.tensors.push_back(t);
-  }
-  return share;
-}
 
 /// The tensors in their order, as many to a file as fit; a larger one has a file of its own.
 std::vector<std::vector<std::size_t>> divide(const ConvertPlan& plan, std::uint64_t shard_bytes) {
@@ -114,25 +81,16 @@ void finish_file(const Shard& shard, bool durable) {
 void write_shard(const Comm& comm, const Manifest& source, const ConvertPlan& plan,
                  const Shard& shard, std::uint64_t nonce, const ConvertOptions& options) {
   Share share;
-  WriteJob job;
-  std::optional<CopyWriter> writer;
+  NewTensors file{shard.partial, nonce, shard.layout.tensors, {}, /*crc32=*/false};
+  std::vector<std::size_t> sources;
   agree(comm, "convert: preflight", [&] {
-    share = share_of(shard.layout, comm.size(), comm.rank());
-    job.file = shard.partial;
-    job.nonce = nonce;
-    job.tensors = shard.layout.tensors;
-    std::vector<std::size_t> sources;
-    for (std::size_t i = 0; i < share.extents.size(); ++i) {
-      const std::size_t tensor = shard.tensors[shard.layout.positions[share.tensors[i]]];
-      job.items.push_back({share.tensors[i], &share.extents[i], nullptr});
-      sources.push_back(plan.sources[tensor]);
+    share = share_of(shard.layout.tensors, comm.size(), comm.rank());
+    for (const std::size_t position : shard.layout.positions) {
+      sources.push_back(plan.sources[shard.tensors[position]]);
     }
-    job.progress = progress_of(job, options);
-    writer.emplace(source, std::move(sources), window_bytes(options));
-    if (comm.is_root()) make_file(shard, nonce);
+    file.sources = sources;
   });
-  writer->write(comm, job);
-  writer->settle(comm, options.durable);
+  copy_share(comm, source, file, share, options, [&] { make_file(shard, nonce); });
 }
 
 std::string index_text(const ConvertPlan& plan, const std::vector<Shard>& shards) {

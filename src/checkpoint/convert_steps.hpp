@@ -27,5 +27,7 @@ void write_container(const Comm& comm, const Manifest& source, const std::filesy
 void write_safetensors(const Comm& comm, const Manifest& source,
                        const std::filesystem::path& target, const ConvertPlan& plan,
                        const ConvertOptions& options);
+void write_torch(const Comm& comm, const Manifest& source, const std::filesystem::path& target,
+                 const ConvertPlan& plan, const ConvertOptions& options);
 
 }  // namespace cairn::detail

@@ -92,7 +92,9 @@ Format format_of_file(const File& file) {
   if (name.ends_with(kSafetensors)) return Format::safetensors;
   if (head.starts_with(kWithheld)) return Format::cairn;
   fail(Errc::unsupported,
-       "'{}' is {}: cairn reads its own containers, safetensors and PyTorch's files",
+       "'{}' is {}: cairn reads its own containers (.h5), safetensors (.safetensors, "
+       "*.safetensors.index.json), PyTorch's files (.pt, .pth, .ckpt, .bin, *.bin.index.json), and "
+       "the directories of PyTorch's distributed checkpoints and of DeepSpeed's",
        file.path().string(), head.empty() ? "empty" : "of no format that cairn knows");
 }
 
@@ -136,6 +138,10 @@ std::optional<FoundFormat> find_in_directory(const fs::path& directory) {
     return name == ".metadata" || name.ends_with(".distcp");
   });
   if (has_pieces) return FoundFormat{Format::dcp, directory};
+  const bool has_states = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return name.ends_with("_model_states.pt") || name.ends_with("_optim_states.pt");
+  });
+  if (has_states) return FoundFormat{Format::deepspeed, directory};
   if (auto path =
           only_one(directory, "model.safetensors.index.json", names, ".safetensors.index.json")) {
     return FoundFormat{Format::index, *path};
@@ -149,6 +155,7 @@ std::optional<FoundFormat> find_in_directory(const fs::path& directory) {
   if (is_file(directory / "pytorch_model.bin")) {
     return FoundFormat{Format::torch, directory / "pytorch_model.bin"};
   }
+  if (is_file(directory / "latest")) return FoundFormat{Format::deepspeed, directory};
   return std::nullopt;
 }
 

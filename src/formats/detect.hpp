@@ -13,6 +13,7 @@ enum class Format {
   torch,        ///< PyTorch's zip file
   pickle,       ///< PyTorch's files from before the zip file, or any other pickle
   dcp,          ///< a directory of PyTorch's distributed checkpoints
+  deepspeed,    ///< a directory of DeepSpeed's, with or without the file that names its tag
 };
 
 struct FoundFormat {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "formats/dcp/reader.hpp"
+#include "formats/deepspeed/reader.hpp"
 #include "formats/hdf5/container.hpp"
 #include "formats/reading.hpp"
 #include "formats/safetensors/reader.hpp"
@@ -28,6 +29,8 @@ Manifest read_foreign(const FoundFormat& found) {
       return read_safetensors(found.path);
     case Format::dcp:
       return read_dcp(found.path);
+    case Format::deepspeed:
+      return read_deepspeed(found.path);
     case Format::index:
       return read_sharded(found.path, [](const std::filesystem::path& shard) {
         const FoundFormat file = find_format(shard);

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
 
 #include "cairn/tensor_view.hpp"
 
@@ -25,20 +28,128 @@ std::string_view key_at(const TensorEntry& tensor, std::size_t back) {
   return text == nullptr ? std::string_view() : std::string_view(*text);
 }
 
-}  // namespace
+std::string in_optimizer(std::string_view parameter, std::string_view slot) {
+  return fmt::format("optimizer/{}/{}", escape_component(parameter), escape_component(slot));
+}
 
-std::string container_name(const TensorEntry& tensor) {
+/// DeepSpeed's tensors, by what they are: weights in full precision, those that the model computes
+/// with, and the optimizer's state.
+std::string in_zero(std::string_view role, std::string_view name) {
+  if (role == "fp32" || role == "frozen" || role == "buffer") return in_model(name);
+  if (role == "module") return fmt::format("module/{}", escape_component(name));
+  return in_optimizer(name, role);
+}
+
+/// Whether the tensor is `more` keys below a path; the last one is a text.
+bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::size_t more) {
+  return tensor.path.size() == path.size() + more &&
+         std::holds_alternative<std::string>(tensor.path.back()) &&
+         std::equal(path.begin(), path.end(), tensor.path.begin());
+}
+
+std::vector<PathKey> path_in(const nlohmann::json& json) {
+  std::vector<PathKey> path;
+  for (const auto& key : json) {
+    if (key.is_string()) {
+      path.emplace_back(key.get<std::string>());
+    } else {
+      path.emplace_back(key.get<std::int64_t>());
+    }
+  }
+  return path;
+}
+
+nlohmann::json document_of(const Manifest& manifest, const char* name) {
+  const auto found = manifest.documents.find(name);
+  if (found == manifest.documents.end()) return nullptr;
+  return nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+}
+
+std::string by_path(const TensorEntry& tensor) {
   const std::string_view last = key_at(tensor, 0);
   const std::string_view before = key_at(tensor, 1);
+  if (tensor.path.size() == 1 && !last.empty()) return in_model(last);
+  if (tensor.path.size() == 3 && key_at(tensor, 2) == kOwnKey && before == kOwnTensors) {
+    return std::string(last);
+  }
   if (!last.empty() &&
       std::find(kModelKeys.begin(), kModelKeys.end(), before) != kModelKeys.end()) {
     return in_model(last);
   }
   if (!last.empty() && !before.empty() && key_at(tensor, 2) == "state" &&
       key_at(tensor, 3) == "optimizer") {
-    return fmt::format("optimizer/{}/{}", escape_component(before), escape_component(last));
+    return in_optimizer(before, last);
   }
   return in_model(tensor.name);
+}
+
+}  // namespace
+
+ContainerNames::ContainerNames(const Manifest& manifest)
+    : is_container_(manifest.is_container()), is_deepspeed_(manifest.format == "deepspeed") {
+  if (manifest.format != "torch") return;
+  try {
+    read_documents(manifest);
+  } catch (const nlohmann::json::exception&) {
+    // They are there for convenience: without them the paths have to do.
+  }
+}
+
+void ContainerNames::read_documents(const Manifest& manifest) {
+  const auto roles = document_of(manifest, "roles");
+  if (roles.contains("model")) model_ = path_in(roles["model"]);
+  if (roles.contains("ema")) ema_ = path_in(roles["ema"]);
+  std::set<std::string> taken;
+  for (const auto& json : document_of(manifest, "optimizers")) {
+    if (!json.at("parameters").is_array()) continue;
+    Optimizer optimizer;
+    optimizer.path = path_in(json.at("path"));
+    std::size_t next = 0;
+    bool is_new = true;
+    for (const auto& group : json.at("param_groups")) {
+      for (const auto& number : group.at("params")) {
+        const auto name = json["parameters"].at(next++).get<std::string>();
+        is_new = taken.insert(name).second && is_new;
+        optimizer.parameters.emplace(number.get<std::int64_t>(), name);
+      }
+    }
+    if (is_new) optimizers_.push_back(std::move(optimizer));  // else two have state of one name
+  }
+}
+
+std::string ContainerNames::of(const TensorEntry& tensor) const {
+  if (is_container_) return tensor.name;
+  if (is_deepspeed_ && tensor.path.size() == 2)
+    return in_zero(key_at(tensor, 1), key_at(tensor, 0));
+  if (model_ && is_below(tensor, *model_, 1)) return in_model(key_at(tensor, 0));
+  if (ema_ && is_below(tensor, *ema_, 1)) {
+    return fmt::format("ema/{}", escape_component(key_at(tensor, 0)));
+  }
+  for (const Optimizer& optimizer : optimizers_) {
+    if (!is_below(tensor, optimizer.path, 3)) continue;
+    const std::size_t at = optimizer.path.size();
+    const auto* state = std::get_if<std::string>(&tensor.path[at]);
+    const auto* number = std::get_if<std::int64_t>(&tensor.path[at + 1]);
+    if (state == nullptr || *state != "state" || number == nullptr) continue;
+    const auto parameter = optimizer.parameters.find(*number);
+    if (parameter != optimizer.parameters.end()) {
+      return in_optimizer(parameter->second, key_at(tensor, 0));
+    }
+  }
+  return by_path(tensor);
+}
+
+std::map<std::string, std::string> aliases_in(const std::map<std::string, std::string>& documents) {
+  std::map<std::string, std::string> aliases;
+  const auto found = documents.find("model");
+  if (found == documents.end()) return aliases;
+  const auto json = nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  const auto list = json.is_object() ? json.find("aliases") : json.end();
+  if (list == json.end() || !list->is_object()) return aliases;
+  for (const auto& [alias, name] : list->items()) {
+    if (name.is_string()) aliases[in_model(alias)] = in_model(name.get<std::string>());
+  }
+  return aliases;
 }
 
 std::string plain_name(const std::string& name) {

@@ -1,7 +1,12 @@
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
+#include <vector>
 
 #include "cairn/export.hpp"
 #include "cairn/manifest.hpp"
@@ -12,10 +17,40 @@ namespace cairn::detail::names {
 // `optimizer/<parameter>/`, components escaped. Other formats have a model's tensors under plain
 // names, or, where a file holds more than a model, at the end of a path of keys.
 
-/// What a tensor of another format is called in a container: by the end of its path (a name below
-/// "model", "state_dict" and the like; parameter and slot below "optimizer" and "state"), else as a
-/// tensor of the model. Local.
-std::string container_name(const TensorEntry& tensor);
+/// What tensors of a checkpoint are called in a container; in a container, as they are. What the
+/// documents `roles` and `optimizers` (docs/formats.md) say about the file goes first: weights,
+/// averaged weights (`ema/x`), and the parameters that an optimizer knows by numbers. Then the end
+/// of a path decides: a name below "model", "state_dict" and the like; parameter and slot below
+/// "optimizer" and "state"; a container's own name below "cairn" and "tensors". All else is a
+/// tensor of the model. All members are Local.
+class ContainerNames {
+ public:
+  explicit ContainerNames(const Manifest& manifest);
+  std::string of(const TensorEntry& tensor) const;
+
+ private:
+  using Path = std::vector<PathKey>;
+  struct Optimizer {
+    Path path;
+    std::unordered_map<std::int64_t, std::string> parameters;
+  };
+  void read_documents(const Manifest& manifest);
+
+  bool is_container_;
+  bool is_deepspeed_;
+  std::optional<Path> model_;
+  std::optional<Path> ema_;
+  std::vector<Optimizer> optimizers_;
+};
+
+/// What the document `model` of a container says: tensors' names that stand for others', as
+/// containers name both. Empty where there is no such document, or it is broken. Local.
+std::map<std::string, std::string> aliases_in(const std::map<std::string, std::string>& documents);
+
+/// Below these keys, in files of formats with paths, are what cairn says of a container: step and
+/// documents, and tensors with no other place, by their names there.
+inline constexpr std::string_view kOwnKey = "cairn";
+inline constexpr std::string_view kOwnTensors = "tensors";
 
 /// The inverse for a model's tensor: its plain name. Any other path of a container, and one that
 /// the plain name would not lead back to, stays. Local.

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/throw.hpp"
+#include "manifest/dtype_names.hpp"
 
 namespace cairn {
 namespace {
@@ -53,5 +54,16 @@ DType dtype_from_code(unsigned code) {
   }
   detail::fail(Errc::unsupported, "dtype code {} is unknown to this version of cairn", code);
 }
+
+namespace detail {
+
+std::optional<DType> dtype_from_name(std::string_view name) {
+  for (const Row& row : kTable) {
+    if (row.name == name) return row.dtype;
+  }
+  return std::nullopt;
+}
+
+}  // namespace detail
 
 }  // namespace cairn

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -11,7 +10,7 @@
 
 #include "base/throw.hpp"
 #include "cairn/tensor_view.hpp"
-#include "checkpoint/packed.hpp"
+#include "checkpoint/convert_documents.hpp"
 #include "manifest/container_names.hpp"
 
 namespace cairn::detail {
@@ -27,13 +26,6 @@ constexpr std::string_view kOther = "other/";
 /// The components that PyTorch's and Lightning's wrappers put before a model's names.
 constexpr std::array<std::string_view, 4> kWrappers{"module", "model", "_orig_mod",
                                                     "_forward_module"};
-
-Json document_of(const Manifest& manifest, const std::string& name) {
-  const auto found = manifest.documents.find(name);
-  if (found == manifest.documents.end()) return nullptr;
-  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-  return json.is_discarded() ? Json(nullptr) : json;
-}
 
 /// The value below a key, or null.
 Json value_at(const Json& json, std::string_view key) {
@@ -67,18 +59,17 @@ std::optional<std::uint64_t> count_at(const Json& json, std::string_view key) {
   return value.get<std::uint64_t>();
 }
 
-std::string slot_name(const std::string& parameter, const std::string& slot) {
-  return fmt::format("{}{}/{}", kOptimizer, escape_component(parameter), escape_component(slot));
-}
-
 class Translation {
  public:
   explicit Translation(Manifest manifest)
-      : manifest_(std::move(manifest)), training_(document_of(manifest_, "training")) {
-    const Json roles = document_of(manifest_, "roles");
+      : manifest_(std::move(manifest)),
+        travelling_(travelling_in(manifest_)),
+        names_(manifest_),
+        training_(document_of(manifest_.documents, "training")) {
+    const Json roles = document_of(manifest_.documents, "roles");
     model_ = path_of(value_at(roles, "model"));
     optimizer_ = path_of(value_at(roles, "optimizer"));
-    const Json optimizers = document_of(manifest_, "optimizers");
+    const Json optimizers = document_of(manifest_.documents, "optimizers");
     if (optimizers.is_array() && !optimizers.empty()) facts_ = optimizers.front();
     const Json names = value_at(facts_, "parameters");
     if (names.is_array()) parameters_ = names.get<std::vector<std::string>>();
@@ -86,7 +77,7 @@ class Translation {
   }
 
   Manifest translate() {
-    if (is_marked(manifest_)) {
+    if (travelling_.packed) {
       take_packed();
     } else {
       rename();
@@ -97,12 +88,12 @@ class Translation {
   }
 
  private:
-  /// Which place among the parameters each number stands for, and the groups with their names.
+  /// The groups with the parameters' names, where their numbers can be told for certain.
   void number_parameters() {
     if (parameters_.empty()) return;
     Json groups = value_at(facts_, "param_groups");
     if (!groups.is_array()) return;
-    std::map<std::int64_t, std::size_t> numbers;
+    std::set<std::int64_t> numbers;
     for (Json& group : groups) {
       const Json list = value_at(group, "params");
       if (!list.is_array()) return;
@@ -110,22 +101,22 @@ class Translation {
       for (const Json& number : list) {
         if (!number.is_number_integer() || numbers.size() == parameters_.size()) return;
         names.push_back(parameters_[numbers.size()]);
-        numbers.emplace(number.get<std::int64_t>(), numbers.size());
+        numbers.insert(number.get<std::int64_t>());
       }
       group["params"] = std::move(names);
     }
     if (numbers.size() != parameters_.size()) return;
-    numbers_ = std::move(numbers);
     groups_ = std::move(groups);
   }
 
-  /// What cairn itself wrote as safetensors.
+  /// What cairn itself wrote from a container.
   void take_packed() {
-    Unpacked packed = unpack(manifest_);
-    if (packed.step) manifest_.commit.step = *packed.step;
-    for (auto& [name, text] : packed.documents) manifest_.documents[name] = std::move(text);
+    manifest_.commit.step = travelling_.step;
+    for (auto& [name, text] : travelling_.documents) {
+      if (name != kMetadata) manifest_.documents[name] = std::move(text);
+    }
     for (TensorEntry& tensor : manifest_.tensors.all()) {
-      if (!names::looks_like_path(tensor.name)) tensor.name = names::container_name(tensor);
+      tensor.name = container_name(travelling_, names_, tensor);
     }
   }
 
@@ -134,36 +125,16 @@ class Translation {
   }
 
   std::string name_of(const TensorEntry& tensor) {
-    const Path& path = tensor.path;
-    const auto other = [&] { return fmt::format("{}{}", kOther, escape_component(tensor.name)); };
+    std::string name = names_.of(tensor);
     if (!model_ && !optimizer_) {
-      std::string name = names::container_name(tensor);
       note_slot(name);
       return name;
     }
-    if (model_ && is_below(path, *model_)) {
-      const auto* name = std::get_if<std::string>(&path.back());
-      if (name == nullptr || path.size() != model_->size() + 1) return other();
-      return fmt::format("{}{}", kModel, escape_component(*name));
-    }
-    if (optimizer_ && is_below(path, *optimizer_)) {
-      return slot_of(path).value_or(other());
-    }
-    return other();
-  }
-
-  /// The name of ".../state/<number of a parameter>/<slot>".
-  std::optional<std::string> slot_of(const Path& path) const {
-    if (path.size() != optimizer_->size() + 3) return std::nullopt;
-    const auto* state = std::get_if<std::string>(&path[optimizer_->size()]);
-    const auto* number = std::get_if<std::int64_t>(&path[optimizer_->size() + 1]);
-    const auto* slot = std::get_if<std::string>(&path.back());
-    if (state == nullptr || *state != "state" || number == nullptr || slot == nullptr) {
-      return std::nullopt;
-    }
-    const auto found = numbers_.find(*number);
-    if (found == numbers_.end()) return std::nullopt;
-    return slot_name(parameters_[found->second], *slot);
+    // What lies beside the model in its file is no tensor of the model.
+    const Path& path = tensor.path;
+    const bool of_model = model_ && is_below(path, *model_) && path.size() == model_->size() + 1;
+    if (!name.starts_with(kModel) || of_model) return name;
+    return fmt::format("{}{}", kOther, escape_component(tensor.name));
   }
 
   /// The parameters of an optimizer that is keyed by names already.
@@ -204,7 +175,7 @@ class Translation {
     Json document{{"type", nullptr}};
     if (!optimizer_) {
       document["parameters"] = parameters_;
-    } else if (numbers_.empty()) {
+    } else if (groups_.is_null()) {
       document["unusable"] =
           "the names of its parameters can't be told for certain, because PyTorch numbers them";
     } else {
@@ -228,7 +199,7 @@ class Translation {
   }
 
   void add_lineage() {
-    const Json said = value_at(document_of(manifest_, "anemoi"), "metadata");
+    const Json said = value_at(document_of(manifest_.documents, "anemoi"), "metadata");
     const auto text = [&](std::string_view key) {
       const Json value = value_at(said, key);
       return value.is_string() ? value.get<std::string>() : std::string();
@@ -250,13 +221,14 @@ class Translation {
   }
 
   Manifest manifest_;
+  Travelling travelling_;
+  names::ContainerNames names_;
   Json training_;
   Json facts_;  ///< of the first optimizer
   Json groups_;
   std::optional<Path> model_;
   std::optional<Path> optimizer_;
   std::vector<std::string> parameters_;
-  std::map<std::int64_t, std::size_t> numbers_;
   std::set<std::string> noted_;
 };
 
@@ -268,7 +240,7 @@ Manifest as_container(Manifest manifest) {
 }
 
 std::vector<std::string> wrapper_prefixes(const Manifest& manifest) {
-  if (manifest.is_container() || is_marked(manifest)) return {};
+  if (manifest.is_container() || travelling_in(manifest).packed) return {};
   std::set<std::string> found;
   for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
     const std::string_view name = manifest.tensors.head(t).name;

@@ -14,7 +14,8 @@ namespace cairn::detail {
 /// What a look at all bytes of an extent shows.
 struct PartReport {
   std::uint64_t digest = 0;
-  Statistics statistics;  ///< of nothing unless they were wanted
+  Statistics statistics;    ///< of nothing unless they were wanted
+  std::uint32_t crc32 = 0;  ///< of its bytes, unless it was not wanted (WriteJob::crc32)
 };
 
 /// Looks at the bytes of an extent once, for all that is wanted of them. All members are Local.

@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "base/crc32.hpp"
 #include "base/throw.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
@@ -109,12 +110,17 @@ class Sink {
     const WriteItem& item = job_.items[i];
     const TensorEntry& tensor = job_.tensors[item.tensor];
     const std::uint64_t unit = item_bytes(tensor.dtype);
-    if (done_ == 0) scan_.emplace(tensor, *item.extent, job_.statistics);
+    if (done_ == 0) {
+      scan_.emplace(tensor, *item.extent, job_.statistics);
+      crc_ = 0;
+    }
     add_part(runs_, tensor, *item.extent, box, {data, elements * unit}, done_);
     scan_->update({data, elements * unit});
+    if (job_.crc32) crc_ = crc32_update(crc_, {data, elements * unit});
     done_ += elements * unit;
     if (done_ != item.extent->box.elements() * unit) return;
     reports_[i] = scan_->report();
+    reports_[i].crc32 = crc_;
     done_ = 0;
   }
   void flush() { runs_.flush(); }
@@ -126,6 +132,7 @@ class Sink {
   std::uint64_t written_ = 0;
   std::uint64_t done_ = 0;  // bytes of the current item
   std::optional<PartScan> scan_;
+  std::uint32_t crc_ = 0;
 };
 
 }  // namespace

@@ -31,6 +31,7 @@ struct WriteJob {
   std::span<const TensorEntry> tensors;  ///< of the container; their extents need not be filled
   std::vector<WriteItem> items;          ///< this rank's, ascending by offset in the file
   bool statistics = false;               ///< wanted in the reports
+  bool crc32 = false;                    ///< wanted in the reports; CopyWriter knows it
   bool durable = false;                  ///< settle() will be told to make them durable
   std::function<void(std::uint64_t bytes_done)> progress;
 };

@@ -49,7 +49,7 @@ Manifest lightning() {
   manifest.documents["roles"] =
       R"({"model": ["state_dict"], "optimizer": ["optimizer_states", 0]})";
   manifest.documents["optimizers"] =
-      R"([{"parameters": ["model.x/y", "model.a"], "param_groups": [{"lr": 0.5, "params": [7]},)"
+      R"([{"path": ["optimizer_states", 0], "parameters": ["model.x/y", "model.a"], "param_groups": [{"lr": 0.5, "params": [7]},)"
       R"( {"lr": 0.25, "params": [0]}]}])";
   manifest.documents["training"] =
       R"({"epoch": 3, "global_step": 30, "lr_schedulers": [{"last_epoch": 2}]})";

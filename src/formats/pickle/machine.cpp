@@ -17,7 +17,7 @@ void Machine::run() {
 }
 
 void Machine::step(const Instruction& in) {
-  if (constant(in) || memory(in)) return;
+  if (constant(in) || text_constant(in) || memory(in) || object(in)) return;
   switch (in.op) {
     case Op::proto:
       if (in.number > 5) {
@@ -51,42 +51,6 @@ void Machine::step(const Instruction& in) {
     case Op::setitem:
     case Op::setitems:
       return set_items(in.op == Op::setitem ? 2 : above_mark());
-    case Op::global:
-      return push(name_global(in.text, in.name));
-    case Op::stack_global:
-      return stack_global();
-    case Op::inst: {
-      const Ref callee = name_global(in.text, in.name);
-      const Ref args = make_tuple(above_mark());
-      return push(called(callee, args));
-    }
-    case Op::obj: {
-      const std::size_t count = above_mark();
-      if (count == 0) corrupt("an object without a class");
-      const Ref args = make_tuple(count - 1);
-      const Ref callee = pop();
-      return push(called(callee, args));
-    }
-    case Op::reduce:
-    case Op::newobj: {
-      const Ref args = pop(Kind::tuple, "arguments");
-      const Ref callee = pop();
-      return push(in.op == Op::reduce ? called(callee, args) : allocated(callee, args, kNoRef));
-    }
-    case Op::newobj_ex: {
-      const Ref kwargs = pop(Kind::dict, "named arguments");
-      const Ref args = pop(Kind::tuple, "arguments");
-      const Ref callee = pop();
-      return push(allocated(callee, args, kwargs));
-    }
-    case Op::build:
-      return build();
-    case Op::persid:
-      return push(make(Kind::persistent, Class::unknown, text(in.text), 0));
-    case Op::binpersid: {
-      const Ref id = pop();
-      return push(make(Kind::persistent, Class::unknown, id, 0));
-    }
     case Op::ext1:
     case Op::ext2:
     case Op::ext4:
@@ -97,6 +61,58 @@ void Machine::step(const Instruction& in) {
       fail(Errc::unsupported, "{}: some of its bytes are outside the file", where());
     default:
       corrupt("the opcode is not expected here");
+  }
+}
+
+bool Machine::object(const Instruction& in) {
+  switch (in.op) {
+    case Op::global:
+      push(name_global(in.text, in.name));
+      return true;
+    case Op::stack_global:
+      stack_global();
+      return true;
+    case Op::inst: {
+      const Ref callee = name_global(in.text, in.name);
+      const Ref args = make_tuple(above_mark());
+      push(called(callee, args));
+      return true;
+    }
+    case Op::obj: {
+      const std::size_t count = above_mark();
+      if (count == 0) corrupt("an object without a class");
+      const Ref args = make_tuple(count - 1);
+      const Ref callee = pop();
+      push(called(callee, args));
+      return true;
+    }
+    case Op::reduce:
+    case Op::newobj: {
+      const Ref args = pop(Kind::tuple, "arguments");
+      const Ref callee = pop();
+      push(in.op == Op::reduce ? called(callee, args) : allocated(callee, args, kNoRef));
+      return true;
+    }
+    case Op::newobj_ex: {
+      const Ref kwargs = pop(Kind::dict, "named arguments");
+      const Ref args = pop(Kind::tuple, "arguments");
+      const Ref callee = pop();
+      push(allocated(callee, args, kwargs));
+      return true;
+    }
+    case Op::build:
+      build();
+      return true;
+    case Op::persid:
+      push(make(Kind::persistent, Class::unknown, text(in.text), 0));
+      return true;
+    case Op::binpersid: {
+      const Ref id = pop();
+      push(make(Kind::persistent, Class::unknown, id, 0));
+      return true;
+    }
+    default:
+      return false;
   }
 }
 
@@ -134,6 +150,24 @@ bool Machine::constant(const Instruction& in) {
       push(make(Kind::real, Class::unknown, 0,
                 std::bit_cast<std::uint64_t>(real_of_text(in.text, where()))));
       return true;
+    case Op::empty_tuple:
+      push(kEmptyTuple);
+      return true;
+    case Op::empty_list:
+    case Op::empty_dict:
+    case Op::empty_set:
+      push(make_container(in.op == Op::empty_list   ? Kind::list
+                          : in.op == Op::empty_dict ? Kind::dict
+                                                    : Kind::set,
+                          Class::unknown));
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool Machine::text_constant(const Instruction& in) {
+  switch (in.op) {
     case Op::short_binunicode:
     case Op::binunicode:
     case Op::binunicode8:
@@ -160,17 +194,6 @@ bool Machine::constant(const Instruction& in) {
       return true;
     case Op::bytearray8:
       push(view(Kind::bytearray, in.text));
-      return true;
-    case Op::empty_tuple:
-      push(kEmptyTuple);
-      return true;
-    case Op::empty_list:
-    case Op::empty_dict:
-    case Op::empty_set:
-      push(make_container(in.op == Op::empty_list   ? Kind::list
-                          : in.op == Op::empty_dict ? Kind::dict
-                                                    : Kind::set,
-                          Class::unknown));
       return true;
     default:
       return false;

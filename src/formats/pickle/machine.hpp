@@ -33,8 +33,11 @@ class Machine {
   static constexpr std::int64_t kSmall = 256;
 
   void step(const Instruction& in);
+  // Each does what its opcodes say, and knows no others.
   bool constant(const Instruction& in);
+  bool text_constant(const Instruction& in);
   bool memory(const Instruction& in);
+  bool object(const Instruction& in);
 
   // The stack. Nothing below the last mark can be reached.
   std::size_t floor() const { return marks_.empty() ? 0 : marks_.back(); }

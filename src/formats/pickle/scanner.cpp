@@ -1,12 +1,76 @@
 #include "formats/pickle/scanner.hpp"
 
+#include <array>
 #include <bit>
 #include <charconv>
 #include <cstring>
+#include <initializer_list>
 
 #include "base/throw.hpp"
 
 namespace cairn::detail::pickle {
+namespace {
+
+/// What follows an opcode.
+enum class Form : std::uint8_t {
+  none,  ///< there is no such opcode
+  nothing,
+  line,
+  line_with_number,
+  two_lines,
+  signed_4,
+  unsigned_1,
+  unsigned_2,
+  unsigned_4,
+  real,
+  counted_1,  ///< a count of one byte, and that many bytes
+  counted_4,
+  counted_4_signed,
+  counted_8,
+  frame,
+};
+
+struct FormOfOps {
+  Form form;
+  std::initializer_list<Op> ops;
+};
+
+constexpr auto kForms = [] {
+  std::array<Form, 256> forms{};
+  for (const auto& [form, ops] : {
+           FormOfOps{Form::nothing,
+                     {Op::mark,        Op::stop,           Op::pop,          Op::pop_mark,
+                      Op::dup,         Op::none,           Op::binpersid,    Op::reduce,
+                      Op::append,      Op::build,          Op::dict,         Op::empty_dict,
+                      Op::appends,     Op::list,           Op::empty_list,   Op::obj,
+                      Op::setitem,     Op::tuple,          Op::empty_tuple,  Op::setitems,
+                      Op::newobj,      Op::tuple1,         Op::tuple2,       Op::tuple3,
+                      Op::newtrue,     Op::newfalse,       Op::empty_set,    Op::additems,
+                      Op::frozenset,   Op::newobj_ex,      Op::stack_global, Op::memoize,
+                      Op::next_buffer, Op::readonly_buffer}},
+           FormOfOps{
+               Form::line,
+               {Op::float_text, Op::int_text, Op::long_text, Op::persid, Op::string, Op::unicode}},
+           FormOfOps{Form::line_with_number, {Op::get, Op::put}},
+           FormOfOps{Form::two_lines, {Op::global, Op::inst}},
+           FormOfOps{Form::signed_4, {Op::binint}},
+           FormOfOps{Form::unsigned_1, {Op::binint1, Op::binget, Op::binput, Op::proto, Op::ext1}},
+           FormOfOps{Form::unsigned_2, {Op::binint2, Op::ext2}},
+           FormOfOps{Form::unsigned_4, {Op::long_binget, Op::long_binput, Op::ext4}},
+           FormOfOps{Form::real, {Op::binfloat}},
+           FormOfOps{Form::counted_1,
+                     {Op::short_binstring, Op::short_binbytes, Op::short_binunicode, Op::long1}},
+           FormOfOps{Form::counted_4_signed, {Op::binstring, Op::long4}},
+           FormOfOps{Form::counted_4, {Op::binunicode, Op::binbytes}},
+           FormOfOps{Form::counted_8, {Op::binunicode8, Op::binbytes8, Op::bytearray8}},
+           FormOfOps{Form::frame, {Op::frame}},
+       }) {
+    for (const Op op : ops) forms[static_cast<unsigned char>(op)] = form;
+  }
+  return forms;
+}();
+
+}  // namespace
 
 Scanner::Scanner(std::span<const std::byte> bytes, std::string_view what)
     : bytes_(reinterpret_cast<const char*>(bytes.data()), bytes.size()), what_(what) {}
@@ -65,102 +129,50 @@ bool Scanner::argument(Instruction& in) {
     in.number = static_cast<std::int64_t>(number);
     return true;
   };
-  switch (in.op) {
-    case Op::mark:
-    case Op::stop:
-    case Op::pop:
-    case Op::pop_mark:
-    case Op::dup:
-    case Op::none:
-    case Op::binpersid:
-    case Op::reduce:
-    case Op::append:
-    case Op::build:
-    case Op::dict:
-    case Op::empty_dict:
-    case Op::appends:
-    case Op::list:
-    case Op::empty_list:
-    case Op::obj:
-    case Op::setitem:
-    case Op::tuple:
-    case Op::empty_tuple:
-    case Op::setitems:
-    case Op::newobj:
-    case Op::tuple1:
-    case Op::tuple2:
-    case Op::tuple3:
-    case Op::newtrue:
-    case Op::newfalse:
-    case Op::empty_set:
-    case Op::additems:
-    case Op::frozenset:
-    case Op::newobj_ex:
-    case Op::stack_global:
-    case Op::memoize:
-    case Op::next_buffer:
-    case Op::readonly_buffer:
+  switch (kForms[static_cast<unsigned char>(in.op)]) {
+    case Form::nothing:
       return true;
-    case Op::float_text:
-    case Op::int_text:
-    case Op::long_text:
-    case Op::persid:
-    case Op::string:
-    case Op::unicode:
+    case Form::line:
       return take_line(in.text);
-    case Op::get:
-    case Op::put:
+    case Form::line_with_number:
       if (!take_line(in.text)) return false;
       in.number = number_of(in.text);
       return true;
-    case Op::global:
-    case Op::inst:
+    case Form::two_lines:
       return take_line(in.text) && take_line(in.name);
-    case Op::binint:
+    case Form::signed_4:
       if (!take_unsigned(4, number)) return false;
       in.number = static_cast<std::int32_t>(static_cast<std::uint32_t>(number));
       return true;
-    case Op::binint1:
-    case Op::binget:
-    case Op::binput:
-    case Op::proto:
-    case Op::ext1:
+    case Form::unsigned_1:
       return unsigned_number(1);
-    case Op::binint2:
-    case Op::ext2:
+    case Form::unsigned_2:
       return unsigned_number(2);
-    case Op::long_binget:
-    case Op::long_binput:
-    case Op::ext4:
+    case Form::unsigned_4:
       return unsigned_number(4);
-    case Op::binfloat: {
+    case Form::real: {
       std::string_view raw;
       if (!take(8, raw)) return false;
       for (const char byte : raw) number = number << 8 | static_cast<unsigned char>(byte);
       in.real = std::bit_cast<double>(number);
       return true;
     }
-    case Op::short_binstring:
-    case Op::short_binbytes:
-    case Op::short_binunicode:
-    case Op::long1:
+    case Form::counted_1:
       return take_counted(1, in.text);
-    case Op::binstring:
-    case Op::long4:
-      // Signed counts: a negative one is no end of the stream but nonsense.
+    case Form::counted_4_signed:
+      // A negative count is no end of the stream but nonsense.
       if (!take_unsigned(4, number)) return false;
       if (number >> 31 != 0) fail(Errc::corrupt, "{}: a negative length", where());
       return take(number, in.text);
-    case Op::binunicode:
-    case Op::binbytes:
+    case Form::counted_4:
       return take_counted(4, in.text);
-    case Op::binunicode8:
-    case Op::binbytes8:
-    case Op::bytearray8:
+    case Form::counted_8:
       return take_counted(8, in.text);
-    case Op::frame:
+    case Form::frame:
       // What follows are ordinary instructions; the frame only promises that they are there.
       return take_unsigned(8, number) && number <= bytes_.size() - at_;
+    case Form::none:
+      break;
   }
   fail(Errc::corrupt, "{}: no opcode 0x{:02x} exists", where(), static_cast<unsigned>(in.op));
 }

@@ -38,6 +38,9 @@ void add_contents(const pickle::Graph& graph, const torch::Storages& storages, M
   manifest.documents["objects"] = std::move(contents.objects);
   manifest.documents["opaque"] = std::move(contents.opaque);
   manifest.documents["arrays"] = std::move(contents.arrays);
+  if (contents.containers != "[]") {
+    manifest.documents["containers"] = std::move(contents.containers);
+  }
   manifest.documents["aliases"] = Json(contents.aliases).dump();
   manifest.documents["globals"] = globals_of(graph);
   manifest.documents.merge(torch::facts_of(graph, manifest.tensors));

@@ -68,6 +68,14 @@ std::optional<DType> look_up(const std::array<Name, N>& names, std::string_view 
   return std::nullopt;
 }
 
+template <std::size_t N>
+std::string_view name_in(const std::array<Name, N>& names, DType dtype) {
+  for (const auto& [name, known] : names) {
+    if (known == dtype) return name;
+  }
+  return {};
+}
+
 /// Items times item size. Errors: corrupt.
 std::uint64_t bytes_of(const Graph& graph, Ref count, std::uint64_t item) {
   const std::int64_t items = graph.kind(count) == Kind::integer ? graph.integer(count) : -1;
@@ -148,5 +156,9 @@ Storages storages_of(const Graph& graph) {
 }
 
 std::optional<DType> dtype_of_torch(std::string_view name) { return look_up(kDtypeNames, name); }
+
+std::string_view torch_name(DType dtype) { return name_in(kDtypeNames, dtype); }
+
+std::string_view storage_name(DType dtype) { return name_in(kStorageNames, dtype); }
 
 }  // namespace cairn::detail::torch

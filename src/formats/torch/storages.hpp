@@ -43,5 +43,9 @@ Storages storages_of(const pickle::Graph& graph);
 
 /// The dtype of "torch.<name>", or nothing where cairn has none like it. Local.
 std::optional<DType> dtype_of_torch(std::string_view name);
+/// The inverse: "float32". Local.
+std::string_view torch_name(DType dtype);
+/// "FloatStorage"; empty where PyTorch has no storage of that type, but untyped ones. Local.
+std::string_view storage_name(DType dtype);
 
 }  // namespace cairn::detail::torch

@@ -27,7 +27,6 @@ using pickle::Ref;
 
 constexpr std::size_t kMostDepth = 1000;
 constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
-constexpr std::uint64_t kMostWork = 1 << 30;   // values and bytes of texts, at every reference
 constexpr std::size_t kMostListBytes = 24 << 20;
 constexpr std::size_t kMostTableBytes = 192 << 20;
 
@@ -49,8 +48,11 @@ class JsonList {
 
 class Walk {
  public:
-  Walk(const Graph& graph, const Storages& storages)
-      : graph_(graph), storages_(storages), of_storage_(storages.all.size()) {}
+  Walk(const Graph& graph, const Storages& storages, std::uint64_t most_work)
+      : graph_(graph),
+        storages_(storages),
+        most_work_(most_work),
+        of_storage_(storages.all.size()) {}
 
   Contents run();
 
@@ -65,6 +67,7 @@ class Walk {
 
   bool visit(Ref ref);
   bool visit_object(Ref ref, bool told);
+  void tell_kind(Ref ref);
   bool affords(Ref ref);
   void spend(std::uint64_t work);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
@@ -77,6 +80,7 @@ class Walk {
 
   const Graph& graph_;
   const Storages& storages_;
+  const std::uint64_t most_work_;
   std::vector<Level> way_;
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
@@ -87,6 +91,7 @@ class Walk {
   JsonList objects_;
   JsonList opaque_;
   JsonList arrays_;
+  JsonList containers_;
   std::vector<std::vector<std::size_t>> of_storage_;  // positions of its tensors
   Contents contents_;
 };
@@ -116,6 +121,7 @@ Contents Walk::run() {
   contents_.objects = objects_.take();
   contents_.opaque = opaque_.take();
   contents_.arrays = arrays_.take();
+  contents_.containers = containers_.take();
   if (full_) {
     contents_.warnings.emplace_back(
         "it holds more values beside its tensors than cairn lists; the last ones are left out");
@@ -137,9 +143,9 @@ std::optional<PathKey> Walk::key_of(Ref key) {
 
 void Walk::spend(std::uint64_t work) {
   work_ += work;
-  if (work_ > kMostWork) {
+  if (work_ > most_work_) {
     fail(Errc::unsafe, "it holds large values to which too many places refer: more than {} bytes",
-         kMostWork);
+         most_work_);
   }
 }
 
@@ -176,6 +182,7 @@ bool Walk::visit(Ref ref) {
     add(objects_, std::move(*leaf));
     return false;
   }
+  tell_kind(ref);
   switch (graph_.kind(ref)) {
     case Kind::dict:
       return enter(ref, graph_.pairs(ref), true);
@@ -187,6 +194,16 @@ bool Walk::visit(Ref ref) {
     default:
       add(opaque_, opaque_of(graph_, ref));
       return false;
+  }
+}
+
+/// Paths alone look the same below a list, a tuple and a dict of numbers.
+void Walk::tell_kind(Ref ref) {
+  if (graph_.kind(ref) == Kind::tuple) return add(containers_, {{"kind", "tuple"}});
+  if (graph_.kind(ref) != Kind::dict) return;
+  const auto pairs = graph_.pairs(ref);
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    if (graph_.kind(pairs[i]) == Kind::integer) return add(containers_, {{"kind", "dict"}});
   }
 }
 
@@ -298,6 +315,8 @@ void Walk::find_aliases() {
 
 }  // namespace
 
-Contents walk(const Graph& graph, const Storages& storages) { return Walk(graph, storages).run(); }
+Contents walk(const Graph& graph, const Storages& storages, std::uint64_t most_work) {
+  return Walk(graph, storages, most_work).run();
+}
 
 }  // namespace cairn::detail::torch

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,16 +16,21 @@ struct Contents {
   /// Names of tensors that are views of one storage, as far as there are several.
   std::vector<std::vector<std::string>> aliases;
   // JSON lists, see docs/formats.md.
-  std::string objects;  ///< values without parts
-  std::string opaque;   ///< objects of classes that cairn does not know
-  std::string arrays;   ///< NumPy arrays
+  std::string objects;     ///< values without parts
+  std::string opaque;      ///< objects of classes that cairn does not know
+  std::string arrays;      ///< NumPy arrays
+  std::string containers;  ///< dicts with integers as keys, and tuples
   std::vector<std::string> warnings;
 };
+
+/// The most values and bytes of texts that a walk looks at, at every reference.
+inline constexpr std::uint64_t kMostWork = 1 << 30;
 
 /// Walks a pickled object. An object that is no container stays closed: tensors in it are not
 /// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
 /// The storages' offsets must be known. Local. Errors: corrupt, unsupported (a tensor that cairn
 /// cannot read); unsafe (too many or too deep paths, a name with NUL).
-Contents walk(const pickle::Graph& graph, const Storages& storages);
+Contents walk(const pickle::Graph& graph, const Storages& storages,
+              std::uint64_t most_work = kMostWork);
 
 }  // namespace cairn::detail::torch

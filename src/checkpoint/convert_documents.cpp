@@ -1,0 +1,119 @@
+#include "checkpoint/convert_documents.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+namespace cairn::detail {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Keys of safetensors' metadata that cairn writes.
+constexpr std::string_view kStep = "cairn.step";
+constexpr std::string_view kDocument = "cairn.document.";
+
+void unpack_metadata(const Json& packed, Travelling& travelling) {
+  Json rest = Json::object();
+  for (const auto& [key, value] : packed.items()) {
+    const std::string& text = value.get_ref<const std::string&>();
+    if (key == kStep) {
+      std::from_chars(text.data(), text.data() + text.size(), travelling.step);
+    } else if (key == kPaths) {
+      for (const Json& name : Json::parse(text, nullptr, /*allow_exceptions=*/false)) {
+        if (name.is_string()) travelling.paths.insert(name.get<std::string>());
+      }
+    } else if (key.starts_with(kDocument)) {
+      travelling.documents[key.substr(kDocument.size())] = text;
+    } else if (key != kMark) {
+      rest[key] = text;
+    }
+  }
+  travelling.documents.erase(kMetadata);
+  if (!rest.empty()) travelling.documents[kMetadata] = rest.dump();
+}
+
+/// What is below the key "cairn": {step, documents: {name: text}}. False where there is nothing.
+bool unpack_tree(const Manifest& source, Travelling& travelling) {
+  bool found = false;
+  for (const Json& object : document_of(source.documents, "objects")) {
+    const Json path = object.value("path", Json::array());
+    const Json value = object.value("value", Json());
+    if (path.size() < 2 || path[0] != names::kOwnKey) continue;
+    if (path.size() == 2 && path[1] == "step" && value.is_number_unsigned()) {
+      travelling.step = value.get<std::uint64_t>();
+      found = true;
+    } else if (path.size() == 3 && path[1] == "documents" && path[2].is_string() &&
+               value.is_string()) {
+      travelling.documents[path[2].get<std::string>()] = value.get<std::string>();
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+bool is_origin(std::string_view document) {
+  constexpr std::array<std::string_view, 6> kNames{"topology", "provenance", "index",
+                                                   "shards",   "archive",    "globals"};
+  return std::find(kNames.begin(), kNames.end(), document) != kNames.end();
+}
+
+bool describes_tree(std::string_view document) {
+  constexpr std::array<std::string_view, 9> kNames{"objects",    "opaque",     "arrays",
+                                                   "aliases",    "containers", "roles",
+                                                   "optimizers", "training",   kTree};
+  return std::find(kNames.begin(), kNames.end(), document) != kNames.end();
+}
+
+Json document_of(const std::map<std::string, std::string>& documents, const std::string& name) {
+  const auto found = documents.find(name);
+  if (found == documents.end()) return nullptr;
+  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  return json.is_discarded() ? Json() : json;
+}
+
+Json metadata_of(const Manifest& source) {
+  Json metadata = document_of(source.documents, kMetadata);
+  const bool is_flat =
+      metadata.is_object() && std::all_of(metadata.begin(), metadata.end(),
+                                          [](const Json& value) { return value.is_string(); });
+  return is_flat ? metadata : Json::object();
+}
+
+Travelling travelling_in(const Manifest& source) {
+  Travelling travelling;
+  travelling.step = source.commit.step;
+  if (source.format == "torch" && unpack_tree(source, travelling)) {
+    travelling.packed = true;
+    return travelling;
+  }
+  for (const auto& [name, text] : source.documents) {
+    if (!is_origin(name)) travelling.documents[name] = text;
+  }
+  const Json metadata = metadata_of(source);
+  if (source.is_container() || !metadata.contains(kMark)) return travelling;
+  travelling.packed = true;
+  unpack_metadata(metadata, travelling);
+  return travelling;
+}
+
+std::string container_name(const Travelling& travelling, const names::ContainerNames& names,
+                           const TensorEntry& tensor) {
+  const bool is_path =
+      travelling.packed && tensor.path.empty() &&
+      (names::looks_like_path(tensor.name) || travelling.paths.contains(tensor.name));
+  return is_path ? tensor.name : names.of(tensor);
+}
+
+Json with_travelling(Json metadata, const Travelling& travelling) {
+  for (const auto& [name, text] : travelling.documents) {
+    if (name != kMetadata) metadata[fmt::format("{}{}", kDocument, name)] = text;
+  }
+  if (travelling.step != 0) metadata[std::string(kStep)] = std::to_string(travelling.step);
+  return metadata;
+}
+
+}  // namespace cairn::detail

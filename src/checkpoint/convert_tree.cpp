@@ -1,0 +1,351 @@
+#include "checkpoint/convert_tree.hpp"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/base64.hpp"
+#include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+#include "formats/torch/values.hpp"
+#include "manifest/container_names.hpp"
+#include "manifest/dtype_names.hpp"
+
+namespace cairn::detail {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Path = std::vector<PathKey>;
+
+bool starts_with(const Path& path, const Path& start) {
+  return path.size() >= start.size() && std::equal(start.begin(), start.end(), path.begin());
+}
+
+class TorchPlanner {
+ public:
+  TorchPlanner(const Manifest& source, const Travelling& travelling, const ConvertOptions& options,
+               ConvertPlan& plan)
+      : source_(source),
+        travelling_(travelling),
+        options_(options),
+        plan_(plan),
+        tree_(plan.torch.file.tree),
+        documents_(source.is_container() ? travelling.documents : source.documents),
+        lightning_(options.to == TargetFormat::lightning),
+        has_tree_(source.is_container() ? document("tree").is_array() : source.format == "torch"),
+        by_meaning_(source.is_container() || (travelling.packed && source.format != "torch")) {}
+
+  void plan() {
+    plan_storages(source_, source_.format == "torch" ? document("aliases") : Json(), plan_);
+    if (by_meaning_) find_parameters();
+    if (lightning_) find_moves();
+    find_model_keys();
+    place_tensors();
+    if (!options_.weights_only) {
+      if (has_tree_) add_values();
+      if (by_meaning_) add_state();
+    }
+    if (has_tree_) set_kinds();
+    if (lightning_) complete();
+  }
+
+ private:
+  Json document(const std::string& name) const { return document_of(documents_, name); }
+  /// A container's document that should be an object.
+  Json fields(const std::string& name) const {
+    Json json = document_of(travelling_.documents, name);
+    return json.is_object() ? json : Json::object();
+  }
+
+  // Where a container's tensors go.
+  void find_parameters();
+  void find_model_keys();
+  Path path_by_meaning(const std::string& name) const;
+  Path optimizer_keys() const {
+    if (lightning_) return {std::string("optimizer_states"), std::int64_t{0}};
+    return {std::string("optimizer")};
+  }
+
+  // Where the keys of another file go, for Lightning.
+  void find_moves();
+  Path moved(Path path) const;
+
+  void place_tensors();
+  Path path_of(std::size_t t) const;
+  void place_aliases();
+  void add_values();
+  void add_arrays();
+  void set_kinds();
+  void add_state();
+  void add_optimizer();
+  void add_schedule();
+  void add_own();
+  bool is_packed(const std::string& document) const {
+    return !is_origin(document) && !(has_tree_ && describes_tree(document));
+  }
+  void complete();
+
+  const Manifest& source_;
+  const Travelling& travelling_;
+  const ConvertOptions& options_;
+  ConvertPlan& plan_;
+  torch::Tree& tree_;
+  const std::map<std::string, std::string>& documents_;
+  const bool lightning_;
+  const bool has_tree_;    ///< the source tells the paths of its tensors
+  const bool by_meaning_;  ///< it tells what they are by names of containers
+  Path model_keys_;
+  std::map<std::string, std::int64_t> parameters_;  ///< numbers in the optimizer, by name
+  std::vector<std::pair<Path, Path>> moves_;
+};
+
+void TorchPlanner::find_parameters() {
+  for (const Json& group : fields("optimizer").value("param_groups", Json::array())) {
+    for (const Json& name : group.value("params", Json::array())) {
+      parameters_.emplace(name.get<std::string>(), parameters_.size());
+    }
+  }
+}
+
+/// A model alone is a dict of its tensors.
+void TorchPlanner::find_model_keys() {
+  if (lightning_) {
+    model_keys_ = {std::string("state_dict")};
+    return;
+  }
+  const bool models_only =
+      std::all_of(plan_.tensors.begin(), plan_.tensors.end(),
+                  [](const TensorEntry& tensor) { return tensor.name.starts_with("model/"); });
+  const bool documents =
+      std::any_of(travelling_.documents.begin(), travelling_.documents.end(),
+                  [&](const auto& document) { return is_packed(document.first); });
+  const bool alone = models_only && !documents && travelling_.step == 0;
+  if (!alone && !options_.weights_only) model_keys_ = {std::string("model")};
+}
+
+Path TorchPlanner::path_by_meaning(const std::string& name) const {
+  const std::string_view view = name;
+  const std::size_t slash = view.find('/');
+  if (view.starts_with("model/") && view.find('/', slash + 1) == std::string_view::npos) {
+    Path path = model_keys_;
+    path.emplace_back(unescape_component(view.substr(slash + 1)));
+    return path;
+  }
+  const std::size_t slot = view.rfind('/');
+  if (view.starts_with("optimizer/") && slot > slash &&
+      std::count(view.begin(), view.end(), '/') == 2) {
+    const std::string parameter = unescape_component(view.substr(slash + 1, slot - slash - 1));
+    const auto number = parameters_.find(parameter);
+    if (number != parameters_.end()) {
+      Path path = optimizer_keys();
+      path.emplace_back(std::string("state"));
+      path.emplace_back(number->second);
+      path.emplace_back(unescape_component(view.substr(slot + 1)));
+      return path;
+    }
+  }
+  return {std::string(names::kOwnKey), std::string(names::kOwnTensors), name};
+}
+
+void TorchPlanner::find_moves() {
+  const Json training = document("training");
+  if (training.is_object() && training.value("kind", "") == "lightning") return;
+  const Json roles = document("roles");
+  if (roles.contains("model")) {
+    moves_.emplace_back(torch::path_of(roles["model"]), Path{std::string("state_dict")});
+  }
+  std::int64_t number = 0;
+  for (const Json& optimizer : document("optimizers")) {
+    moves_.emplace_back(torch::path_of(optimizer.at("path")),
+                        Path{std::string("optimizer_states"), number++});
+  }
+  for (const char* key :
+       {"scheduler", "lr_scheduler", "scheduler_state_dict", "lr_scheduler_state_dict"}) {
+    moves_.emplace_back(Path{std::string(key)},
+                        Path{std::string("lr_schedulers"), std::int64_t{0}});
+  }
+}
+
+Path TorchPlanner::moved(Path path) const {
+  for (const auto& [from, to] : moves_) {
+    if (!starts_with(path, from) || path.size() == from.size()) continue;
+    Path result = to;
+    result.insert(result.end(), path.begin() + static_cast<std::ptrdiff_t>(from.size()),
+                  path.end());
+    return result;
+  }
+  return path;
+}
+
+Path TorchPlanner::path_of(std::size_t t) const {
+  const TensorEntry& tensor = source_.tensors[plan_.sources[t]];
+  const std::string& name = plan_.tensors[t].name;
+  if (options_.weights_only && !by_meaning_) {
+    TensorEntry wanted = tensor;
+    if (name != tensor.name) wanted.path = torch::path_of_name(name);
+    return path_by_meaning(names::ContainerNames(source_).of(wanted));
+  }
+  if (by_meaning_) {
+    const bool plain = !source_.is_container() && !names::looks_like_path(name) &&
+                       !travelling_.paths.contains(name);
+    return path_by_meaning(plain ? "model/" + escape_component(name) : name);
+  }
+  if (name != tensor.name) return moved(torch::path_of_name(name));
+  if (!tensor.path.empty() || source_.format == "torch") return moved(tensor.path);
+  Path path = lightning_ ? model_keys_ : Path();
+  path.emplace_back(name);
+  return path;
+}
+
+void TorchPlanner::place_tensors() {
+  std::vector<bool> placed(plan_.tensors.size());
+  if (source_.is_container() && has_tree_ && !options_.weights_only) {
+    const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
+    for (const Json& item : document(kTree)) {
+      const auto t = by_name.find(item.at(0).get_ref<const std::string&>());
+      if (!t) continue;  // it was left out, or has another name now
+      tree_.add_tensor(moved(torch::path_of(item.at(1))), *t);
+      placed[*t] = true;
+    }
+  }
+  for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
+    if (!placed[t]) tree_.add_tensor(path_of(t), t);
+  }
+  if (by_meaning_) place_aliases();
+}
+
+/// Tied weights that a container has once are there by all their names again.
+void TorchPlanner::place_aliases() {
+  const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
+  for (const auto& [alias, name] : names::aliases_in(documents_)) {
+    const auto t = by_name.find(renamed(options_, name));
+    const Path path = path_by_meaning(renamed(options_, alias));
+    if (t && !tree_.contains(path) && !has_tree_) tree_.add_tensor(path, *t);
+  }
+}
+
+void TorchPlanner::add_values() {
+  for (const Json& object : document("objects")) {
+    const Path path = torch::path_of(object.at("path"));
+    if (tree_.add_leaf(moved(path), object)) continue;
+    plan_.result.left_out.push_back(
+        {torch::name_of(path),
+         fmt::format("weights_only reads no {}", object.value("type", "such value"))});
+  }
+  add_arrays();
+  for (const Json& object : document("opaque")) {
+    plan_.result.left_out.push_back(
+        {torch::name_of(torch::path_of(object.at("path"))),
+         fmt::format("an object of {}", object.value("class", "an unknown class"))});
+  }
+}
+
+void TorchPlanner::add_arrays() {
+  for (const Json& array : document("arrays")) {
+    const Path path = torch::path_of(array.at("path"));
+    const auto dtype = dtype_from_name(array.at("dtype").get<std::string>());
+    const std::vector<std::byte> bytes = bytes_of_base64(array.at("base64").get<std::string>());
+    Shape shape;
+    for (const Json& count : array.at("shape")) shape.push_back(count.get<std::uint64_t>());
+    if (!dtype || element_count(shape) * item_bytes(*dtype) != bytes.size()) {
+      fail(Errc::corrupt, "array '{}' has another size than its shape", torch::name_of(path));
+    }
+    tree_.add_array(moved(path), plan_.torch.file.arrays.size());
+    plan_.torch.file.arrays.push_back(
+        {*dtype, shape, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
+  }
+}
+
+void TorchPlanner::set_kinds() {
+  for (const Json& container : document("containers")) {
+    const bool tuple = container.value("kind", "") == "tuple";
+    tree_.set_kind(moved(torch::path_of(container.at("path"))),
+                   tuple ? torch::Tree::Kind::tuple : torch::Tree::Kind::dict);
+  }
+}
+
+/// What the documents of a container say, as a training in Python has it.
+void TorchPlanner::add_state() {
+  if (!has_tree_) {
+    add_optimizer();
+    const Json context = fields("context");
+    for (const char* key : {"epoch", "global_step"}) {
+      if (context.contains(key)) tree_.add_value(Path{std::string(key)}, context[key]);
+    }
+    if (lightning_) add_schedule();
+  }
+  add_own();
+}
+
+void TorchPlanner::add_optimizer() {
+  Json groups = fields("optimizer").value("param_groups", Json());
+  if (!groups.is_array()) return;
+  std::int64_t next = 0;
+  for (Json& group : groups) {
+    Json numbers = Json::array();
+    for (std::size_t i = 0; i < group["params"].size(); ++i) numbers.push_back(next++);
+    group["param_names"] = std::exchange(group["params"], std::move(numbers));
+  }
+  Path path = optimizer_keys();
+  path.emplace_back(std::string("state"));
+  if (!tree_.contains(path)) tree_.add_value(path, Json::object());
+  tree_.set_kind(path, torch::Tree::Kind::dict);
+  path.back() = std::string("param_groups");
+  tree_.add_value(path, std::move(groups));
+}
+
+/// A scheduler of LibTorch knows its steps alone; those of Python take any part of their state.
+void TorchPlanner::add_schedule() {
+  const Json scheduler = fields("scheduler");
+  if (scheduler.value("kind", "") != "torch") return;
+  const auto steps = scheduler.at("step_count").get<std::uint64_t>();
+  tree_.add_value(Path{std::string("lr_schedulers")},
+                  Json::array({{{"last_epoch", steps}, {"_step_count", steps + 1}}}));
+}
+
+/// What leads back to the same container.
+void TorchPlanner::add_own() {
+  const bool any = travelling_.step != 0 ||
+                   std::any_of(travelling_.documents.begin(), travelling_.documents.end(),
+                               [&](const auto& document) { return is_packed(document.first); });
+  if (!any) return;
+  const std::string own(names::kOwnKey);
+  tree_.add_value(Path{own, std::string("step")}, travelling_.step);
+  for (const auto& [name, text] : travelling_.documents) {
+    if (is_packed(name)) tree_.add_value(Path{own, std::string("documents"), name}, text);
+  }
+}
+
+void TorchPlanner::complete() {
+  if (!tree_.contains(Path{std::string("state_dict")}) && !plan_.tensors.empty()) {
+    fail(Errc::unsupported,
+         "'{}' does not tell which of its tensors are the model's; name them with --select and "
+         "--weights-only",
+         source_.path().string());
+  }
+  const Json context = fields("context");
+  const Json training = document("training");
+  const auto number = [&](const char* key, std::uint64_t otherwise) {
+    for (const Json* from : {&context, &training}) {
+      const auto found = from->find(key);
+      if (found != from->end() && found->is_number_unsigned()) return found->get<std::uint64_t>();
+    }
+    return otherwise;
+  };
+  complete_lightning(tree_, number("epoch", 0), number("global_step", travelling_.step));
+}
+
+}  // namespace
+
+void plan_torch(const Manifest& source, const Travelling& travelling, const ConvertOptions& options,
+                ConvertPlan& plan) {
+  try {
+    TorchPlanner(source, travelling, options, plan).plan();
+  } catch (const nlohmann::json::exception& error) {
+    fail(Errc::corrupt, "a document of '{}' is broken: {}", source.path().string(), error.what());
+  }
+}
+
+}  // namespace cairn::detail

@@ -1,0 +1,22 @@
+#pragma once
+
+#include "checkpoint/convert_documents.hpp"
+#include "checkpoint/convert_plan.hpp"
+
+namespace cairn::detail {
+
+/// Plans a file of PyTorch's for the tensors that `plan` has: the object that it is to hold, as it
+/// was where the source tells, else a dict {model, optimizer, epoch, ...} or that of Lightning; and
+/// its storages. Local. Errors: those of convert_checkpoint.
+void plan_torch(const Manifest& source, const Travelling& travelling, const ConvertOptions& options,
+                ConvertPlan& plan);
+
+/// The storages: tensors of one storage share one again, and views keep their strides, as far as
+/// that takes no more than twice their bytes. `aliases`: lists of names. Local.
+void plan_storages(const Manifest& source, const nlohmann::ordered_json& aliases,
+                   ConvertPlan& plan);
+
+/// Adds what Lightning's checkpoints have and `tree` has not. Local.
+void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step);
+
+}  // namespace cairn::detail

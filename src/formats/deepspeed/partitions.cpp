@@ -1,0 +1,203 @@
+#include "formats/deepspeed/partitions.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/throw.hpp"
+
+namespace cairn::detail::deepspeed {
+namespace {
+
+using pickle::Kind;
+using pickle::kNoRef;
+using pickle::Ref;
+
+constexpr const char* kWeights = "fp32";
+
+Run run_of(const StateFile& file, Ref ref, const std::string& name) {
+  const StateFile::Found found = file.tensor(ref, name);
+  if (found.tensor.shape.size() != 1 || !found.tensor.contiguous) {
+    file.corrupt(fmt::format("'{}' is no flat run of elements", name));
+  }
+  return {file.number(), found.offset, found.tensor.shape[0], found.tensor.dtype};
+}
+
+/// The state of a torch.optim optimizer whose parameters are the runs: {state: {0: {exp_avg}}}.
+void read_slots(const StateFile& file, Ref optimizer, Partition& partition) {
+  const auto& graph = file.graph();
+  const Ref state = file.find(optimizer, "state");
+  if (state == kNoRef) return;
+  const std::vector<Run>& weights = partition.runs.at(kWeights);
+  const auto pairs = graph.pairs(state);
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    const std::int64_t number =
+        graph.kind(pairs[i]) == Kind::integer ? graph.integer(pairs[i]) : -1;
+    if (number < 0 || number >= static_cast<std::int64_t>(weights.size())) {
+      file.corrupt("its optimizer has the state of more groups than there are");
+    }
+    for (const auto& [slot, ref] : file.entries(pairs[i + 1])) {
+      if (!torch::is_tensor(graph, ref) || file.tensor(ref, slot).tensor.shape.size() != 1)
+        continue;
+      auto& runs = partition.runs[slot];
+      runs.resize(weights.size());
+      runs[static_cast<std::size_t>(number)] = run_of(file, ref, slot);
+    }
+  }
+}
+
+/// Appends the elements [first, first + count) of runs that lie one behind the other.
+void add_extents(const std::vector<Run>& runs, std::uint64_t first, std::uint64_t count,
+                 std::uint64_t position, TensorEntry& entry) {
+  for (const Run& run : runs) {
+    if (first >= run.elements) {
+      first -= run.elements;
+      continue;
+    }
+    const std::uint64_t here = std::min(count, run.elements - first);
+    if (here == 0) break;
+    Extent extent;
+    extent.file = run.file;
+    extent.offset = run.offset + first * item_bytes(run.dtype);
+    extent.flat = true;
+    extent.box = {{position}, {here}};
+    entry.extents.push_back(std::move(extent));
+    position += here;
+    count -= here;
+    first = 0;
+  }
+  if (count != 0)
+    fail(Errc::corrupt, "'{}' has {} elements less than it should", entry.name, count);
+}
+
+void finish(TensorEntry entry, Manifest& manifest) {
+  if (entry.extents.size() == 1) {
+    entry.offset = entry.extents[0].offset;
+    entry.extents[0].flat = false;
+    entry.extents[0].box = Box::whole(entry.shape);
+  } else if (!entry.extents.empty()) {
+    entry.placement = Placement::Kind::flat;
+    entry.layout = Layout::pieces;
+  }
+  manifest.tensors.push_back(std::move(entry));
+}
+
+DType dtype_of(const std::vector<Run>& runs, const std::string& role) {
+  const bool same = std::all_of(runs.begin(), runs.end(),
+                                [&](const Run& run) { return run.dtype == runs[0].dtype; });
+  if (runs.empty() || !same) fail(Errc::corrupt, "'{}' has no type, or two", role);
+  return runs[0].dtype;
+}
+
+/// What all ranks have.
+std::vector<std::string> roles_of(const std::vector<Partition>& ranks) {
+  std::vector<std::string> roles{kWeights};
+  for (const auto& [role, runs] : ranks[0].runs) {
+    if (role != kWeights) roles.push_back(role);
+  }
+  for (const Partition& rank : ranks) {
+    for (const std::string& role : roles) {
+      if (rank.runs.size() == roles.size() && rank.runs.contains(role) &&
+          rank.runs.at(role).size() == ranks[0].runs.at(kWeights).size()) {
+        continue;
+      }
+      fail(Errc::corrupt, "its ranks do not all have the same state: '{}'", role);
+    }
+  }
+  return roles;
+}
+
+}  // namespace
+
+TensorEntry entry_of(const std::string& role, const std::string& name, DType dtype,
+                     const Shape& shape) {
+  TensorEntry entry;
+  entry.name = fmt::format("{}/{}", role, name);
+  entry.path = {role, name};
+  entry.dtype = dtype;
+  entry.shape = shape;
+  return entry;
+}
+
+Partition read_partition(const StateFile& file) {
+  const Ref state = file.get(file.root(), "optimizer_state_dict");
+  Partition partition;
+  partition.stage = file.integer(file.get(state, "zero_stage"), "zero_stage");
+  const auto& graph = file.graph();
+  Ref count = file.get(state, "partition_count");
+  if (graph.kind(count) == Kind::list) {  // by group, and the same for all
+    if (graph.elements(count).empty()) file.corrupt("'partition_count' is empty");
+    count = graph.elements(count)[0];
+  }
+  partition.ranks = file.integer(count, "partition_count");
+  const bool divided = partition.stage == 3;
+  const char* key = divided ? "fp32_flat_groups" : "single_partition_of_fp32_groups";
+  auto& weights = partition.runs[kWeights];
+  for (const Ref ref : graph.elements(file.get(state, key))) {
+    weights.push_back(run_of(file, ref, key));
+  }
+  read_slots(file, file.find(state, divided ? "optimizer_state_dict" : "base_optimizer_state"),
+             partition);
+  return partition;
+}
+
+void add_groups(const std::vector<Partition>& ranks,
+                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest) {
+  const std::vector<std::string> roles = roles_of(ranks);
+  if (ranks[0].runs.at(kWeights).size() != groups.size()) {
+    fail(Errc::corrupt, "the model has {} groups of parameters and the optimizer {}", groups.size(),
+         ranks[0].runs.at(kWeights).size());
+  }
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    std::uint64_t wanted = 0;
+    for (const Parameter& parameter : groups[g]) wanted += element_count(parameter.shape);
+    for (const std::string& role : roles) {
+      std::vector<Run> runs;
+      std::uint64_t found = 0;
+      for (const Partition& rank : ranks) {
+        runs.push_back(rank.runs.at(role)[g]);
+        found += runs.back().elements;
+      }
+      // Padding makes them divisible by twice the number of ranks, and is less than that.
+      if (found < wanted || found - wanted >= 2 * ranks.size()) {
+        fail(Errc::corrupt, "group {} of '{}' has {} elements, and its parameters {}", g, role,
+             found, wanted);
+      }
+      const DType dtype = dtype_of(runs, role);
+      std::uint64_t first = 0;
+      for (const Parameter& parameter : groups[g]) {
+        TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
+        add_extents(runs, first, element_count(parameter.shape), 0, entry);
+        first += element_count(parameter.shape);
+        finish(std::move(entry), manifest);
+      }
+    }
+  }
+}
+
+void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
+                        const std::string& role, const Parameter& parameter, Manifest& manifest) {
+  const std::uint64_t count = element_count(parameter.shape);
+  const std::uint64_t part = (count + ranks.size() - 1) / ranks.size();
+  TensorEntry entry = entry_of(role, parameter.name, dtype_of(ranks[0], role), parameter.shape);
+  for (std::size_t r = 0; r < ranks.size(); ++r) {
+    if (dtype_of(ranks[r], role) != entry.dtype) fail(Errc::corrupt, "'{}' has two types", role);
+    const std::uint64_t before = std::min(count, r * part);
+    add_extents(ranks[r], first, std::min(part, count - before), before, entry);
+  }
+  finish(std::move(entry), manifest);
+}
+
+void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
+                 Manifest& manifest) {
+  for (const std::string& role : roles_of(ranks)) {
+    std::vector<std::vector<Run>> runs;
+    for (const Partition& rank : ranks) runs.push_back(rank.runs.at(role));
+    std::uint64_t first = 0;
+    for (const Parameter& parameter : parameters) {
+      add_divided_tensor(runs, first, role, parameter, manifest);
+      first += (element_count(parameter.shape) + ranks.size() - 1) / ranks.size();
+    }
+  }
+}
+
+}  // namespace cairn::detail::deepspeed

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cairn/manifest.hpp"
+#include "formats/deepspeed/state_file.hpp"
+
+namespace cairn::detail::deepspeed {
+
+/// A flat run of elements in one file.
+struct Run {
+  std::uint32_t file = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t elements = 0;
+  DType dtype = DType::f32;
+};
+
+/// What one rank's optimizer file holds: by what it is ("fp32", "exp_avg", ...), one run for each
+/// group of parameters, or (stage 3) for each sub-group.
+struct Partition {
+  std::int64_t stage = 0;
+  std::int64_t ranks = 0;
+  std::map<std::string, std::vector<Run>> runs;
+};
+
+/// A parameter as the model's files name it.
+struct Parameter {
+  std::string name;
+  Shape shape;
+};
+
+/// Local. Errors: corrupt.
+Partition read_partition(const StateFile& file);
+/// Puts the parameters together from the ranks' partitions, stages 1 and 2: by group, each group's
+/// ranks one behind the other. Local. Errors: corrupt.
+void add_groups(const std::vector<Partition>& ranks,
+                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest);
+/// The same for stage 3: each parameter is divided among all ranks, and lies at the same place in
+/// each rank's groups, one behind the other. Local. Errors: corrupt.
+void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
+                 Manifest& manifest);
+
+/// The parts of a divided tensor, at `first` of each rank's runs. Adds what is called
+/// `role`/`name`.
+void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
+                        const std::string& role, const Parameter& parameter, Manifest& manifest);
+TensorEntry entry_of(const std::string& role, const std::string& name, DType dtype,
+                     const Shape& shape);
+
+}  // namespace cairn::detail::deepspeed

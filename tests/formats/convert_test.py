@@ -1,0 +1,147 @@
+"""What `cairn convert` writes is read by PyTorch and the safetensors library, and by no code of cairn's in between."""
+
+import json
+import unittest
+
+from harness import BIN, Case, run
+
+try:
+    import torch
+except ImportError:
+    torch = None
+try:
+    import safetensors
+except ImportError:
+    safetensors = None
+
+DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool", "complex128",
+          "complex64"]
+
+
+def raw(tensor):
+    """The bytes of a tensor, row by row."""
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).tolist()) if tensor.numel() else b""
+
+
+class Convert(Case):
+    def setUp(self):
+        super().setUp()
+        if torch is None:
+            self.skipTest("NOT TESTED: no PyTorch for Python; install python3-torch")
+
+    def cairn(self, *words, ranks=0):
+        done = run([BIN / "cairn", *words, "--json"], ranks=ranks)
+        self.assertEqual(done.returncode, 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        return json.loads(done.stdout)
+
+    def there_and_back(self, value, ranks=0, floats=False):
+        """Saves with PyTorch, converts to a container and back, and loads with PyTorch."""
+        torch.save(value, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5", "--force", ranks=ranks)
+        self.assertTrue(self.cairn("diff", self.dir / "a.pt", self.dir / "a.h5")["equal"])
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt", "--force", ranks=ranks)
+        return self.load(self.dir / "b.pt", floats)
+
+    def load(self, path, floats=False):
+        # The first weights_only, of 1.13, knows no numbers with a fraction.
+        return torch.load(path, weights_only=not floats or torch.__version__ >= "2")
+
+    def assert_same(self, found, wanted, place=""):
+        if isinstance(wanted, torch.Tensor):
+            self.assertEqual((found.dtype, found.shape), (wanted.dtype, wanted.shape), place)
+            self.assertEqual(raw(found), raw(wanted), place)
+        elif isinstance(wanted, dict):
+            self.assertIsInstance(found, dict, place)
+            self.assertEqual(list(found), list(wanted), place)
+            for key in wanted:
+                self.assert_same(found[key], wanted[key], f"{place}/{key}")
+        elif isinstance(wanted, (list, tuple)):
+            self.assertEqual((type(found), len(found)), (type(wanted), len(wanted)), place)
+            for i, (a, b) in enumerate(zip(found, wanted)):
+                self.assert_same(a, b, f"{place}/{i}")
+        else:
+            self.assertEqual((type(found), found), (type(wanted), wanted), place)
+
+
+class ForPyTorch(Convert):
+    def test_every_dtype_and_shape(self):
+        values = torch.arange(-30, 30, dtype=torch.float64).reshape(3, 4, 5)
+        state = {name: (values + 0.5).to(getattr(torch, name)) for name in DTYPES}
+        state.update({"scalar": torch.tensor(1.5), "none": torch.empty(0, 3), "a/b\\c": torch.ones(2),
+                      "odd \u00e9%": torch.ones(1)})
+        self.assert_same(self.there_and_back(state, ranks=2), dict(state))
+
+    def test_tied_weights_and_views(self):
+        base = torch.arange(24.0).reshape(4, 6)
+        state = {"embed": base, "head": base, "turned": base.t(), "row": base[1], "wide": torch.ones(1).expand(5)}
+        torch.save(state, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "direct.pt")
+        direct = torch.load(self.dir / "direct.pt", weights_only=True)
+        for key, tensor in state.items():
+            self.assert_same(direct[key], tensor, key)
+            self.assertEqual(direct[key].stride(), tensor.stride(), key)
+        self.assertEqual(direct["head"].data_ptr(), direct["embed"].data_ptr())
+        self.assertEqual(direct["row"].data_ptr(), direct["embed"].data_ptr() + 24)
+        back = self.there_and_back(state)
+        self.assert_same({key: back[key] for key in state}, state)
+        self.assertEqual(back["head"].data_ptr(), back["embed"].data_ptr())
+
+    def test_a_training_goes_on(self):
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.125)
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        saved = {"epoch": 2, "model": dict(model.state_dict()), "optimizer": optimizer.state_dict(),
+                 "notes": ("a", 1, 2.5, None, True, -(2**40), 10**30, float("inf")), "list": [torch.ones(2), "x"]}
+        back = self.there_and_back(saved, floats=True)
+        self.assert_same(back["notes"], saved["notes"])
+        self.assert_same(back["model"], saved["model"])
+        self.assert_same(back["list"], saved["list"])
+        self.assertEqual(back["optimizer"]["param_groups"][0]["lr"], 0.125)
+        torch.optim.Adam(model.parameters()).load_state_dict(back["optimizer"])
+        names = [t["name"] for t in self.cairn("inspect", self.dir / "a.h5")["tensors"]]
+        self.assertIn("optimizer/1.bias/exp_avg", names)
+
+    def test_lightnings_checkpoint_has_what_a_trainer_asks_for(self):
+        model = torch.nn.Linear(3, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+        model(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        torch.save({"epoch": 2, "global_step": 9, "model_state_dict": model.state_dict(),
+                    "optimizer_state_dict": optimizer.state_dict(), "scheduler": {"last_epoch": 2}},
+                   self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.ckpt")
+        found = self.load(self.dir / "a.ckpt", floats=True)
+        self.assert_same(found["state_dict"], dict(model.state_dict()))
+        torch.optim.SGD(model.parameters(), lr=1.0).load_state_dict(found["optimizer_states"][0])
+        self.assertEqual(found["lr_schedulers"], [{"last_epoch": 2}])
+        self.assertEqual((found["epoch"], found["global_step"]), (2, 9))
+        self.assertEqual(set(found["loops"]), {"fit_loop", "validate_loop", "test_loop", "predict_loop"})
+        for key in ("callbacks", "hyper_parameters", "pytorch-lightning_version"):
+            self.assertIn(key, found)
+
+    def test_weights_alone_are_a_state_dict(self):
+        state = {"w": torch.ones(3, 2), "b": torch.zeros(2)}
+        torch.save({"model": state, "epoch": 1}, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.bin", "--weights-only", "--dtype", "f16")
+        found = torch.load(self.dir / "b.bin", weights_only=True)
+        self.assert_same({key: found[key] for key in state}, {key: value.half() for key, value in state.items()})
+
+
+class ForSafetensors(Convert):
+    def test_the_library_reads_shards(self):
+        if safetensors is None:
+            self.skipTest("NOT TESTED: no safetensors for Python; install python3-safetensors (Debian 13)")
+        from safetensors.torch import load_file
+        state = {f"w{i}": torch.full((100,), float(i)) for i in range(5)}
+        torch.save(state, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "shards", "--shard-size", "800")
+        found = {}
+        for file in sorted((self.dir / "shards").glob("*.safetensors")):
+            found.update(load_file(file))
+        self.assert_same({key: found[key] for key in state}, state)
+
+
+if __name__ == "__main__":
+    unittest.main()
