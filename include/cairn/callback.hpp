@@ -37,16 +37,19 @@ class CAIRN_EXPORT CheckpointCallback {
                      torch::optim::Optimizer& optimizer);
   CheckpointCallback(CheckpointManager& manager, torch::nn::Module& model,
                      torch::optim::Optimizer& optimizer, SchedulerRef scheduler);
-  /// Puts the signals' handlers back. Does not communicate.
+  /// Puts the signals' handlers back, and gives the lease back. Does not communicate.
   ~CheckpointCallback();
   CheckpointCallback(const CheckpointCallback&) = delete;
   CheckpointCallback& operator=(const CheckpointCallback&) = delete;
 
-  /// Goes on from the newest checkpoint of `save.dir`; where there is none, begins with the
-  /// configured source; where there is none either, returns an empty context (step 0).
-  /// Collective. Errors: those of CheckpointManager::load_checkpoint.
+  /// Takes the lease of `save.dir` (RunLease), unless `save.lease` is off, and counts the start
+  /// (RestartGuard, `save.max_restarts`). Goes on from the newest checkpoint of `save.dir`; where
+  /// there is none, begins with the configured source; where there is none either, returns an empty
+  /// context (step 0). Collective. Errors: those of CheckpointManager::load_checkpoint; refused
+  /// (another job uses the directory, or the run starts again and again without progress).
   CheckpointContext on_train_start();
-  /// The program has loaded `loaded` itself, or (empty) begins anew. Local.
+  /// The same where the program has loaded `loaded` itself, or (empty) begins anew. Collective.
+  /// Errors: refused.
   void on_train_start(const CheckpointContext& loaded);
 
   /// After each step of the optimizer, counted from 1. Saves where one is due. Collective; most

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "cairn/run.hpp"
 #include "manifest/container_names.hpp"
 
 namespace cairn {
@@ -50,6 +51,7 @@ struct CheckpointCallback::Impl {
   std::uint64_t epoch = 0;
   std::map<std::string, double> metrics;  // of this step
   std::filesystem::path newest;           // what a new start would take, as far as is known
+  std::optional<RunLease> lease;
 
   Impl(CheckpointManager& m, torch::nn::Module& net, torch::optim::Optimizer* o,
        std::optional<SchedulerRef> s)
@@ -82,10 +84,24 @@ struct CheckpointCallback::Impl {
     return manager.save_checkpoint_async(model, info);
   }
 
+  /// No other job uses the directory from here on. Collective.
+  void take_lease() {
+    const SaveConfig& save = manager.config().save;
+    if (save.lease && !save.dir.empty() && !lease) lease.emplace(manager.comm(), save.dir);
+  }
+
+  RestartGuard guard() const {
+    const SaveConfig& save = manager.config().save;
+    return {save.dir, save.dir.empty() ? 0 : save.max_restarts};
+  }
+
+  /// Collective.
   void begin(const CheckpointContext& loaded) {
+    take_lease();  // the load may have told which run's directory it is
     step = loaded.global_step;
     epoch = loaded.epoch;
     newest = loaded.path;
+    guard().begin(manager.comm(), newest.empty() ? std::nullopt : std::optional(step));
   }
 
   CheckpointInfo info() {
@@ -99,6 +115,7 @@ struct CheckpointCallback::Impl {
   /// Collective.
   void save(const SaveDecision& decision) {
     if (!decision.save()) return;
+    if (lease) lease->require(manager.comm());
     const double begun = seconds_now();
     const CheckpointInfo what = info();
     const bool last = schedule.stop_cause() != SaveCause::none || decision.cause == SaveCause::end;
@@ -158,6 +175,7 @@ CheckpointCallback::~CheckpointCallback() = default;
 
 CheckpointContext CheckpointCallback::on_train_start() {
   CheckpointContext context;
+  impl_->take_lease();
   if (impl_->manager.newest_checkpoint()) {
     // The directory, not the file: the source finds the newest one that can be loaded.
     impl_->manager.set_resume(impl_->manager.config().save.dir);
@@ -218,6 +236,7 @@ void CheckpointCallback::on_train_end() {
   const bool lost = impl_->lost_the_last();
   const SaveDecision decision = impl_->schedule.at_end();
   impl_->save(lost ? SaveDecision{SaveCause::end} : decision);
+  if (!should_stop()) impl_->guard().finish(impl_->manager.comm());
 }
 
 bool CheckpointCallback::should_stop() const {

@@ -210,6 +210,56 @@ TEST(Callback, AnExceptionSavesNothingAndTellsWhereANewStartBegins) {
   manager.close();
 }
 
+TEST(Callback, ASecondJobInTheDirectoryIsRefused) {
+  const auto dir = scratch();
+  Model model(1);
+  CheckpointManager first(world().raw(), config_for(dir));
+  CheckpointManager second(world().raw(), config_for(dir));
+  CheckpointCallback other(second, model);
+  {
+    CheckpointCallback callback(first, model);
+    callback.on_train_start();
+    try {
+      other.on_train_start();
+      ADD_FAILURE() << "two jobs use the directory";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::refused);
+      EXPECT_NE(std::string(error.what()).find(dir.string()), std::string::npos) << error.what();
+    }
+  }
+  world().all_equal(0);
+  EXPECT_EQ(other.on_train_start().global_step, 0U) << "the first job has ended";
+  first.close();
+  second.close();
+}
+
+TEST(Callback, ARunThatNeverGetsFurtherIsStopped) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.max_restarts = 2;
+  config.save.every_n_steps = 2;
+  Model model(1);
+  const auto start = [&](std::uint64_t steps, bool ends) {
+    CheckpointManager manager(world().raw(), config);
+    CheckpointCallback callback(manager, model);
+    std::uint64_t step = callback.on_train_start().global_step;
+    for (std::uint64_t done = 0; done < steps; ++done) callback.on_step_end(++step);
+    if (ends) callback.on_train_end();
+    manager.close();
+    world().all_equal(0);  // the lease is rank 0's to give back
+  };
+  for (int crashes = 0; crashes < 3; ++crashes) start(1, false);
+  EXPECT_THROW(start(1, false), Error);
+  if (world().is_root()) fs::remove(dir / ".restarts");
+  world().all_equal(0);
+  start(3, false);
+  for (int crashes = 0; crashes < 3; ++crashes) start(0, false);  // at step 2, which is further
+  EXPECT_THROW(start(0, false), Error);
+  if (world().is_root()) fs::remove(dir / ".restarts");
+  world().all_equal(0);
+  for (int good = 0; good < 5; ++good) start(0, true);
+}
+
 TEST(Callback, ARunOfItsOwnGoesOnWhateverItsBeginningWas) {
   const auto pretrained = scratch();
   const auto dir = scratch();
