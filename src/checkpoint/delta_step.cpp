@@ -16,6 +16,7 @@
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "checkpoint/marks.hpp"
 #include "formats/hdf5/container.hpp"
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
@@ -197,7 +198,7 @@ std::optional<DeltaStep::Base> DeltaStep::find_base(const SaveRequest& request) 
                                              table.head.commit.writers});
       for (const ReferencedFile& file : base.files) {
         base.usable.push_back(file.name != request.target.filename() && is_plain(file.name) &&
-                              is_there(dir, file));
+                              is_there(dir, file) && !bad_mark_of(dir / file.name));
       }
       // Its offsets hold no more.
       if (own.access != Access::extents) base.usable.front() = false;
