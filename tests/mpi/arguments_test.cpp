@@ -121,12 +121,15 @@ TEST_F(Arguments, ADirectoryIsNoTarget) {
   expect_same_error(Errc::usage, [&] { save(dir_ / "step-00000003.h5", 3); });
 }
 
-TEST_F(Arguments, SourcesThatAreNotActedOnAreRefused) {
+TEST_F(Arguments, SourcesThatNameNothingAreRefused) {
   const RunSource run{dir_.parent_path(), dir_.filename().string(), false};
   EXPECT_EQ(resolve_source(world(), run).filename(), "step-00000001.h5");
   RunSource fork = run;
   fork.fork = true;
-  expect_same_error(Errc::unsupported, [&] { resolve_source(world(), fork); });
+  EXPECT_EQ(resolve_source(world(), fork).filename(), "step-00000001.h5");
+  RunSource none = run;
+  none.run_id = "no-such-run";
+  expect_same_error(Errc::not_found, [&] { resolve_source(world(), none); });
   expect_same_error(Errc::usage, [&] { resolve_source(world(), HttpSource{}); });
 }
 
