@@ -110,10 +110,16 @@ finish() {
 # Only a running job, and one that its time limit ended. Any other was cancelled, and a requeue would bring it back;
 # or preempted without grace, and Slurm requeues it by itself.
 requeue() {
-  local id=$SLURM_JOB_ID
+  local id=$SLURM_JOB_ID state="" try
   # The number of one of an array's tasks is that of the whole array, and would requeue all of them.
   [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-  case $(scontrol -o show job "$id") in
+  # A controller that is restarted does not answer for a while.
+  for try in 1 2 3 4 5 6; do
+    state=$(scontrol -o show job "$id") && [ -n "$state" ] && break
+    [ "$try" -eq 6 ] || sleep 10
+  done
+  case $state in
+    "") say "stopped early, but Slurm does not answer: submit it again" ;;
     *" JobState=RUNNING "* | *" Reason=TimeLimit "*)
       say "stopped early: requeued"
       scontrol requeue "$id" && return

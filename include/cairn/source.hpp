@@ -154,9 +154,9 @@ CAIRN_EXPORT std::filesystem::path resolve_source(const Comm& comm, const Source
 
 /// For a load of `path`, which resolve_source gave, that failed with `error` on all ranks: whether
 /// resolve_source gives another checkpoint now. So it is when `source` is a run's directory, the
-/// error says that the data is damaged (corrupt), and the settings want to fall back: then rank 0
-/// marks the checkpoint as bad, in a hidden file beside it, with a warning on stderr. The mark
-/// counts as long as the file does not change. Collective.
+/// error says that the data is damaged (corrupt), a look at all digests says so, too, and the
+/// settings want to fall back: then rank 0 marks the checkpoint as bad, in a hidden file beside it,
+/// with a warning on stderr. The mark counts as long as the file does not change. Collective.
 CAIRN_EXPORT bool skip_damaged(const Comm& comm, const Source& source,
                                const SourceSettings& settings, const std::filesystem::path& path,
                                const Error& error);

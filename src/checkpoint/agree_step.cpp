@@ -87,7 +87,7 @@ void check_target(const Comm& comm, const std::filesystem::path& target) {
   if (comm.is_root() && std::filesystem::is_directory(target, ignored)) {
     fail(Errc::usage, "'{}' is a directory; name the file to save to", target.string());
   }
-  if (comm.is_root()) check_replaceable(target);
+  if (comm.is_root()) check_replaceable(target, /*may_call_hdf5=*/true);
 }
 
 void check_options(const SaveOptions& options) {

@@ -14,6 +14,7 @@
 #include "base/throw.hpp"
 #include "checkpoint/convert_steps.hpp"
 #include "checkpoint/filter.hpp"
+#include "checkpoint/references.hpp"
 #include "checkpoint/verify.hpp"
 #include "mpi/same.hpp"
 
@@ -50,6 +51,7 @@ void check_target(const Manifest& source, const std::filesystem::path& target,
     if (!std::filesystem::equivalent(file.path, target, ignored)) continue;
     fail(Errc::usage, "'{}' is a file of the checkpoint that is to be converted", target.string());
   }
+  check_replaceable(target, /*may_call_hdf5=*/true);
 }
 
 std::uint64_t window_bytes(const ConvertOptions& options) {

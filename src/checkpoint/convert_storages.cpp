@@ -61,7 +61,8 @@ class Storages {
       const bool plain = tensor.layout == Layout::contiguous || tensor.layout == Layout::strided;
       if (!plain || tensor.extents.size() != 1 || tensor.dtype != first.dtype ||
           plan_.tensors[t].dtype != plan_.tensors[group[0]].dtype ||
-          tensor.extents[0].file != first.extents[0].file) {
+          tensor.extents[0].file != first.extents[0].file ||
+          source_.files.at(tensor.extents[0].file).access != Access::extents) {
         return std::nullopt;
       }
       const Shape strides = strides_of(tensor);

@@ -189,6 +189,7 @@ std::optional<DeltaStep::Base> DeltaStep::find_base(const SaveRequest& request) 
   const auto read = [&](const std::filesystem::path& path) -> std::optional<Base> {
     // What can't be read can't be referred to; a save does not depend on it.
     try {
+      if (bad_mark_of(path)) return std::nullopt;
       ContainerTable table = read_container(path);
       check_table(table);
       const FileEntry& own = table.head.files.front();

@@ -39,6 +39,8 @@ LayoutPlan plan_of(const Manifest& source, int ranks) {
       tensor.stored.clear();
     }
     for (Extent& extent : tensor.extents) {
+      // Ranks of another job: this file has as many as wrote the delta.
+      if (extent.file != 0) extent.writer %= source.commit.writers;
       extent.file = 0;
       extent.digest.reset();
     }

@@ -107,6 +107,10 @@ Lease::~Lease() {
   const fs::path claim = path_.parent_path() / names::lease_claim(holder_.nonce);
   try {
     if (!make_link(path_, claim)) return;
+  } catch (const Error&) {
+    return;  // it will be taken for dead
+  }
+  try {
     if (const auto text = read_small_file(path_); text && holder_of(*text).nonce == holder_.nonce) {
       remove_quietly(path_);
     }
@@ -145,7 +149,8 @@ LeaseAttempt::LeaseAttempt(const fs::path& dir, const LeaseOptions& options)
       options_(options),
       mine_(this_holder(random_nonce())),
       candidate_(dir / names::lease_candidate(mine_.nonce)) {
-  if (options.heartbeat.count() <= 0) fail(Errc::usage, "the heartbeat of a lease must be positive");
+  if (options.heartbeat.count() <= 0)
+    fail(Errc::usage, "the heartbeat of a lease must be positive");
   file_ = File::create(candidate_);
   try {
     const std::string text = lease_text(mine_, 0);
@@ -188,14 +193,14 @@ std::optional<bool> LeaseAttempt::is_dead(const fs::path& path, const std::strin
   const Life life = judge_life(holder, mine_);
   if (life == Life::dead) return true;
   if (life == Life::alive || options_.patience.count() <= 0) refuse(holder);
-  const bool watched = watch_ && watch_->path == path &&
-                       holder_of(watch_->text).nonce == holder.nonce;
-  if (!watched) {
-    watch_ = Watch{path, text, Clock::now()};
-    return std::nullopt;
+  auto [watch, is_new] = watches_.try_emplace(path, Watch{text, Clock::now()});
+  if (!is_new && holder_of(watch->second.text).nonce != holder.nonce) {
+    watch->second = {text, Clock::now()};
+    is_new = true;
   }
-  if (watch_->text != text) refuse(holder);
-  if (Clock::now() - watch_->since < options_.patience) return std::nullopt;
+  if (is_new) return std::nullopt;
+  if (watch->second.text != text) refuse(holder);
+  if (Clock::now() - watch->second.since < options_.patience) return std::nullopt;
   return true;
 }
 
@@ -225,15 +230,16 @@ LeaseAttempt::Outcome LeaseAttempt::succeed(const LeaseHolder& dead) {
 void LeaseAttempt::refuse(const LeaseHolder& holder) const {
   // Both times are the file server's, so that no two clocks are compared.
   ::utimensat(AT_FDCWD, candidate_.c_str(), nullptr, 0);
-  fail(Errc::refused,
-       "the run directory '{}' is in use by {}; it last gave a sign of life {} s ago. Wait for that "
-       "job, cancel it, or use another directory; only if you know that it is dead, remove '{}'",
-       dir_.string(), describe(holder), std::max<std::int64_t>(seconds_between(lease_, candidate_), 0),
-       lease_.string());
+  fail(
+      Errc::refused,
+      "the run directory '{}' is in use by {}; it last gave a sign of life {} s ago. Wait for that "
+      "job, cancel it, or use another directory; only if you know that it is dead, remove '{}'",
+      dir_.string(), describe(holder),
+      std::max<std::int64_t>(seconds_between(lease_, candidate_), 0), lease_.string());
 }
 
 std::string LeaseAttempt::watched() const {
-  return watch_ ? describe(holder_of(watch_->text)) : "";
+  return watches_.empty() ? "" : describe(holder_of(watches_.begin()->second.text));
 }
 
 void LeaseAttempt::remove_litter() const {

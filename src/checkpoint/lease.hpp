@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -65,7 +66,6 @@ class LeaseAttempt {
 
  private:
   struct Watch {
-    std::filesystem::path path;
     std::string text;
     std::chrono::steady_clock::time_point since;
   };
@@ -86,7 +86,7 @@ class LeaseAttempt {
   LeaseHolder mine_;
   std::filesystem::path candidate_;
   std::optional<File> file_;
-  std::optional<Watch> watch_;
+  std::map<std::filesystem::path, Watch> watches_;
 };
 
 }  // namespace cairn::detail

@@ -1,3 +1,4 @@
+#include "checkpoint/references.hpp"
 #include "checkpoint/steps.hpp"
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
@@ -10,6 +11,8 @@ void publish(const Comm& comm, const SaveRequest& request) {
     fault_point("publish");
     if (!comm.is_root()) return;
     const std::filesystem::path dir = request.target.parent_path();
+    // Another job may have taken the directory over, and may need what is there now.
+    check_replaceable(request.target, !request.in_background);
     fault_point("publish.rename");
     replace_file(request.partial, request.target);
     fault_point("publish.renamed");

@@ -3,7 +3,9 @@
 #include <system_error>
 
 #include "base/throw.hpp"
+#include "checkpoint/marks.hpp"
 #include "formats/hdf5/container.hpp"
+#include "os/file.hpp"
 
 namespace cairn::detail {
 
@@ -13,12 +15,9 @@ std::map<std::string, std::vector<std::string>> references_in(const fs::path& di
                                                               bool may_call_hdf5) {
   std::map<std::string, std::vector<std::string>> found;
   for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
-    std::error_code ignored;
     std::string name = entry.path().filename().string();
     // Hidden files are saves that did not finish.
-    if (name.starts_with('.') || !entry.is_regular_file(ignored) || entry.is_symlink(ignored)) {
-      continue;
-    }
+    if (name.starts_with('.') || !is_own_file(entry)) continue;
     try {
       auto names = referenced_files(entry.path(), may_call_hdf5);
       if (!names.empty()) found[std::move(name)] = std::move(names);
@@ -29,11 +28,14 @@ std::map<std::string, std::vector<std::string>> references_in(const fs::path& di
   return found;
 }
 
-void check_replaceable(const fs::path& target) {
-  std::error_code ignored;
-  if (!fs::exists(target, ignored)) return;
+void check_replaceable(const fs::path& target, bool may_call_hdf5) {
+  std::error_code error;
+  const bool exists = fs::exists(target, error);
+  if (error) fail_system("examine", target, error.value());
+  if (!exists) return;
   const std::string name = target.filename().string();
-  for (const auto& [other, needs] : references_in(target.parent_path(), /*may_call_hdf5=*/true)) {
+  for (const auto& [other, needs] : references_in(target.parent_path(), may_call_hdf5)) {
+    if (bad_mark_of(target.parent_path() / other)) continue;
     for (const std::string& needed : needs) {
       if (needed != name) continue;
       fail(Errc::usage,

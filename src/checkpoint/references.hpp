@@ -16,8 +16,8 @@ namespace cairn::detail {
 std::map<std::string, std::vector<std::string>> references_in(
     const std::filesystem::path& directory, bool may_call_hdf5);
 
-/// Checks that nothing in its directory needs `target`, if that exists. Local. Errors: usage,
-/// naming a container that does; io and unsupported, where a file can't be judged.
-void check_replaceable(const std::filesystem::path& target);
+/// Checks that nothing in its directory that can be loaded needs `target`, if that exists. Local.
+/// Errors: usage, naming a container that does; io and unsupported, where a file can't be judged.
+void check_replaceable(const std::filesystem::path& target, bool may_call_hdf5);
 
 }  // namespace cairn::detail

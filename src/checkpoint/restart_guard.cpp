@@ -53,19 +53,18 @@ void RestartGuard::begin(const Comm& comm, std::optional<std::uint64_t> step) co
            starts.step < 0 ? "its beginning" : fmt::format("step {}", starts.step), path.string());
     }
     make_directories(run_dir_);
-    write_small_file(path, names::partial_small(path, random_nonce()),
-                     Json{{"step", now},
-                          {"starts_without_progress", starts.count + 1},
-                          {"since", starts.since}}
-                             .dump(2) +
-                         "\n",
-                     "restarts.write");
+    write_small_file(
+        path, names::partial_small(path, random_nonce()),
+        Json{{"step", now}, {"starts_without_progress", starts.count + 1}, {"since", starts.since}}
+                .dump(2) +
+            "\n",
+        "restarts.write");
   });
 }
 
 void RestartGuard::finish(const Comm& comm) const {
   agree(comm, "end run", [&] {
-    if (comm.is_root()) remove_quietly(run_dir_ / names::kRestarts);
+    if (comm.is_root() && !run_dir_.empty()) remove_quietly(run_dir_ / names::kRestarts);
   });
 }
 

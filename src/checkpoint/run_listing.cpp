@@ -86,7 +86,7 @@ RunListing list_run(const fs::path& dir, bool may_call_hdf5) {
   for (const auto& entry : entries) {
     const std::string name = entry.path().filename().string();
     std::error_code gone;
-    if (!entry.is_regular_file(gone) || entry.is_symlink(gone)) continue;
+    if (!is_own_file(entry)) continue;
     if (names::parse_checkpoint_file(name)) {
       add_checkpoint_file(entry, listing);
     } else if (const auto sidecar = names::parse_sidecar(name)) {

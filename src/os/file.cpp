@@ -288,4 +288,12 @@ void remove_quietly(const std::filesystem::path& path) noexcept {
   std::filesystem::remove(path, ignored);
 }
 
+bool is_own_file(const std::filesystem::directory_entry& entry) {
+  std::error_code error;
+  const auto type = entry.symlink_status(error).type();
+  if (type == std::filesystem::file_type::not_found) return false;
+  if (error) fail_system("examine", entry.path(), error.value());
+  return type == std::filesystem::file_type::regular;
+}
+
 }  // namespace cairn::detail

@@ -16,6 +16,7 @@ namespace {
 struct Watched {
   int number;
   std::atomic<std::uint64_t> count{0};
+  std::atomic<bool> inside{false};
   struct sigaction before {};
 };
 std::array<Watched, 2> watched{{{SIGTERM}, {SIGUSR1}}};
@@ -27,12 +28,15 @@ int watches = 0;
 void on_signal(int number, siginfo_t* info, void* where) {
   for (Watched& one : watched) {
     if (one.number != number) continue;
+    // Ours may lie above and below a handler of the program's that calls what was there before.
+    if (one.inside.exchange(true)) continue;
     one.count.fetch_add(1, std::memory_order_relaxed);
     if ((one.before.sa_flags & SA_SIGINFO) != 0) {
       one.before.sa_sigaction(number, info, where);
     } else if (one.before.sa_handler != SIG_DFL && one.before.sa_handler != SIG_IGN) {
       one.before.sa_handler(number);
     }
+    one.inside = false;
   }
 }
 

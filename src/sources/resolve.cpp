@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "cairn/checkpoint.hpp"
 #include "cairn/source.hpp"
 #include "checkpoint/newest.hpp"
 #include "mpi/time_limit.hpp"
@@ -135,12 +136,33 @@ std::filesystem::path resolve_source(const Comm& comm, const Source& source,
   return detail::Acquisition(comm, source, settings).get(comm);
 }
 
+namespace {
+
+/// Whether the file itself is damaged: a program may also refuse what was saved well, and must not
+/// mark a whole run as bad for that. Collective.
+bool is_damaged(const Comm& comm, const std::filesystem::path& path) {
+  try {
+    const Manifest manifest = open_checkpoint(comm, path);
+    return !verify_tensors(comm, manifest).defects.empty();
+  } catch (const Error& error) {
+    return error.code() == Errc::corrupt;  // agreed, so the same on all ranks
+  }
+}
+
+}  // namespace
+
 bool skip_damaged(const Comm& comm, const Source& source, const SourceSettings& settings,
                   const std::filesystem::path& path, const Error& error) {
-  std::uint64_t skipped[1] = {0};
+  std::uint64_t newest[1] = {0};
   agree(comm, "skip damaged checkpoint", [&] {
     if (!comm.is_root() || !settings.fallback || error.code() != Errc::corrupt) return;
-    if (!detail::is_newest_of_run(source, path) || !detail::try_mark_bad(path, error.what())) return;
+    newest[0] = detail::is_newest_of_run(source, path) ? 1 : 0;
+  });
+  comm.all_reduce_max(std::span<std::uint64_t>(newest));
+  if (newest[0] == 0 || !is_damaged(comm, path)) return false;
+  std::uint64_t skipped[1] = {0};
+  agree(comm, "skip damaged checkpoint", [&] {
+    if (!comm.is_root() || !detail::try_mark_bad(path, error.what())) return;
     fmt::print(stderr, "cairn: warning: '{}' is marked as bad, and an older one is tried: {}\n",
                path.string(), error.what());
     skipped[0] = 1;

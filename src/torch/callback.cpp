@@ -84,6 +84,17 @@ struct CheckpointCallback::Impl {
     return manager.save_checkpoint_async(model, info);
   }
 
+  /// What a checkpoint does not say can't be had again by a resume. Collective.
+  void check_loading() {
+    agree(manager.comm(), "on_train_start", [&] {
+      const Config& config = manager.config();
+      if (config.save.dir.empty() || !config.loading || !config.loading->freeze_loaded) return;
+      fail(Errc::usage,
+           "checkpoint.loading.freeze_loaded can't be repeated when the run goes on from a "
+           "checkpoint of its own; name the layers in a modifier of type freeze instead");
+    });
+  }
+
   /// No other job uses the directory from here on. Collective.
   void take_lease() {
     const SaveConfig& save = manager.config().save;
@@ -175,6 +186,7 @@ CheckpointCallback::~CheckpointCallback() = default;
 
 CheckpointContext CheckpointCallback::on_train_start() {
   CheckpointContext context;
+  impl_->check_loading();
   impl_->take_lease();
   if (impl_->manager.newest_checkpoint()) {
     // The directory, not the file: the source finds the newest one that can be loaded.

@@ -193,6 +193,7 @@ struct CheckpointManager::Impl {
         return context;
       } catch (const Error& error) {
         // Nothing has changed yet: digests are checked before the first byte is moved.
+        if (error.code() != Errc::corrupt) throw;
         if (!skip_damaged(comm, *config.source, source_settings(config), path, error)) throw;
       }
     }
@@ -336,7 +337,7 @@ void CheckpointManager::set_resume(const std::filesystem::path& path) {
   Config& config = impl_->config;
   config.source = LocalSource{path};
   const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
-  config.loading = LoadingConfig{.rescale_lr = begun.rescale_lr};
+  config.loading = LoadingConfig{.cast = begun.cast, .rescale_lr = begun.rescale_lr};
   std::erase_if(config.modifiers, [](const Modifier& modifier) {
     return std::holds_alternative<ResetModifier>(modifier) ||
            std::holds_alternative<CustomModifier>(modifier);

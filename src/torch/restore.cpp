@@ -322,6 +322,7 @@ class Restoration {
       return std::holds_alternative<CustomModifier>(any);
     });
     if (!custom) return;
+    if (states_) states_->keep_tensors();
     std::vector<at::Tensor> filled;
     for (const TensorMemory& memory : match_.memories) filled.push_back(memory.tensor);
     before_.emplace(trainer_.model, filled, settings_.adapters);

@@ -9,11 +9,11 @@
 #include <span>
 
 #include "base/digest.hpp"
+#include "base/json_numbers.hpp"
 #include "base/throw.hpp"
 #include "cairn/trainer.hpp"
 #include "mpi/same.hpp"
 #include "os/signals.hpp"
-#include "base/json_numbers.hpp"
 #include "trainer/best.hpp"
 #include "trainer/budget.hpp"
 #include "trainer/slurm.hpp"
@@ -93,7 +93,9 @@ struct SaveSchedule::Impl {
     for (const std::uint64_t value :
          {save.every_n_steps, save.every_n_epochs, std::bit_cast<std::uint64_t>(save.every_minutes),
           static_cast<std::uint64_t>(save.mode), save.save_top_k,
-          static_cast<std::uint64_t>(save.enabled)}) {
+          static_cast<std::uint64_t>(save.enabled), static_cast<std::uint64_t>(save.lease),
+          static_cast<std::uint64_t>(!save.dir.empty()),
+          static_cast<std::uint64_t>(save.async.has_value())}) {
       digester.update(value);
     }
     digester.update(std::string_view(save.monitor));

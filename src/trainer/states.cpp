@@ -63,7 +63,10 @@ void check_state_name(const std::string& name) {
 
 std::uint64_t hash_of(const States& states) {
   Digester digester;
-  for (const auto& [name, object] : states) digester.update(std::string_view(name));
+  for (const auto& [name, object] : states) {
+    digester.update(std::string_view(name));
+    digester.update(static_cast<std::uint64_t>(object->scope()));
+  }
   return digester.value();
 }
 
@@ -133,7 +136,18 @@ void StatesLoad::apply() {
   }
 }
 
+void StatesLoad::keep_tensors() {
+  for (const MutableTensorView& target : targets_) {
+    const std::uint64_t bytes = target.placement.elements() * item_bytes(target.dtype);
+    const auto* from = static_cast<const std::byte*>(target.data);
+    kept_.emplace_back(from, from + bytes);
+  }
+}
+
 void StatesLoad::roll_back() noexcept {
+  for (std::size_t t = 0; t < kept_.size(); ++t) {
+    if (!kept_[t].empty()) std::memcpy(targets_[t].data, kept_[t].data(), kept_[t].size());
+  }
   for (Item& item : items_) {
     if (!item.before) continue;
     try {

@@ -44,6 +44,8 @@ class CAIRN_EXPORT StatesLoad {
   void read_blobs(const Comm& comm);
   /// Gives each state its text. Local. Errors: what states throw; then the caller rolls back.
   void apply();
+  /// Keeps the bytes of the tensors to fill, for roll_back(). Local.
+  void keep_tensors();
   /// Gives back what they had. Local; never throws.
   void roll_back() noexcept;
   /// Tells the states, and says of each what became of it. Local.
@@ -60,6 +62,7 @@ class CAIRN_EXPORT StatesLoad {
   const Manifest& manifest_;
   std::vector<Item> items_;
   std::vector<MutableTensorView> targets_;
+  std::vector<std::vector<std::byte>> kept_;  // of the targets, or empty
   std::vector<std::size_t> positions_;
   std::vector<std::string> warnings_;
 };

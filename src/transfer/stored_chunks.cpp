@@ -12,14 +12,17 @@ const std::vector<std::byte>& StoredChunks::read(const File& file, std::uint32_t
                                                  const TensorEntry& tensor,
                                                  std::uint64_t position) {
   const StoredChunk& chunk = tensor.stored.at(position);
+  const std::size_t item = item_bytes(tensor.dtype);
+  const std::uint64_t bytes = element_count(tensor.chunk) * item;
+  // Whoever made the index may have given one place to two tensors.
   const auto known = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) {
-    return kept.file == number && kept.chunk == chunk;
+    return kept.file == number && kept.chunk == chunk && kept.bytes.size() == bytes &&
+           kept.item == item && kept.filters == tensor.filters;
   });
   if (known != kept_.end()) {
     kept_.splice(kept_.begin(), kept_, known);
     return kept_.front().bytes;
   }
-  const std::uint64_t bytes = element_count(tensor.chunk) * item_bytes(tensor.dtype);
   // Before the new one is read, so that there is never more; its memory serves the new one.
   Kept next;
   while (!kept_.empty() && kept_bytes_ + bytes > most_) {
@@ -29,6 +32,8 @@ const std::vector<std::byte>& StoredChunks::read(const File& file, std::uint32_t
   }
   next.file = number;
   next.chunk = chunk;
+  next.item = item;
+  next.filters = tensor.filters;
   fill(file, tensor, chunk, next.bytes);
   ++reads_;
   kept_bytes_ += next.bytes.size();

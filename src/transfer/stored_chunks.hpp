@@ -32,6 +32,8 @@ class StoredChunks {
   struct Kept {
     std::uint32_t file = 0;
     StoredChunk chunk;
+    std::size_t item = 0;
+    std::uint8_t filters = 0;
     std::vector<std::byte> bytes;
   };
   void fill(const File& file, const TensorEntry& tensor, const StoredChunk& chunk,
