@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/throw.hpp"
 #include "cairn/run.hpp"
 #include "manifest/container_names.hpp"
 
@@ -89,9 +90,9 @@ struct CheckpointCallback::Impl {
     agree(manager.comm(), "on_train_start", [&] {
       const Config& config = manager.config();
       if (config.save.dir.empty() || !config.loading || !config.loading->freeze_loaded) return;
-      fail(Errc::usage,
-           "checkpoint.loading.freeze_loaded can't be repeated when the run goes on from a "
-           "checkpoint of its own; name the layers in a modifier of type freeze instead");
+      detail::fail(Errc::usage,
+                   "checkpoint.loading.freeze_loaded can't be repeated when the run goes on from a "
+                   "checkpoint of its own; name the layers in a modifier of type freeze instead");
     });
   }
 

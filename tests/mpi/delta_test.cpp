@@ -193,6 +193,22 @@ TEST(Delta, CompressedTensorsAreReferredToAsTheyAre) {
   EXPECT_TRUE(holds(dir / "flat.h5", pieces_of(Cut::rows, 3)));
 }
 
+TEST(Flatten, OfADeltaOfFewerRanksThanItsBase) {
+  const auto dir = scratch();
+  Saver saver(world(), delta());
+  save(saver, checkpoint_path(dir, 1), pieces_of(Cut::rows, 1), 1);
+  const Comm self(MPI_COMM_SELF);
+  on_root([&] {
+    Saver alone(self, delta());
+    save(alone, checkpoint_path(dir, 2), pieces_of(Cut::rows, 2, 1, self), 2, self);
+  });
+  const Manifest source = open_checkpoint(world(), checkpoint_path(dir, 2));
+  ASSERT_EQ(source.files.size(), 2U);
+  detail::flatten_checkpoint(world(), source, dir / "flat.h5", {});
+  on_root([&] { fs::remove(checkpoint_path(dir, 1)); });
+  EXPECT_TRUE(holds(dir / "flat.h5", pieces_of(Cut::rows, 2)));
+}
+
 TEST(Flatten, MakesOneFileOfWhatDeltasHold) {
   for (const Cut cut : {Cut::replicated, Cut::columns, Cut::grid, Cut::flat}) {
     const auto dir = scratch();

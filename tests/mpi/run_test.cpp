@@ -26,8 +26,7 @@ SaveOptions keeping(RetentionPolicy policy) {
   return options;
 }
 
-void save_step(const fs::path& dir, std::uint64_t step,
-               const SaveOptions& options = keeping({})) {
+void save_step(const fs::path& dir, std::uint64_t step, const SaveOptions& options = keeping({})) {
   const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank(), step);
   Saver(world(), options)
       .save(checkpoint_path(dir, step), sample_state(pieces, world().rank(), step));
@@ -179,8 +178,7 @@ TEST(Fallback, WhenAllAreBadTheErrorNamesThemAndNoRunStartsAnew) {
     save_step(dir, step);
     damage(checkpoint_path(dir, step));
   }
-  const std::string text =
-      expect_same_error(Errc::corrupt, [&] { load_newest(LocalSource{dir}); });
+  const std::string text = expect_same_error(Errc::corrupt, [&] { load_newest(LocalSource{dir}); });
   EXPECT_NE(text.find("step-00000001.h5"), std::string::npos) << text;
   EXPECT_NE(text.find("step-00000002.h5"), std::string::npos) << text;
   EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 2));
@@ -199,6 +197,10 @@ TEST(Fallback, NamedFilesAndThoseWhoDoNotWantItGetTheError) {
   // What is no damage marks nothing.
   const Error other(Errc::io, "a disk", 0);
   EXPECT_FALSE(skip_damaged(world(), LocalSource{dir}, {}, newest, other));
+  save_step(dir, 3);
+  const Error refused(Errc::corrupt, "a program that does not understand a document", 0);
+  EXPECT_FALSE(skip_damaged(world(), LocalSource{dir}, {}, checkpoint_path(dir, 3), refused));
+  EXPECT_FALSE(detail::bad_mark_of(checkpoint_path(dir, 3)).has_value());
   EXPECT_FALSE(detail::bad_mark_of(newest).has_value());
 }
 
@@ -246,8 +248,7 @@ std::set<std::uint64_t> steps_in(const fs::path& dir) {
 void save_loss(const fs::path& dir, std::uint64_t step, double loss, RetentionPolicy policy) {
   const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank(), step);
   StateView state = sample_state(pieces, world().rank(), step);
-  state.documents["context"] =
-      R"({"epoch": 1, "metrics": {"loss": )" + std::to_string(loss) + "}}";
+  state.documents["context"] = R"({"epoch": 1, "metrics": {"loss": )" + std::to_string(loss) + "}}";
   Saver(world(), keeping(policy)).save(checkpoint_path(dir, step), state);
 }
 

@@ -233,6 +233,23 @@ TEST(Callback, ASecondJobInTheDirectoryIsRefused) {
   second.close();
 }
 
+TEST(Callback, WhatAResumeCouldNotRepeatIsRefused) {
+  Config config = config_for(scratch());
+  config.source = LocalSource{"pretrained.h5"};
+  config.loading = LoadingConfig{.type = LoadingType::transfer_learning, .freeze_loaded = true};
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  CheckpointCallback callback(manager, model);
+  try {
+    callback.on_train_start();
+    ADD_FAILURE() << "a resume would train what was frozen";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::usage);
+    EXPECT_NE(std::string(error.what()).find("freeze_loaded"), std::string::npos) << error.what();
+  }
+  manager.close();
+}
+
 TEST(Callback, ARunThatNeverGetsFurtherIsStopped) {
   const auto dir = scratch();
   Config config = config_for(dir);

@@ -73,6 +73,23 @@ TEST(Foreign, ALightningFileHasAContainersNamesAndDocuments) {
   EXPECT_EQ(Json::parse(manifest.documents.at("lineage")).at("uuid"), "u");
 }
 
+TEST(Foreign, OfSeveralOptimizersTheFirstCounts) {
+  Manifest manifest = lightning();
+  TensorEntry other;
+  other.path = {std::string("optimizer_states"), std::int64_t{1}, std::string("state"),
+                std::int64_t{0}, std::string("exp_avg")};
+  other.name = "optimizer_states/1/state/0/exp_avg";
+  manifest.tensors.push_back(other);
+  Json optimizers = Json::parse(manifest.documents.at("optimizers"));
+  optimizers.push_back({{"path", {"optimizer_states", 1}},
+                        {"parameters", {"critic"}},
+                        {"param_groups", Json::array({{{"params", {0}}}})}});
+  manifest.documents["optimizers"] = optimizers.dump();
+  manifest = as_container(std::move(manifest));
+  EXPECT_EQ(manifest.tensors[3].name, "optimizer/model.a/exp_avg");
+  EXPECT_TRUE(manifest.tensors[5].name.starts_with("other/")) << manifest.tensors[5].name;
+}
+
 TEST(Foreign, NumbersThatNobodyCanNameAreNotGuessed) {
   Manifest manifest = lightning();
   manifest.documents["optimizers"] = R"([{"parameters": null, "param_groups": [{"params": [0]}]}])";

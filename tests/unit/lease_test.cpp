@@ -28,7 +28,8 @@ class LeaseTest : public testing::Test {
   void SetUp() override {
     // In memory where that goes: every lease is synced.
     const bool memory = access("/dev/shm", W_OK) == 0;
-    std::string name = (memory ? std::string("/dev/shm/") : testing::TempDir()) + "cairn-lease-XXXXXX";
+    std::string name =
+        (memory ? std::string("/dev/shm/") : testing::TempDir()) + "cairn-lease-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     dir_ = name;
   }
@@ -165,6 +166,16 @@ TEST_F(LeaseTest, AHolderFarAwayThatShowsNothingIsDead) {
   auto held = take({.heartbeat = 10s, .patience = 20ms});
   EXPECT_EQ(holder_of(text()).process, getpid());
   EXPECT_FALSE(held->lost());
+}
+
+TEST_F(LeaseTest, OneThatDiedFarAwayWhileItTookOverIsInNobodysWay) {
+  put(lease(), lease_text(stranger(), 5));
+  LeaseHolder rival = stranger();
+  rival.nonce = 0x5678;
+  put(dir_ / names::lease_claim(stranger().nonce), lease_text(rival, 0));
+  auto held = take({.heartbeat = 10s, .patience = 20ms});
+  EXPECT_EQ(holder_of(text()).process, getpid());
+  EXPECT_EQ(files(), 1U);
 }
 
 TEST_F(LeaseTest, NobodyWatchesWithoutPatience) {
