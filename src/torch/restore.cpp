@@ -366,24 +366,6 @@ class Restoration {
   std::optional<Snapshot> before_;
 };
 
-/// The trace of all ranks: times of the slowest, bytes of all. Collective.
-std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace) {
-  std::vector<StageTrace> stages = trace.stages();
-  std::vector<double> seconds;
-  std::vector<std::uint64_t> bytes;
-  for (const StageTrace& stage : stages) {
-    seconds.push_back(stage.seconds);
-    bytes.push_back(stage.bytes);
-  }
-  comm.all_reduce_max(std::span<double>(seconds));
-  comm.all_reduce_sum(std::span<std::uint64_t>(bytes));
-  for (std::size_t s = 0; s < stages.size(); ++s) {
-    stages[s].seconds = seconds[s];
-    stages[s].bytes = bytes[s];
-  }
-  return stages;
-}
-
 }  // namespace
 
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,

@@ -38,4 +38,21 @@ void share_reports(const Comm& comm, std::vector<StateReport>& reports) {
   }
 }
 
+std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace) {
+  std::vector<StageTrace> stages = trace.stages();
+  std::vector<double> seconds;
+  std::vector<std::uint64_t> bytes;
+  for (const StageTrace& stage : stages) {
+    seconds.push_back(stage.seconds);
+    bytes.push_back(stage.bytes);
+  }
+  comm.all_reduce_max(std::span<double>(seconds));
+  comm.all_reduce_sum(std::span<std::uint64_t>(bytes));
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    stages[s].seconds = seconds[s];
+    stages[s].bytes = bytes[s];
+  }
+  return stages;
+}
+
 }  // namespace cairn::detail

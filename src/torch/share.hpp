@@ -6,6 +6,7 @@
 
 #include "cairn/comm.hpp"
 #include "cairn/context.hpp"
+#include "pipeline/trace.hpp"
 
 namespace cairn::detail {
 
@@ -16,5 +17,8 @@ std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
 
 /// Rank 0's reports for all. Collective. Errors: timeout.
 void share_reports(const Comm& comm, std::vector<StateReport>& reports);
+
+/// The trace of all ranks: times of the slowest, bytes of all. Collective.
+std::vector<StageTrace> unite_traces(const Comm& comm, const Trace& trace);
 
 }  // namespace cairn::detail
