@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Jobs in a row, each going on where the one before was stopped: where a site forbids requeueing, or a training takes
 # longer than any time limit. The others wait for nothing when one has failed; those after the end of the training
-# find nothing to do.
+# find nothing to do. The last one fails when it is stopped: the training is not done.
 set -euo pipefail
 
 if [ $# -lt 2 ] || ! [[ $1 =~ ^[1-9][0-9]*$ ]]; then
@@ -17,12 +17,14 @@ export CAIRN_PREEMPTED=next CAIRN_RUN_DIR=${CAIRN_RUN_DIR:-$PWD/runs/cairn-chain
 
 if [ -n "${CAIRN_LOCAL:-}" ] || ! command -v sbatch >/dev/null; then
   for ((i = 0; i < count; ++i)); do
+    [ "$i" -lt $((count - 1)) ] || CAIRN_PREEMPTED=last
     "$(dirname "${BASH_SOURCE[0]}")/run_local.sh" --once "$@"
   done
   exit
 fi
 after=()
 for ((i = 0; i < count; ++i)); do
+  [ "$i" -lt $((count - 1)) ] || CAIRN_PREEMPTED=last
   id=$(sbatch --parsable --kill-on-invalid-dep=yes "${after[@]}" "$@")
   id=${id%%;*}
   echo "$id"

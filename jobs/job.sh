@@ -103,6 +103,10 @@ finish() {
     say "stopped early; the next job of the chain goes on"
     exit 0
   fi
+  if [ "${CAIRN_PREEMPTED:-requeue}" = last ]; then
+    say "stopped early, and the chain is used up: the training is not done; start another chain"
+    exit "$exit_requeue"
+  fi
   [ -n "${CAIRN_LOCAL:-}" ] || requeue "$1"
   exit "$exit_requeue"
 }

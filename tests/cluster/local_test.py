@@ -147,6 +147,8 @@ class ArrayAndChain(LocalCase):
         self.assertEqual(len(self.starts()), 3)
         self.job(*chain, codes="85 2 0", code=2, CAIRN_LOCAL=1)
         self.assertEqual(len(self.starts()), 2)
+        self.job(*chain, codes="85 85 85", code=85, CAIRN_LOCAL=1)  # used up before the end
+        self.assertEqual(len(self.starts()), 3)
 
 
 def processes_of(run, restart):
