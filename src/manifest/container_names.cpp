@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cairn/tensor_view.hpp"
+#include "manifest/path_json.hpp"
 
 namespace cairn::detail::names {
 namespace {
@@ -45,18 +46,6 @@ bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::
   return tensor.path.size() == path.size() + more &&
          std::holds_alternative<std::string>(tensor.path.back()) &&
          std::equal(path.begin(), path.end(), tensor.path.begin());
-}
-
-std::vector<PathKey> path_in(const nlohmann::json& json) {
-  std::vector<PathKey> path;
-  for (const auto& key : json) {
-    if (key.is_string()) {
-      path.emplace_back(key.get<std::string>());
-    } else {
-      path.emplace_back(key.get<std::int64_t>());
-    }
-  }
-  return path;
 }
 
 nlohmann::json document_of(const Manifest& manifest, const char* name) {
@@ -97,13 +86,15 @@ ContainerNames::ContainerNames(const Manifest& manifest)
 
 void ContainerNames::read_documents(const Manifest& manifest) {
   const auto roles = document_of(manifest, "roles");
-  if (roles.contains("model")) model_ = path_in(roles["model"]);
-  if (roles.contains("ema")) ema_ = path_in(roles["ema"]);
+  if (roles.contains("model")) model_ = path_from(roles["model"]);
+  if (roles.contains("ema")) ema_ = path_from(roles["ema"]);
   std::set<std::string> taken;
   for (const auto& json : document_of(manifest, "optimizers")) {
     if (!json.at("parameters").is_array()) continue;
+    auto path = path_from(json.at("path"));
+    if (!path) continue;
     Optimizer optimizer;
-    optimizer.path = path_in(json.at("path"));
+    optimizer.path = std::move(*path);
     std::size_t next = 0;
     bool is_new = true;
     for (const auto& group : json.at("param_groups")) {

@@ -53,7 +53,10 @@ bool read_all(int in, Clock::time_point end, std::string& text) {
   }
 }
 
-/// The status of a child that has ended, or is killed when time is up.
+// A process that waits for a dead file system does not even end by SIGKILL.
+constexpr std::chrono::seconds kDying{2};
+
+/// The status of a child that has ended, or is killed when time is up; -1 where it does not end.
 int end_of(pid_t child, Clock::time_point end) {
   int status = 0;
   for (;;) {
@@ -61,6 +64,7 @@ int end_of(pid_t child, Clock::time_point end) {
     if (ended == child) return status;
     if (ended < 0 && errno != EINTR) return -1;
     if (Clock::now() >= end) kill(child, SIGKILL);
+    if (Clock::now() >= end + kDying) return -1;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }

@@ -12,6 +12,7 @@
 #include "cairn/tensor_view.hpp"
 #include "checkpoint/convert_documents.hpp"
 #include "manifest/container_names.hpp"
+#include "manifest/path_json.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -33,21 +34,6 @@ Json value_at(const Json& json, std::string_view key) {
   return json.is_object() && found != json.end() ? *found : Json(nullptr);
 }
 
-std::optional<Path> path_of(const Json& json) {
-  if (!json.is_array()) return std::nullopt;
-  Path path;
-  for (const Json& key : json) {
-    if (key.is_string()) {
-      path.emplace_back(key.get<std::string>());
-    } else if (key.is_number_integer()) {
-      path.emplace_back(key.get<std::int64_t>());
-    } else {
-      return std::nullopt;
-    }
-  }
-  return path;
-}
-
 bool is_below(const Path& path, const Path& root) {
   return path.size() > root.size() && std::equal(root.begin(), root.end(), path.begin());
 }
@@ -67,8 +53,8 @@ class Translation {
         names_(manifest_),
         training_(document_of(manifest_.documents, "training")) {
     const Json roles = document_of(manifest_.documents, "roles");
-    model_ = path_of(value_at(roles, "model"));
-    optimizer_ = path_of(value_at(roles, "optimizer"));
+    model_ = path_from(value_at(roles, "model"));
+    optimizer_ = path_from(value_at(roles, "optimizer"));
     const Json optimizers = document_of(manifest_.documents, "optimizers");
     if (optimizers.is_array() && !optimizers.empty()) facts_ = optimizers.front();
     const Json names = value_at(facts_, "parameters");

@@ -3,26 +3,13 @@
 #include <set>
 
 #include "cairn/checkpoint.hpp"
+#include "support/delta_state.hpp"
 #include "support/mpi_test.hpp"
-#include "support/sample_state.hpp"
 
 namespace cairn {
 namespace {
 
 using namespace test;
-
-/// The files of the directory once rank 0 has returned from its save.
-std::set<std::string> files_in(const std::filesystem::path& dir) {
-  world().all_equal(0);
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(dir)) {
-    names.insert(entry.path().filename().string());
-  }
-  world().all_equal(0);
-  return names;
-}
-
-std::string name_of(std::uint64_t step) { return checkpoint_path("", step).string(); }
 
 SaveOptions keeping(std::uint64_t last) {
   SaveOptions options;

@@ -7,6 +7,7 @@
 
 #include "base/throw.hpp"
 #include "formats/torch/values.hpp"
+#include "manifest/path_json.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -98,17 +99,9 @@ void Tree::set_kind(std::span<const PathKey> path, Kind kind) {
 }
 
 std::vector<PathKey> path_of(const Json& json) {
-  std::vector<PathKey> path;
-  for (const Json& key : json) {
-    if (key.is_string()) {
-      path.emplace_back(key.get<std::string>());
-    } else if (key.is_number_integer()) {
-      path.emplace_back(key.get<std::int64_t>());
-    } else {
-      fail(Errc::corrupt, "a path in a document is broken");
-    }
-  }
-  return path;
+  auto path = path_from(json);
+  if (!path) fail(Errc::corrupt, "a path in a document is broken");
+  return std::move(*path);
 }
 
 std::vector<PathKey> path_of_name(std::string_view name) {
