@@ -153,11 +153,7 @@ AsyncSave Saver::Impl::save_async(const SaveRequest& request) {
   std::vector<WriteItem> items;
   agree(comm, "save: stage", [&] {
     items = items_of(request.state, *chosen);
-    std::uint64_t bytes = 0;
-    for (const WriteItem& item : items) {
-      bytes +=
-          item.extent->box.elements() * item_bytes(chosen->container.tensors[item.tensor].dtype);
-    }
+    const std::uint64_t bytes = bytes_of(items, chosen->container.tensors);
     const std::uint64_t room = take_memory(bytes);
     const std::uint64_t wanted = StagingRoom::room_for(bytes);
     streams[0] = wanted > room ? 1 : 0;

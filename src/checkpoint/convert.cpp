@@ -60,13 +60,10 @@ std::uint64_t window_bytes(const ConvertOptions& options) {
   return std::clamp(options.memory_bytes / 4, kLeast, kMost);
 }
 
-std::function<void(std::uint64_t)> progress_of(const WriteJob& job, const ConvertOptions& options) {
+std::function<void(std::uint64_t)> progress_of(const ConvertOptions& options, std::uint64_t before,
+                                               std::uint64_t total) {
   if (!options.progress) return {};
-  std::uint64_t total = 0;
-  for (const WriteItem& item : job.items) {
-    total += item.extent->box.elements() * item_bytes(job.tensors[item.tensor].dtype);
-  }
-  return [total, &options](std::uint64_t done) { options.progress(done, total); };
+  return [=, &options](std::uint64_t done) { options.progress(before + done, total); };
 }
 
 ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,

@@ -30,7 +30,7 @@ void write_container(const Comm& comm, const Manifest& source, const std::filesy
       job.items.push_back({item.tensor, &item.extent, nullptr});
       sources.push_back(plan.sources[item.piece]);
     }
-    job.progress = progress_of(job, options);
+    job.progress = progress_of(options, 0, bytes_of(job.items, job.tensors));
   });
   CopyWriter writer(source, std::move(sources), window_bytes(options));
   carry_out(comm, request, layout, start, writer, std::move(job), [](SaveStep) {});

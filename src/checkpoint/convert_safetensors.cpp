@@ -19,6 +19,7 @@ struct Shard {
   std::filesystem::path partial;
   SafetensorsLayout layout;
   std::vector<std::size_t> tensors;  ///< positions in the plan, as the layout was given them
+  Share share;
 };
 
 /// The tensors in their order, as many to a file as fit; a larger one has a file of its own.
@@ -37,8 +38,8 @@ std::vector<std::vector<std::size_t>> divide(const ConvertPlan& plan, std::uint6
   return shards;
 }
 
-std::vector<Shard> shards_of(const ConvertPlan& plan, const std::filesystem::path& target,
-                             const ConvertOptions& options) {
+std::vector<Shard> shards_of(const Comm& comm, const ConvertPlan& plan,
+                             const std::filesystem::path& target, const ConvertOptions& options) {
   const auto metadata = plan.documents.find("__metadata__");
   std::vector<Shard> shards;
   for (auto& tensors : divide(plan, options.shard_bytes)) {
@@ -48,6 +49,7 @@ std::vector<Shard> shards_of(const ConvertPlan& plan, const std::filesystem::pat
     shard.layout =
         lay_out_safetensors(entries, metadata == plan.documents.end() ? "" : metadata->second);
     shard.tensors = std::move(tensors);
+    shard.share = share_of(shard.layout.tensors, comm.size(), comm.rank());
     shards.push_back(std::move(shard));
   }
   for (std::size_t i = 0; i < shards.size(); ++i) {
@@ -79,18 +81,17 @@ void finish_file(const Shard& shard, bool durable) {
 }
 
 void write_shard(const Comm& comm, const Manifest& source, const ConvertPlan& plan,
-                 const Shard& shard, std::uint64_t nonce, const ConvertOptions& options) {
-  Share share;
+                 const Shard& shard, std::uint64_t nonce, const ConvertOptions& options,
+                 const std::function<void(std::uint64_t)>& progress) {
   NewTensors file{shard.partial, nonce, shard.layout.tensors, {}, /*crc32=*/false};
   std::vector<std::size_t> sources;
   agree(comm, "convert: preflight", [&] {
-    share = share_of(shard.layout.tensors, comm.size(), comm.rank());
     for (const std::size_t position : shard.layout.positions) {
       sources.push_back(plan.sources[shard.tensors[position]]);
     }
     file.sources = sources;
   });
-  copy_share(comm, source, file, share, options, [&] { make_file(shard, nonce); });
+  copy_share(comm, source, file, shard.share, options, progress, [&] { make_file(shard, nonce); });
 }
 
 std::string index_text(const ConvertPlan& plan, const std::vector<Shard>& shards) {
@@ -135,17 +136,22 @@ void write_safetensors(const Comm& comm, const Manifest& source,
                        const std::filesystem::path& target, const ConvertPlan& plan,
                        const ConvertOptions& options) {
   std::vector<Shard> shards;
+  std::uint64_t total = 0;  // of this rank
   std::uint64_t nonce[1] = {0};
   agree(comm, "convert: plan", [&] {
-    shards = shards_of(plan, target, options);
+    shards = shards_of(comm, plan, target, options);
+    for (const Shard& shard : shards) total += shard.share.bytes;
     if (!comm.is_root()) return;
     for (const Shard& shard : shards) check_target(source, shard.target, options);
     nonce[0] = random_nonce();
   });
   comm.all_reduce_max(std::span<std::uint64_t>(nonce));
   try {
+    std::uint64_t before = 0;
     for (const Shard& shard : shards) {
-      write_shard(comm, source, plan, shard, nonce[0], options);
+      write_shard(comm, source, plan, shard, nonce[0], options,
+                  progress_of(options, before, total));
+      before += shard.share.bytes;
     }
     agree(comm, "convert: publish", [&] {
       if (comm.is_root()) publish_all(plan, shards, target, options);

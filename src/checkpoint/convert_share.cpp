@@ -31,6 +31,7 @@ Share share_of(std::span<const TensorEntry> tensors, int size, int rank) {
     extent.flat = true;
     extent.offset = tensor.offset + first * item;
     extent.box = {{first}, {last - first}};
+    share.bytes += (last - first) * item;
     share.extents.push_back(std::move(extent));
     share.tensors.push_back(t);
   }
@@ -39,6 +40,7 @@ Share share_of(std::span<const TensorEntry> tensors, int size, int rank) {
 
 std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, const NewTensors& file,
                                    const Share& share, const ConvertOptions& options,
+                                   const std::function<void(std::uint64_t)>& progress,
                                    const std::function<void()>& make_file) {
   WriteJob job;
   std::optional<CopyWriter> writer;
@@ -47,12 +49,13 @@ std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, con
     job.nonce = file.nonce;
     job.tensors = file.tensors;
     job.crc32 = file.crc32;
+    job.durable = options.durable;
     std::vector<std::size_t> sources;
     for (std::size_t i = 0; i < share.extents.size(); ++i) {
       job.items.push_back({share.tensors[i], &share.extents[i], nullptr});
       sources.push_back(file.sources[share.tensors[i]]);
     }
-    job.progress = progress_of(job, options);
+    job.progress = progress;
     writer.emplace(source, std::move(sources), window_bytes(options));
     if (comm.is_root()) make_file();
   });

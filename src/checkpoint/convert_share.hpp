@@ -24,15 +24,18 @@ struct NewTensors {
 struct Share {
   std::vector<Extent> extents;
   std::vector<std::size_t> tensors;  ///< of each: position in the file's
+  std::uint64_t bytes = 0;
 };
 
 /// Local.
 Share share_of(std::span<const TensorEntry> tensors, int size, int rank);
 
 /// Copies a rank's share into the file that `make_file` makes on rank 0, reads it back and settles
-/// it; reports on its extents. Collective. Errors: those of CopyWriter and of `make_file`.
+/// it; reports on its extents. `progress` is told the bytes of this file so far. Collective.
+/// Errors: those of CopyWriter and of `make_file`.
 std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, const NewTensors& file,
                                    const Share& share, const ConvertOptions& options,
+                                   const std::function<void(std::uint64_t)>& progress,
                                    const std::function<void()>& make_file);
 
 }  // namespace cairn::detail

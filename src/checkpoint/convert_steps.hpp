@@ -18,8 +18,10 @@ void check_target(const Manifest& source, const std::filesystem::path& target,
 /// Of the memory for bytes on their way: CopyWriter has a window as they are stored, and one as
 /// they are written. Local.
 std::uint64_t window_bytes(const ConvertOptions& options);
-/// Lifetime: that of `options`. Local.
-std::function<void(std::uint64_t)> progress_of(const WriteJob& job, const ConvertOptions& options);
+/// For a file of which this rank writes a part, of `total` bytes in all files, after `before` bytes
+/// in others. Lifetime: that of `options`. Local.
+std::function<void(std::uint64_t)> progress_of(const ConvertOptions& options, std::uint64_t before,
+                                               std::uint64_t total);
 
 /// Write and publish what was planned. Collective. Errors: those of convert_checkpoint.
 void write_container(const Comm& comm, const Manifest& source, const std::filesystem::path& target,

@@ -51,7 +51,7 @@ void finish_file(const std::filesystem::path& partial, const torch::TorchLayout&
                  std::span<const std::uint32_t> crcs, bool durable) {
   const std::vector<torch::ZipLayout::Piece> pieces = torch::other_bytes(layout, crcs);
   File file = File::open_write(partial);
-  RunWriter runs(file, "commit.write", /*durable=*/false, [](std::uint64_t) {});
+  RunWriter runs(file, "commit.write", WriteBack::later, [](std::uint64_t) {});
   const auto add = [&](const torch::ZipLayout::Piece& piece) {
     runs.add(piece.offset, reinterpret_cast<const std::byte*>(piece.bytes.data()),
              piece.bytes.size());
@@ -96,9 +96,9 @@ void write_torch(const Comm& comm, const Manifest& source, const std::filesystem
   comm.all_reduce_max(std::span<std::uint64_t>(nonce));
   try {
     const NewTensors file{partial, nonce[0], storages, sources, /*crc32=*/true};
-    const std::vector<PartReport> reports = copy_share(comm, runs, file, share, options, [&] {
-      make_file(partial, layout.zip.file_bytes(), nonce[0]);
-    });
+    const std::vector<PartReport> reports =
+        copy_share(comm, runs, file, share, options, progress_of(options, 0, share.bytes),
+                   [&] { make_file(partial, layout.zip.file_bytes(), nonce[0]); });
     const std::vector<std::uint32_t> crcs = join_crcs(comm, share, reports, storages);
     agree(comm, "convert: publish", [&] {
       if (!comm.is_root()) return;

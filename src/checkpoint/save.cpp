@@ -149,10 +149,7 @@ void Saver::Impl::save(const SaveRequest& request) {
     job = job_of(request, *chosen, start);
     job.items = items_of(request.state, *chosen);
     if (!options.progress) return;
-    std::uint64_t total = 0;
-    for (const WriteItem& item : job.items) {
-      total += item.extent->box.elements() * item_bytes(job.tensors[item.tensor].dtype);
-    }
+    const std::uint64_t total = bytes_of(job.items, job.tensors);
     job.progress = [this, total](std::uint64_t done) {
       options.progress({SaveStep::move, done, total});
     };

@@ -101,10 +101,11 @@ class Sink {
       // Through the page cache, durable or not: everything is read back soon.
       : job_(job),
         reports_(reports),
-        runs_(file, "move.write", /*durable=*/false, [this](std::uint64_t bytes) {
-          written_ += bytes;
-          if (job_.progress) job_.progress(written_);
-        }) {}
+        runs_(file, "move.write", job.durable ? WriteBack::begun : WriteBack::later,
+              [this](std::uint64_t bytes) {
+                written_ += bytes;
+                if (job_.progress) job_.progress(written_);
+              }) {}
 
   void add(std::size_t i, const Box& box, const std::byte* data, std::uint64_t elements) {
     const WriteItem& item = job_.items[i];

@@ -45,7 +45,8 @@ std::vector<PartReport> DirectEngine::write(const Comm& comm, const WriteJob& jo
     reports.reserve(job.items.size());
     const File& file = open_partial(job);
     std::uint64_t done = 0;
-    RunWriter runs(file, "move.write", job.durable, [&](std::uint64_t bytes) {
+    const WriteBack write_back = job.durable ? WriteBack::past_cache : WriteBack::later;
+    RunWriter runs(file, "move.write", write_back, [&](std::uint64_t bytes) {
       done += bytes;
       if (job.progress) job.progress(done);
     });

@@ -29,6 +29,14 @@ std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer, const Mp
   return std::make_unique<DirectEngine>();
 }
 
+std::uint64_t bytes_of(std::span<const WriteItem> items, std::span<const TensorEntry> tensors) {
+  std::uint64_t bytes = 0;
+  for (const WriteItem& item : items) {
+    bytes += item.extent->box.elements() * item_bytes(tensors[item.tensor].dtype);
+  }
+  return bytes;
+}
+
 std::uint64_t hash_of(const MpioOptions& mpio) {
   Digester digester;
   for (const auto& [key, value] : mpio.hints) {

@@ -24,6 +24,9 @@ struct WriteItem {
   const std::byte* data = nullptr;  ///< null where the bytes come from a StagedSave
 };
 
+/// Of all items, as dense data. Local.
+std::uint64_t bytes_of(std::span<const WriteItem> items, std::span<const TensorEntry> tensors);
+
 struct WriteJob {
   std::filesystem::path file;            ///< exists and has its final size
   std::uint64_t nonce_at = 0;            ///< where in the file its nonce is

@@ -72,10 +72,10 @@ void RunReader::read_scattered() {
   file_.read_scattered(begin_, pieces_);
 }
 
-RunWriter::RunWriter(const File& file, std::string_view point, bool durable,
+RunWriter::RunWriter(const File& file, std::string_view point, WriteBack write_back,
                      std::function<void(std::uint64_t)> wrote)
-    : file_(file), point_(point), wrote_(std::move(wrote)) {
-  if (durable) past_cache_ = BlockWriter::open(file, point, wrote_);
+    : file_(file), point_(point), write_back_(write_back), wrote_(std::move(wrote)) {
+  if (write_back == WriteBack::past_cache) past_cache_ = BlockWriter::open(file, point, wrote_);
 }
 
 std::uint64_t RunWriter::window_bytes() const { return past_cache_ ? kCopyBytes : kRequestBytes; }
@@ -112,6 +112,7 @@ void RunWriter::flush() {
 void RunWriter::release() {
   if (pending_.empty()) return;
   file_.write_at(begin_, pending_, point_);
+  if (write_back_ != WriteBack::later) file_.begin_write_back(begin_, pending_.size());
   wrote_(pending_.size());
   pending_ = {};
   buffer_.clear();

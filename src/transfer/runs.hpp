@@ -43,11 +43,17 @@ class RunReader {
   std::vector<std::span<std::byte>> pieces_;
 };
 
+/// How bytes that are written come to the disk.
+enum class WriteBack {
+  later,  // when the system likes, or in File::sync()
+  begun,  // the disk begins with each request at once; they stay in the page cache to be read again
+  past_cache,  // not by way of the page cache; as `begun` where the file system can't do that
+};
+
 class RunWriter {
  public:
-  /// `wrote(bytes)` is called after requests, on the calling thread. Where the bytes are to be
-  /// `durable` and the file system can do that, they go past the page cache.
-  RunWriter(const File& file, std::string_view point, bool durable,
+  /// `wrote(bytes)` is called after requests, on the calling thread.
+  RunWriter(const File& file, std::string_view point, WriteBack write_back,
             std::function<void(std::uint64_t)> wrote);
   /// Runs that are neighbours in memory, too, are written from there, others through a buffer.
   /// `from` must stay valid until release() or flush().
@@ -62,6 +68,7 @@ class RunWriter {
  private:
   const File& file_;
   std::string_view point_;
+  WriteBack write_back_;
   std::function<void(std::uint64_t)> wrote_;
   std::unique_ptr<BlockWriter> past_cache_;
   std::uint64_t begin_ = 0;

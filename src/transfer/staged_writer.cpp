@@ -14,7 +14,8 @@ std::vector<PartReport> StagedWriter::write(const Comm& comm, const WriteJob& jo
   agree(comm, "save: move", [&] {
     fault_point("move");
     const File& file = open_partial(job);
-    RunWriter runs(file, "move.write", job.durable, [](std::uint64_t) {});
+    const WriteBack write_back = job.durable ? WriteBack::past_cache : WriteBack::later;
+    RunWriter runs(file, "move.write", write_back, [](std::uint64_t) {});
     std::uint64_t done = 0;  // bytes of the current item
     std::optional<PartScan> scan;
     while (const StagedBlock* block = staged_.next()) {

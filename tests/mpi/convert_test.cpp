@@ -151,6 +151,30 @@ TEST(Convert, LightningFindsItsKeys) {
   EXPECT_NE(file.find("state_dict/decoder.weight"), nullptr);
 }
 
+TEST(Convert, ProgressGoesOnFromShardToShard) {
+  const fs::path dir = scratch();
+  const Manifest container = trained(dir / "a.h5");
+  ConvertOptions options;
+  options.select.regex = "^(?!.*c(128|32)$)";
+  options.shard_bytes = 64;
+  std::uint64_t last = 0;
+  std::set<std::uint64_t> totals;
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    EXPECT_GT(done, last);
+    last = done;
+    totals.insert(total);
+  };
+  const fs::path target = dir / "sharded" / "model.safetensors.index.json";
+  const Manifest sharded = convert(container, target, TargetFormat::safetensors, options);
+  ASSERT_GT(sharded.files.size(), 2U);
+  EXPECT_EQ(totals, std::set<std::uint64_t>{last});  // every rank has a share of so many bytes
+  std::uint64_t bytes = 0;
+  for (const TensorEntry& tensor : sharded.tensors) bytes += tensor.bytes();
+  std::uint64_t written[] = {last};
+  world().all_reduce_sum(written);
+  EXPECT_EQ(written[0], bytes);
+}
+
 TEST(Convert, AFailureLeavesNothing) {
   const fs::path dir = scratch();
   const Manifest container = trained(dir / "a.h5");
