@@ -14,6 +14,7 @@ fi
 count=$1
 shift
 export CAIRN_PREEMPTED=next CAIRN_RUN_DIR=${CAIRN_RUN_DIR:-$PWD/runs/cairn-chain}
+rm -f "$CAIRN_RUN_DIR/.restarts" # submitted by hand: somebody has looked at it
 
 if [ -n "${CAIRN_LOCAL:-}" ] || ! command -v sbatch >/dev/null; then
   for ((i = 0; i < count; ++i)); do

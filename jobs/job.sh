@@ -61,21 +61,22 @@ run() {
   [ -z "$reminder" ] || kill "$reminder" 2>/dev/null || true
 }
 
-# refuse_endless_restarts RUN: ends the job where it was restarted CAIRN_MAX_STALLS times without a new checkpoint.
-refuse_endless_restarts() {
-  local file=$1/.job-restarts newest stalls=0 before=
-  newest=$(readlink "$1/last" || true)
-  if [ "$restart" -gt 0 ] && [ -f "$file" ]; then
-    read -r stalls before <"$file" || true
-    if [ "$before" = "$newest" ]; then stalls=$((stalls + 1)); else stalls=0; fi
-  fi
-  if [ "$stalls" -gt "${CAIRN_MAX_STALLS:-3}" ]; then
-    rm -f "$file"
-    say "restart $restart is number $stalls without a new checkpoint (newest: ${newest:-none}): given up. See above" \
-      "why it ends; submit it again when that is solved."
-    exit 1
-  fi
-  printf '%s %s\n' "$stalls" "$newest" >"$file"
+# count_start RUN: ends the job where it was restarted CAIRN_MAX_STALLS times without a new checkpoint. The trainer counts
+# its starts, too, but not those in which it does not get that far; the name makes the two one count.
+count_start() {
+  local code=0
+  # Submitted by hand: somebody has looked at it.
+  if [ "$restart" -eq 0 ] && [ "${CAIRN_PREEMPTED:-requeue}" = requeue ]; then rm -f "$1/.restarts"; fi
+  export CAIRN_START=${SLURM_JOB_ID:-$(hostname)-$$}-$restart
+  "$CAIRN_BIN/cairn" begin "$1" --max-restarts "${CAIRN_MAX_STALLS:-3}" </dev/null || code=$?
+  case $code in
+    0) ;;
+    1)
+      say "given up. See above why it ends; submit it again when that is solved."
+      exit 1
+      ;;
+    *) say "this start is not counted (exit code $code of 'cairn begin')" ;;
+  esac
 }
 
 # Whether a program that ended with this exit code is to be started again.
@@ -141,7 +142,8 @@ train() {
   read -r -a trainer <<<"${CAIRN_TRAIN:-$CAIRN_BIN/train_lm}"
   mkdir -p "$run"
   say "job ${SLURM_JOB_ID:-local}, restart $restart, on ${SLURM_JOB_NODELIST:-$(hostname)}: ${trainer[*]} $* in $run"
-  refuse_endless_restarts "$run"
+  count_start "$run"
   run "${trainer[@]}" --dir "$run" "$@"
+  [ "$code" -ne 0 ] || rm -f "$run/.restarts"
   finish "$code"
 }

@@ -50,6 +50,7 @@ target_sources(cairn_core_obj PRIVATE
   src/os/file.cpp
   src/os/host.cpp
   src/os/lock.cpp
+  src/os/quiet_thread.cpp
   src/os/small_file.cpp
   src/os/signals.cpp
   src/mpi/agree.cpp
@@ -171,6 +172,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/run_lease.cpp
   src/checkpoint/run_listing.cpp
   src/checkpoint/save.cpp
+  src/checkpoint/usable.cpp
   src/checkpoint/verify.cpp
   src/checkpoint/verify_checksums.cpp
   src/sources/aws_profile.cpp
@@ -222,6 +224,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/value.cpp
   src/trainer/best.cpp
   src/trainer/budget.cpp
+  src/trainer/limit_watch.cpp
   src/trainer/sampler.cpp
   src/trainer/schedule.cpp
   src/trainer/shuffle.cpp

@@ -193,6 +193,7 @@ int main(int argc, char** argv) {
                        inspecting.json = comparing.json = verifying.json = converting.json = json;
                        configuring.json = migrating.json = flattening.json = json;
                        of_runs.listing.json = of_runs.pruning.json = of_runs.pinning.json = json;
+                       of_runs.beginning.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
                        if (diff_verb->parsed()) return diff(comm, comparing);
                        if (verify_verb->parsed()) return verify(comm, verifying);
@@ -200,14 +201,16 @@ int main(int argc, char** argv) {
                        if (of_runs.prune->parsed()) return prune(comm, of_runs.pruning);
                        if (of_runs.pin->parsed()) return pin(comm, of_runs.pinning, true);
                        if (of_runs.unpin->parsed()) return pin(comm, of_runs.pinning, false);
+                       if (of_runs.begin->parsed()) return begin(comm, of_runs.beginning);
                        if (convert_verb->parsed()) return convert(comm, converting);
                        if (flatten_verb->parsed()) return flatten(comm, flattening);
                        if (config_verb->parsed()) return config(comm, configuring);
                        if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
-                       throw cairn::Error(cairn::Errc::usage,
-                                          "name what to do: inspect, diff, verify, ls, prune, pin, "
-                                          "unpin, convert, flatten, config or migrate-config; see "
-                                          "'cairn --help'",
-                                          0);
+                       throw cairn::Error(
+                           cairn::Errc::usage,
+                           "name what to do: inspect, diff, verify, ls, prune, pin, "
+                           "unpin, begin, convert, flatten, config or migrate-config; "
+                           "see 'cairn --help'",
+                           0);
                      });
 }

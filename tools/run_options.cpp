@@ -10,17 +10,23 @@ namespace cairn::tool {
 namespace {
 
 constexpr const char* kFooter =
-    "Whatever the rules say, these stay: the newest checkpoint, the one that 'last' links to, pinned\n"
+    "Whatever the rules say, these stay: the newest checkpoint, the one that 'last' links to, "
+    "pinned\n"
     "ones, the last verified one (cairn verify --mark), and what a checkpoint that stays needs.\n"
     "Files that are no committed checkpoints of cairn's are never touched.\n"
     "Exit codes: 0 fine, 2 usage or error.";
+
+constexpr const char* kBeginFooter =
+    "To be called before the trainer starts; a start that has a name in $CAIRN_START is counted\n"
+    "once, here or by the trainer. The count lies in RUN/.restarts; remove it to start anew.\n"
+    "Exit codes: 0 start it, 1 it was started too often without progress, 2 usage or error.";
 
 void add_keep_options(CLI::App& verb, KeepOptions& keep) {
   verb.add_option("--keep-last", keep.policy.keep_last, "The most recently committed N stay");
   verb.add_option("--keep-every", keep.policy.keep_every_n_steps,
                   "So do those whose step is a multiple of N");
-  auto* best = verb.add_option("--keep-best", keep.policy.keep_best.k,
-                               "So do the best N by a metric");
+  auto* best =
+      verb.add_option("--keep-best", keep.policy.keep_best.k, "So do the best N by a metric");
   auto* metric = verb.add_option("--metric", keep.policy.keep_best.metric, "The metric's name");
   auto* mode = verb.add_option("--mode", keep.mode, "Which values are better: min (default) or max")
                    ->check(CLI::IsMember({"min", "max"}));
@@ -55,6 +61,12 @@ void add_run_verbs(CLI::App& app, RunVerbs& verbs, bool& json) {
     verb->add_option("FILE", verbs.pinning.file, "Checkpoint, or a run's directory: its newest one")
         ->required();
   }
+  verbs.begin = add_verb(app, "begin", "Count a start of a run, for a job's script", json);
+  verbs.begin->add_option("RUN", verbs.beginning.run, "Directory")->required();
+  verbs.begin->add_option("--max-restarts", verbs.beginning.max_restarts,
+                          "How often in a row it may start again without progress (default: 5; 0: "
+                          "any number)");
+  verbs.begin->footer(kBeginFooter);
 }
 
 RetentionPolicy policy_of(const KeepOptions& keep) {
@@ -62,9 +74,10 @@ RetentionPolicy policy_of(const KeepOptions& keep) {
   policy.keep_best.mode = keep.mode == "max" ? MetricOrder::max : MetricOrder::min;
   const bool more = policy.keep_every_n_steps != 0 || policy.keep_best.k != 0;
   if (policy.keep_last == 0 && more) {
-    detail::fail(Errc::usage,
-                 "--keep-every and --keep-best add to --keep-last, which must be 1 or more: without "
-                 "it all checkpoints stay");
+    detail::fail(
+        Errc::usage,
+        "--keep-every and --keep-best add to --keep-last, which must be 1 or more: without "
+        "it all checkpoints stay");
   }
   return policy;
 }

@@ -12,15 +12,17 @@ class App;
 
 namespace cairn::tool {
 
-/// The verbs that look after runs: ls, prune, pin and unpin.
+/// The verbs that look after runs: ls, prune, pin, unpin and begin.
 struct RunVerbs {
   CLI::App* ls = nullptr;
   CLI::App* prune = nullptr;
   CLI::App* pin = nullptr;
   CLI::App* unpin = nullptr;
+  CLI::App* begin = nullptr;
   LsOptions listing;
   PruneOptions pruning;
   PinOptions pinning;
+  BeginOptions beginning;
 };
 /// Makes them known to the command line; `verbs` and `json` must outlive `app`.
 void add_run_verbs(CLI::App& app, RunVerbs& verbs, bool& json);

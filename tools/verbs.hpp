@@ -58,6 +58,14 @@ struct PruneOptions {
 };
 int prune(const Comm& comm, const PruneOptions& options);
 
+struct BeginOptions {
+  std::string run;
+  std::uint64_t max_restarts = 5;
+  bool json = false;
+};
+/// Counts a start of a run; kDifferent when it starts again and again without progress.
+int begin(const Comm& comm, const BeginOptions& options);
+
 struct PinOptions {
   std::string file;
   bool json = false;

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "base/throw.hpp"
-#include "checkpoint/marks.hpp"
+#include "checkpoint/usable.hpp"
 #include "manifest/names.hpp"
 #include "output.hpp"
 #include "program.hpp"
@@ -65,15 +67,18 @@ VerifyReport check(const Comm& comm, const std::string& path, std::vector<std::s
     // Agreed, so that every rank takes the same way.
     if (error.code() != Errc::corrupt || error.rank() == Error::kLocal) throw;
     VerifyReport report;
-    report.defects.push_back({"", {}, -1, error.what()});
+    report.defects.push_back({"", {}, -1, error.what(), {}});
     return report;
   }
   warnings = manifest->warnings;
   return verify_tensors(comm, *manifest);
 }
 
-/// Notes the result beside the checkpoint, for loads and for what removes checkpoints.
-void note(const Comm& comm, const std::filesystem::path& path, const VerifyReport& report) {
+/// Notes the result beside the checkpoint, for loads and for what removes checkpoints. The files
+/// that were marked as bad, on rank 0.
+std::vector<std::string> note(const Comm& comm, const std::filesystem::path& path,
+                              const VerifyReport& report) {
+  std::vector<std::string> marked;
   agree(comm, "verify: mark", [&] {
     if (!comm.is_root()) return;
     // The name of a link is not that of the checkpoint.
@@ -84,11 +89,14 @@ void note(const Comm& comm, const std::filesystem::path& path, const VerifyRepor
                    path.string());
     }
     if (!report.defects.empty()) {
-      detail::mark_bad(file, report.defects.front().text);
+      for (const auto& bad : detail::mark_damage(file, report.defects)) {
+        marked.push_back(bad.string());
+      }
     } else if (report.unchecked == 0) {
       detail::mark_verified(file);
     }
   });
+  return marked;
 }
 
 }  // namespace
@@ -97,10 +105,17 @@ int verify(const Comm& comm, const VerifyOptions& options) {
   const std::filesystem::path path = detail::resolve_local(comm, options.file);
   std::vector<std::string> warnings;
   const VerifyReport report = check(comm, path, warnings);
-  if (options.mark) note(comm, path, report);
+  std::vector<std::string> marked;
+  if (options.mark) marked = note(comm, path, report);
   print(comm, [&] {
-    return options.json ? to_text(json_of(path, report, warnings))
-                        : text_of(path, report, warnings);
+    if (options.json) {
+      Json json = json_of(path, report, warnings);
+      if (options.mark) json["marked"] = marked;
+      return to_text(json);
+    }
+    std::string text = text_of(path, report, warnings);
+    for (const std::string& bad : marked) text += fmt::format("marked as bad: '{}'\n", bad);
+    return text;
   });
   return report.defects.empty() ? kFine : kDifferent;
 }

@@ -110,6 +110,9 @@ class CAIRN_EXPORT Saver {
   /// Makes the layout, and takes the memory, for saves of `state` to come. `target` names a file in
   /// the directory of those saves. Collective. Errors: those of save().
   void prepare(const std::filesystem::path& target, const StateView& state);
+  /// Makes the layout alone, for saves of `state` to come that are not in the background. `target`
+  /// as above. Collective. Errors: those of save().
+  void prepare_layout(const std::filesystem::path& target, const StateView& state);
   /// Takes saves in the background a step further, where they need that, and tells of their
   /// failures. Costs one small reduction while any save is on its way, otherwise nothing.
   /// Collective. Errors: those of save().
@@ -153,6 +156,9 @@ struct Defect {
   Box box;             ///< the damaged part of the tensor, or flat range
   int writer = -1;     ///< the rank that wrote it
   std::string text;
+  /// The file that holds the damaged bytes: with SaveOptions::delta perhaps an older checkpoint.
+  /// Empty where the damage is in no tensor's data.
+  std::filesystem::path file;
 };
 
 struct VerifyReport {

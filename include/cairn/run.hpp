@@ -34,10 +34,11 @@ class CAIRN_EXPORT RunLease {
   RunLease(RunLease&&) noexcept;
   RunLease& operator=(RunLease&&) noexcept;
 
-  /// Collective. Errors: refused, when another job took it over meanwhile, as happens to a job that
-  /// was suspended for longer than its rival's patience, or when somebody removed it.
+  /// Looks whether the lease still is this job's. Collective. Errors: refused, when another job
+  /// took it over meanwhile, as happens to a job that was suspended for longer than its rival's
+  /// patience, or when somebody removed it; io.
   void require(const Comm& comm) const;
-  /// Whether that is so; only rank 0 knows. Local.
+  /// Whether that was seen, here or at a heartbeat; only rank 0 knows. Local.
   bool lost() const noexcept;
   /// Local.
   void release() noexcept;
@@ -48,7 +49,9 @@ class CAIRN_EXPORT RunLease {
 };
 
 /// Stops a run that is started again and again and gets no further. The count lies in the run's
-/// directory.
+/// directory. A job's script that counts its starts itself (`cairn begin`, as jobs/ does), so that
+/// those count, too, in which the program dies before it gets here, gives each start a name in the
+/// variable CAIRN_START: a start of one name is counted once.
 class CAIRN_EXPORT RestartGuard {
  public:
   /// `limit`: how many starts in a row may begin at the same step, or an earlier one, after the

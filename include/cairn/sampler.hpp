@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,9 @@ class CAIRN_EXPORT Sampler : public Stateful {
 
   /// The samples of the next step; after the last batch of an epoch the next epoch begins.
   Batch next();
-  /// `batch` was used. Only with `read_ahead`; batches in the order in which they were drawn.
+  /// `batch` was used. Needed with `read_ahead` alone. Errors: usage, where it is not the first of
+  /// those that were drawn and not used: told twice, out of order, or drawn before a load that went
+  /// well, whose batches a loader has to throw away.
   void done(const Batch& batch);
 
   std::uint64_t epoch() const { return drawn_.epoch; }
@@ -47,6 +50,7 @@ class CAIRN_EXPORT Sampler : public Stateful {
   std::string state() const override;
   /// Errors: mismatch (another data set, seed or order), corrupt.
   void load(const std::string& state) override;
+  std::function<void()> undo() override;
   std::string resized(int saved_ranks, int ranks) override;
 
  private:

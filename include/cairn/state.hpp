@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ class CAIRN_EXPORT Stateful {
   /// JSON text. Local.
   virtual std::string state() const = 0;
   /// Takes what state() gave, before a load changes anything else. Local; called on every rank. May
-  /// throw to refuse the load; then it gets back what state() says now.
+  /// throw to refuse the load.
   virtual void load(const std::string& state) = 0;
   virtual StateScope scope() const { return StateScope::shared; }
   /// Tensors that are saved with it and filled by a load, as `<name of the state>/<name>`. Local;
@@ -33,6 +34,10 @@ class CAIRN_EXPORT Stateful {
   /// after load(), on one of a rank instead of load(). Says in words what became of it, for
   /// LoadReport::states. Local; must not throw.
   virtual std::string resized(int saved_ranks, int ranks);
+  /// What puts the state back as it is now, should the load fail after load() was called: by
+  /// default load() of what state() says now. A state that knows more than it saves overrides it.
+  /// Local; the result is called at most once, before the object changes otherwise.
+  virtual std::function<void()> undo();
 };
 
 /// The scale of losses in mixed precision, which falls when gradients overflow and grows again when

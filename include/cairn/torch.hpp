@@ -164,6 +164,11 @@ class CAIRN_EXPORT CheckpointManager {
   /// Errors: usage (no adapters, merged ones, no averages), mismatch, io, timeout.
   void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
                     ModelExport what, const CheckpointInfo& info = {});
+  /// Makes the layout of such an export ahead, so that export_model() only moves bytes as long as
+  /// no export of another form comes between. `path` names a file in the directory of the exports
+  /// to come. Writes nothing that stays. Collective. Errors: those of export_model().
+  void prepare_export(const std::filesystem::path& path, const torch::nn::Module& model,
+                      ModelExport what, const CheckpointInfo& info = {});
 
   /// Restores from the configured source what `checkpoint.loading` says (everything that is given,
   /// where it is absent), then applies the configured modifiers in their order. Collective. Any

@@ -79,6 +79,9 @@ class CAIRN_EXPORT SaveSchedule {
   /// How long a whole checkpoint took, from its begin until it was published; the first one is told
   /// on rank 0's stderr, with the signal that fits the job. Local.
   void measured(double seconds);
+  /// Whether the job has an end that was known when the schedule was made, or a grace after
+  /// SIGTERM: then a save may have to be of the model alone. The same on all ranks. Local.
+  bool may_run_short() const;
   /// Where a run goes on: that step needs no checkpoint. Local.
   void resumed(std::uint64_t step);
 

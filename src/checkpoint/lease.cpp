@@ -4,24 +4,28 @@
 //     by looking where the name leads.
 //  3. Where a lease is there already, its holder is alive (then it is refused), dead, or on another
 //     machine: then the file is watched, by the watcher's own clock, for a change.
-//  4. A dead holder is succeeded: by a link `.lease-after-<its nonce>`, which only one can make,
-//     then, if the lease still is the dead one's, a rename of the candidate to `.lease`.
+//  4. A dead holder is succeeded by whoever has the right to: who made the link
+//     `.lease-after-<its nonce>-<its nonce>`. If that one has died, too, the right is that of who
+//     made `.lease-after-<holder>-<that one>`, and so on: a chain to which only its end can be
+//     added, and by one alone, because no such link is ever removed while the lease is that of the
+//     dead holder. Its end looks whether the lease still is, renames its file to `.lease`, and only
+//     then removes the chain. Whoever comes late may make a link anew that was removed, and finds
+//     by the same look that the lease is another one. No nonce ever comes back.
 //  5. The holder counts heartbeats in the first line of the file that it made. When `.lease` leads
 //     to another file, the lease is lost.
-// A process that dies between the link and the rename of 4 leaves its claim; who finds that judges
-// it like a lease. A holder that was taken for dead and wakes up finds its lease lost: for the time
-// of a heartbeat two jobs may think that they hold it, which no lease without the file system's
-// help can exclude.
+//  6. Who gives the lease back takes the right to succeed itself first, so that it can't remove the
+//     lease of a successor.
+// A holder that was taken for dead and wakes up finds its lease lost at its next heartbeat, or
+// before its next save; no lease without the file system's help can exclude that two jobs think
+// that they hold it for so long.
 #include "checkpoint/lease.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <functional>
 #include <span>
 #include <system_error>
 #include <utility>
@@ -31,6 +35,7 @@
 #include "base/throw.hpp"
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
+#include "os/quiet_thread.hpp"
 #include "os/small_file.hpp"
 
 namespace cairn::detail {
@@ -48,8 +53,9 @@ bool is_same_file(const fs::path& a, const fs::path& b) {
 
 /// Whether `link` is a new name of `file` now; false where the name was taken.
 bool make_link(const fs::path& file, const fs::path& link) {
-  if (::link(file.c_str(), link.c_str()) == 0) return true;
-  const int error = errno;
+  int error = ::link(file.c_str(), link.c_str()) == 0 ? 0 : errno;
+  if (fault_point("lease.link") == Fault::twice) error = EEXIST;
+  if (error == 0) return true;
   // A server that answers twice says "exists" of what it made itself.
   if (is_same_file(file, link)) return true;
   if (error == EEXIST) return false;
@@ -71,21 +77,10 @@ std::int64_t seconds_between(const fs::path& older, const fs::path& newer) {
   return b.st_mtim.tv_sec - a.st_mtim.tv_sec;
 }
 
-/// The signals of the program are not for a thread that it does not know.
-std::thread quiet_thread(std::function<void()> body) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread;
-  try {
-    thread = std::thread(std::move(body));
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  return thread;
+/// By whom somebody who has the right to replace a lease is followed. Who gives a lease back has
+/// the right by a link to the lease itself.
+std::uint64_t follower_of(std::uint64_t last, const LeaseHolder& claimant) {
+  return claimant.nonce == last ? ~last : claimant.nonce;
 }
 
 }  // namespace
@@ -103,10 +98,10 @@ Lease::~Lease() {
   stop_.notify_all();
   heart_.join();
   if (lost_) return;
-  // Not between a successor's look at the lease and its rename.
-  const fs::path claim = path_.parent_path() / names::lease_claim(holder_.nonce);
+  const fs::path claim = path_.parent_path() / names::lease_claim(holder_.nonce, holder_.nonce);
   try {
     if (!make_link(path_, claim)) return;
+    fault_point("lease.leaving");
   } catch (const Error&) {
     return;  // it will be taken for dead
   }
@@ -125,12 +120,16 @@ void Lease::beat() {
     const std::string line = beat_line(++beats_);
     file_.write_at(0, std::as_bytes(std::span(line)), "lease.beat");
     file_.sync();
-    const auto text = read_small_file(path_);
-    if (!text || holder_of(*text).nonce != holder_.nonce) lost_ = true;
+    look();
   } catch (const Error&) {
     // A file system that is out of order now may be in order at the next beat; if it was so for
     // long, somebody else has the lease by then, and that will be seen.
   }
+}
+
+void Lease::look() {
+  const auto text = read_small_file(path_);
+  if (!text || holder_of(*text).nonce != holder_.nonce) lost_ = true;
 }
 
 void Lease::keep_fresh(std::chrono::milliseconds heartbeat) {
@@ -204,27 +203,60 @@ std::optional<bool> LeaseAttempt::is_dead(const fs::path& path, const std::strin
   return true;
 }
 
-LeaseAttempt::Outcome LeaseAttempt::succeed(const LeaseHolder& dead) {
-  const fs::path claim = dir_ / names::lease_claim(dead.nonce);
-  if (!make_link(candidate_, claim)) {
-    // Somebody else is at it, or died while it was.
+LeaseAttempt::Outcome LeaseAttempt::claim(const LeaseHolder& dead) {
+  std::uint64_t last = dead.nonce;
+  for (int rivals = 0; rivals < kMostTries; ++rivals) {
+    const fs::path claim = dir_ / names::lease_claim(dead.nonce, last);
+    if (make_link(candidate_, claim)) {
+      claim_ = claim;
+      return Outcome::ours;
+    }
     const auto text = read_small_file(claim);
-    if (!text) return Outcome::again;
+    if (!text) return Outcome::again;  // the lease has another holder by now
     if (!is_dead(claim, *text)) return Outcome::later;
-    remove_quietly(claim);
-    return Outcome::again;
+    fault_point("lease.claimant");
+    last = follower_of(last, holder_of(*text));
   }
-  fault_point("lease.claimed");
+  fail(
+      Errc::io,
+      "{} jobs died while they took the lease '{}' over; if nobody uses the directory '{}', remove "
+      "its files '{}*'",
+      kMostTries, lease_.string(), dir_.string(), lease_.filename().string());
+}
+
+LeaseAttempt::Outcome LeaseAttempt::succeed(const LeaseHolder& dead) {
+  fault_point("lease.dead");
+  if (const Outcome outcome = claim(dead); outcome != Outcome::ours) return outcome;
   try {
+    fault_point("lease.claimed");
     const auto text = read_small_file(lease_);
     const bool still = text && holder_of(*text).nonce == dead.nonce;
-    if (still) replace_file(candidate_, lease_);
-    remove_quietly(claim);
+    fault_point("lease.checked");
+    if (still) move_in();
+    remove_quietly(claim_);
     return still ? Outcome::ours : Outcome::again;
   } catch (...) {
-    remove_quietly(claim);
+    remove_quietly(claim_);
     throw;
   }
+}
+
+void LeaseAttempt::move_in() const {
+  try {
+    replace_file(candidate_, lease_);
+    if (fault_point("lease.rename") == Fault::twice) replace_file(candidate_, lease_);
+  } catch (const Error&) {
+    // A server that answers twice says that there is no such file, once it has moved it.
+    if (!is_mine()) throw;
+  }
+  // Somebody who was taken for dead while it had the right, and woke up, may have been later.
+  const auto text = read_small_file(lease_);
+  if (text && holder_of(*text).nonce != mine_.nonce) refuse(holder_of(*text));
+}
+
+bool LeaseAttempt::is_mine() const {
+  const auto text = read_small_file(lease_);
+  return text && holder_of(*text).nonce == mine_.nonce;
 }
 
 void LeaseAttempt::refuse(const LeaseHolder& holder) const {
@@ -243,19 +275,29 @@ std::string LeaseAttempt::watched() const {
 }
 
 void LeaseAttempt::remove_litter() const {
-  std::vector<fs::path> dead;
+  std::vector<fs::path> claims;
+  std::vector<fs::path> litter;
   std::error_code error;
   for (fs::directory_iterator at(dir_, error); !error && at != fs::directory_iterator();
        at.increment(error)) {
-    if (!names::is_lease_candidate(at->path().filename().string())) continue;
-    try {
-      const auto text = read_small_file(at->path());
-      if (text && judge_life(holder_of(*text), mine_) == Life::dead) dead.push_back(at->path());
-    } catch (const Error&) {
-      // Nobody misses it.
-    }
+    const std::string name = at->path().filename().string();
+    const auto holder = names::parse_lease_claim(name);
+    // Nobody asks for claims to a lease of before; those to ours are a successor's.
+    if (holder && *holder != mine_.nonce) claims.push_back(at->path());
+    if (names::is_lease_candidate(name)) litter.push_back(at->path());
   }
-  for (const fs::path& path : dead) remove_quietly(path);
+  try {
+    // Only while the lease is ours are all other claims older.
+    if (is_mine()) {
+      for (const fs::path& path : claims) remove_quietly(path);
+    }
+    for (const fs::path& path : litter) {
+      const auto text = read_small_file(path);
+      if (text && judge_life(holder_of(*text), mine_) == Life::dead) remove_quietly(path);
+    }
+  } catch (const Error&) {
+    // Nobody misses it.
+  }
 }
 
 std::unique_ptr<Lease> LeaseAttempt::take() {

@@ -30,6 +30,8 @@ class Lease {
   Lease& operator=(const Lease&) = delete;
 
   bool lost() const noexcept { return lost_; }
+  /// Looks whether the lease still is ours, as each heartbeat does. Errors: io.
+  void look();
   const std::filesystem::path& path() const { return path_; }
 
  private:
@@ -76,6 +78,12 @@ class LeaseAttempt {
   /// Nothing: not yet. A holder that is alive is refused.
   std::optional<bool> is_dead(const std::filesystem::path& path, const std::string& text);
   Outcome succeed(const LeaseHolder& dead);
+  /// Whether this attempt has the right to replace the lease of `dead`; `later` and `again` as of
+  /// try_once().
+  Outcome claim(const LeaseHolder& dead);
+  /// Makes the candidate the lease. Errors: refused, io.
+  void move_in() const;
+  bool is_mine() const;
   /// Of processes that died while they tried.
   void remove_litter() const;
   [[noreturn]] void refuse(const LeaseHolder& holder) const;
@@ -85,6 +93,7 @@ class LeaseAttempt {
   LeaseOptions options_;
   LeaseHolder mine_;
   std::filesystem::path candidate_;
+  std::filesystem::path claim_;  ///< the right to succeed, while we have it
   std::optional<File> file_;
   std::map<std::filesystem::path, Watch> watches_;
 };

@@ -2,9 +2,11 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <system_error>
+#include <utility>
 
 #include "base/nonce.hpp"
 #include "base/throw.hpp"
@@ -30,14 +32,39 @@ std::int64_t modified(const fs::path& path) {
   return std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
 
-void write_mark(const fs::path& path, const fs::path& checkpoint, const std::string& reason) {
+/// A small file holds no more.
+constexpr std::size_t kMostListedBytes = 32 << 10;
+
+std::optional<std::vector<std::string>> listed(std::vector<std::string> tensors) {
+  std::sort(tensors.begin(), tensors.end());
+  tensors.erase(std::unique(tensors.begin(), tensors.end()), tensors.end());
+  std::size_t bytes = 0;
+  for (const std::string& name : tensors) bytes += name.size() + 4;
+  if (bytes > kMostListedBytes) return std::nullopt;
+  return tensors;
+}
+
+Json to_json(const std::optional<std::vector<std::string>>& tensors) {
+  return tensors ? Json(*tensors) : Json("any");
+}
+
+std::optional<std::vector<std::string>> tensors_of(const Json& mark) {
+  const auto tensors = mark.find("tensors");
+  if (tensors == mark.end()) return std::vector<std::string>{};
+  if (!tensors->is_array()) return std::nullopt;
+  return tensors->get<std::vector<std::string>>();
+}
+
+void write_mark(const fs::path& path, const fs::path& checkpoint, const std::string& reason,
+                const std::optional<std::vector<std::string>>& tensors) {
   const File file = File::open_read(checkpoint);
   write(path, Json{{"reason", reason},
                    {"at", utc_now()},
                    {"host", host_name()},
                    {"bytes", file.size()},
                    {"fingerprint", file.fingerprint()},
-                   {"modified", modified(checkpoint)}});
+                   {"modified", modified(checkpoint)},
+                   {"tensors", to_json(tensors)}});
 }
 
 /// Nothing also where the text is none of ours.
@@ -46,8 +73,8 @@ std::optional<Mark> read_mark(const fs::path& path) {
   if (!text) return std::nullopt;
   try {
     const Json json = Json::parse(*text);
-    return Mark{json.at("reason"), json.at("at"),          json.at("host"),
-                json.at("bytes"),  json.at("fingerprint"), json.at("modified")};
+    return Mark{json.at("reason"),      json.at("at"),       json.at("host"), json.at("bytes"),
+                json.at("fingerprint"), json.at("modified"), tensors_of(json)};
   } catch (const Json::exception&) {
     return std::nullopt;
   }
@@ -60,13 +87,21 @@ bool is_about(const Mark& mark, const fs::path& checkpoint) {
 
 }  // namespace
 
-void mark_bad(const fs::path& checkpoint, const std::string& reason) {
-  write_mark(names::bad_mark(checkpoint), checkpoint, reason);
+void mark_bad(const fs::path& checkpoint, const std::string& reason,
+              std::vector<std::string> tensors) {
+  std::optional<std::vector<std::string>> damaged;
+  const auto before = bad_mark_of(checkpoint);
+  if (!before || before->tensors) {
+    if (before) tensors.insert(tensors.end(), before->tensors->begin(), before->tensors->end());
+    damaged = listed(std::move(tensors));
+  }
+  write_mark(names::bad_mark(checkpoint), checkpoint, reason, damaged);
   remove_quietly(names::verified_mark(checkpoint));
 }
 
 void mark_verified(const fs::path& checkpoint) {
-  write_mark(names::verified_mark(checkpoint), checkpoint, "all digests are right");
+  write_mark(names::verified_mark(checkpoint), checkpoint, "all digests are right",
+             std::vector<std::string>{});
   remove_quietly(names::bad_mark(checkpoint));
 }
 

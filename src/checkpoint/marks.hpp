@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cairn/export.hpp"
 
@@ -17,15 +18,19 @@ namespace cairn::detail {
 /// A finding about the bytes that a file had.
 struct Mark {
   std::string reason;
-  std::string at;    ///< UTC, by the clock of `host`
+  std::string at;  ///< UTC, by the clock of `host`
   std::string host;
   std::uint64_t bytes = 0;
   std::uint64_t fingerprint = 0;
   std::int64_t modified = 0;  ///< the file's time, nanoseconds
+  /// Whose bytes in the file are damaged. Nothing: too many to be listed, it may be any.
+  std::optional<std::vector<std::string>> tensors = std::vector<std::string>{};
 };
 
-/// Says that the file can't be loaded, and why; takes away what says that it is whole.
-void mark_bad(const std::filesystem::path& checkpoint, const std::string& reason);
+/// Says that the file is damaged, why, and, for files that take tensors from it, which of its
+/// tensors are, besides those that are known to be; takes away what says that it is whole.
+void mark_bad(const std::filesystem::path& checkpoint, const std::string& reason,
+              std::vector<std::string> tensors = {});
 /// Says that all digests were right; takes away what says that it is bad.
 void mark_verified(const std::filesystem::path& checkpoint);
 

@@ -11,6 +11,7 @@
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/marks.hpp"
 #include "checkpoint/run_listing.hpp"
+#include "checkpoint/usable.hpp"
 #include "formats/hdf5/container.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
@@ -45,6 +46,15 @@ void warn_passed_over(const fs::path& path, const std::string& why) {
   fmt::print(stderr, "cairn: warning: '{}' is passed over: {}\n", path.string(), why);
 }
 
+void try_mark_bad(const fs::path& checkpoint, const std::string& reason) noexcept {
+  try {
+    mark_bad(checkpoint, reason);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "cairn: warning: '{}' can't be marked as bad: {}\n", checkpoint.string(),
+               error.what());
+  }
+}
+
 [[noreturn]] void fail_all_bad(const fs::path& run_dir, const std::vector<std::string>& bad) {
   std::string list;
   for (const std::string& one : bad) list += fmt::format("\n  {}", one);
@@ -69,7 +79,7 @@ std::optional<fs::path> newest_usable(const fs::path& run_dir) {
   std::vector<std::string> bad;
   for (const fs::path& path : step_files(run_dir)) {
     const bool committed = is_committed(path);
-    if (const auto mark = bad_mark_of(path)) {
+    if (const auto mark = unusable_mark_of(path, /*may_call_hdf5=*/false)) {
       const std::string why =
           fmt::format("marked as bad at {} on {}: {}", mark->at, mark->host, mark->reason);
       warn_passed_over(path, why);
@@ -87,24 +97,13 @@ std::optional<fs::path> newest_usable(const fs::path& run_dir) {
   return std::nullopt;
 }
 
-bool try_mark_bad(const fs::path& checkpoint, const std::string& reason) noexcept {
-  try {
-    mark_bad(checkpoint, reason);
-    return true;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "cairn: warning: '{}' can't be marked as bad: {}\n", checkpoint.string(),
-               error.what());
-    return false;
-  }
-}
-
 }  // namespace detail
 
 std::optional<fs::path> newest_checkpoint(const fs::path& run_dir) {
   std::optional<fs::path> newest;  // even a bad one: who loads it is told, and does not start anew
   for (const fs::path& path : step_files(run_dir)) {
     if (!is_committed(path)) continue;
-    if (!bad_mark_of(path)) return path;
+    if (!unusable_mark_of(path, /*may_call_hdf5=*/false)) return path;
     if (!newest) newest = path;
   }
   return newest;

@@ -2,7 +2,6 @@
 
 #include <filesystem>
 #include <optional>
-#include <string>
 
 namespace cairn::detail {
 
@@ -10,12 +9,10 @@ namespace cairn::detail {
 /// unsupported.
 std::optional<std::filesystem::path> newest_committed(const std::filesystem::path& run_dir);
 
-/// The one to resume from: passes over what is marked as bad, and marks what has a checkpoint's
-/// name but is none, each with a warning on stderr. Nothing where no file is committed. Local.
+/// The one to resume from: passes over what is marked as bad, or takes tensors that are damaged
+/// from what is, and marks what has a checkpoint's name but is none, each with a warning on stderr.
+/// Nothing where no file is committed. Local.
 /// Errors: corrupt (every committed one is marked as bad), io, unsupported.
 std::optional<std::filesystem::path> newest_usable(const std::filesystem::path& run_dir);
-
-/// mark_bad(), or a warning on stderr and false where that fails. Local.
-bool try_mark_bad(const std::filesystem::path& checkpoint, const std::string& reason) noexcept;
 
 }  // namespace cairn::detail

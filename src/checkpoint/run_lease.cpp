@@ -85,6 +85,8 @@ RunLease& RunLease::operator=(RunLease&&) noexcept = default;
 
 void RunLease::require(const Comm& comm) const {
   agree(comm, "run's lease", [&] {
+    if (!impl_->lease) return;
+    impl_->lease->look();
     if (!lost()) return;
     fail(Errc::refused,
          "another job took the lease '{}' over, or somebody removed it; this job must not write "

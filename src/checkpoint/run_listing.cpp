@@ -8,6 +8,7 @@
 #include "base/json_numbers.hpp"
 #include "cairn/error.hpp"
 #include "checkpoint/references.hpp"
+#include "checkpoint/usable.hpp"
 #include "manifest/names.hpp"
 #include "os/file.hpp"
 
@@ -104,6 +105,11 @@ RunListing list_run(const fs::path& dir, bool may_call_hdf5) {
   std::sort(listing.partial.begin(), listing.partial.end(), by_path);
   for (RunCheckpoint& one : listing.checkpoints) one.facts.linked = one.facts.name == linked;
   add_needs(listing, references_in(dir, may_call_hdf5));
+  for (RunCheckpoint& one : listing.checkpoints) {
+    if (one.bad || one.facts.needs.empty()) continue;
+    one.bad = unusable_mark_of(one.path, may_call_hdf5);
+    one.facts.bad = one.bad.has_value();
+  }
   return listing;
 }
 

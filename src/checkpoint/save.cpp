@@ -169,4 +169,9 @@ void Saver::save(const std::filesystem::path& target, const StateView& state) {
   impl_->save({target, names::partial_file(target), state, impl_->options});
 }
 
+void Saver::prepare_layout(const std::filesystem::path& target, const StateView& state) {
+  impl_->wait_for_at_most(0);
+  impl_->begin({target, names::partial_file(target), state, impl_->options});
+}
+
 }  // namespace cairn

@@ -69,6 +69,7 @@ void put_defect(ByteWriter& out, const Defect& defect) {
   put_box(out, defect.box);
   out.put(static_cast<std::int32_t>(defect.writer));
   out.put_text(defect.text);
+  out.put_text(defect.file.string());
 }
 
 Defect get_defect(ByteReader& in) {
@@ -77,6 +78,7 @@ Defect get_defect(ByteReader& in) {
   defect.box = get_box(in);
   defect.writer = in.get<std::int32_t>();
   defect.text = in.get_text();
+  defect.file = in.get_text();
   return defect;
 }
 
@@ -103,11 +105,12 @@ template <class F>
 std::optional<Defect> check_extent(const Manifest& manifest, const TensorEntry& tensor,
                                    const Extent& extent, F&& find) {
   const auto defect = [&](const std::string& what) {
+    const std::filesystem::path& file = manifest.files.at(extent.file).path;
     return Defect{
         tensor.name, extent.box, extent.writer,
-        fmt::format("'{}': tensor '{}' {}{}, written by rank {}: {}",
-                    manifest.files.at(extent.file).path.string(), tensor.name,
-                    extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what)};
+        fmt::format("'{}': tensor '{}' {}{}, written by rank {}: {}", file.string(), tensor.name,
+                    extent.flat ? "elements " : "", to_string(extent.box), extent.writer, what),
+        file};
   };
   try {
     const std::uint64_t found = find();

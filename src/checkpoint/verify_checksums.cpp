@@ -77,6 +77,7 @@ std::optional<Defect> check(const Manifest& manifest, const File& file, const Ch
   }
   if (crc == checksum.crc32) return std::nullopt;
   Defect defect;
+  defect.file = file.path();
   defect.text = fmt::format("'{}': bytes {} to {} ({}) have CRC-32 {:08x} instead of {:08x}",
                             file.path().string(), checksum.offset, checksum.offset + checksum.bytes,
                             tensors_under(manifest, checksum), crc, checksum.crc32);

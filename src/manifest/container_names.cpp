@@ -153,6 +153,4 @@ bool looks_like_path(std::string_view name) {
   return name.starts_with(kModel) || name.starts_with("optimizer/") || name.starts_with("ranks/");
 }
 
-std::string weights_file(std::uint64_t step) { return fmt::format("weights-{:08}.h5", step); }
-
 }  // namespace cairn::detail::names

@@ -59,7 +59,4 @@ std::string plain_name(const std::string& name);
 /// Whether a plain name looks like the path of a container. Local.
 bool looks_like_path(std::string_view name);
 
-/// "weights-00001000.h5": the model of a step alone, which no resume takes for a checkpoint. Local.
-CAIRN_EXPORT std::string weights_file(std::uint64_t step);
-
 }  // namespace cairn::detail::names

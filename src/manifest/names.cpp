@@ -71,6 +71,25 @@ constexpr std::size_t kLongestComponent = 4096;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+/// The first of `count` nonces behind `prefix`, where the name is made of nothing else.
+std::optional<std::uint64_t> parse_nonces(std::string_view name, std::string_view prefix,
+                                          std::size_t count) {
+  constexpr std::size_t kDigits = 16;
+  if (!name.starts_with(prefix)) return std::nullopt;
+  name.remove_prefix(prefix.size());
+  if (name.size() != count * (kDigits + 1) - 1) return std::nullopt;
+  std::uint64_t first = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint64_t nonce = 0;
+    const char* begin = name.data() + i * (kDigits + 1);
+    const auto [end, error] = std::from_chars(begin, begin + kDigits, nonce, 16);
+    if (error != std::errc{} || end != begin + kDigits) return std::nullopt;
+    if (i != 0 && begin[-1] != '-') return std::nullopt;
+    if (i == 0) first = nonce;
+  }
+  return first;
+}
+
 std::filesystem::path hidden(const std::filesystem::path& target, std::string_view suffix) {
   return target.parent_path() / fmt::format(".{}{}", target.filename().string(), suffix);
 }
@@ -90,6 +109,10 @@ std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name) {
   if (error != std::errc{} || end != name.data() + name.size()) return std::nullopt;
   if (fmt::format("{:08}", step) != name) return std::nullopt;  // one step has one name
   return step;
+}
+
+std::string weights_file(std::uint64_t step) {
+  return fmt::format("weights-{:08}{}", step, kSuffix);
 }
 
 std::filesystem::path partial_file(const std::filesystem::path& target) {
@@ -133,14 +156,20 @@ std::optional<SidecarName> parse_sidecar(std::string_view name) {
   return std::nullopt;
 }
 
-std::string lease_candidate(std::uint64_t nonce) { return fmt::format("{}-{:016x}", kLease, nonce); }
-
-std::string lease_claim(std::uint64_t holder) {
-  return fmt::format("{}-after-{:016x}", kLease, holder);
+std::string lease_candidate(std::uint64_t nonce) {
+  return fmt::format("{}-{:016x}", kLease, nonce);
 }
 
 bool is_lease_candidate(std::string_view name) {
-  return name.starts_with(kLease) && name.substr(kLease.size()).starts_with('-');
+  return parse_nonces(name, fmt::format("{}-", kLease), 1).has_value();
+}
+
+std::string lease_claim(std::uint64_t holder, std::uint64_t last) {
+  return fmt::format("{}-after-{:016x}-{:016x}", kLease, holder, last);
+}
+
+std::optional<std::uint64_t> parse_lease_claim(std::string_view name) {
+  return parse_nonces(name, fmt::format("{}-after-", kLease), 2);
 }
 
 std::filesystem::path partial_small(const std::filesystem::path& target, std::uint64_t nonce) {

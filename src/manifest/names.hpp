@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "cairn/export.hpp"
+
 namespace cairn::detail::names {
 
 /// Every file and dataset name that cairn makes or parses is built here.
@@ -20,6 +22,8 @@ inline constexpr std::string_view kLast = "last";
 std::string checkpoint_file(std::uint64_t step);
 /// The step of such a name; nothing for any other name.
 std::optional<std::uint64_t> parse_checkpoint_file(std::string_view name);
+/// "weights-00001000.h5": the model of a step alone, which no resume takes for a checkpoint.
+CAIRN_EXPORT std::string weights_file(std::uint64_t step);
 /// The hidden file in which `target` is built, beside it. A later save of the same step reuses the
 /// name.
 std::filesystem::path partial_file(const std::filesystem::path& target);
@@ -38,11 +42,15 @@ struct SidecarName {
   Sidecar kind;
 };
 std::optional<SidecarName> parse_sidecar(std::string_view name);
-/// Who uses a run's directory; a would-be user; and who takes it over from a holder that is dead.
+/// Who uses a run's directory; and a would-be user.
 inline constexpr std::string_view kLease = ".lease";
 std::string lease_candidate(std::uint64_t nonce);
-std::string lease_claim(std::uint64_t holder);
-bool is_lease_candidate(std::string_view name);  ///< or a claim
+bool is_lease_candidate(std::string_view name);
+/// The right to replace the lease of `holder`, of whoever follows `last`: the holder itself, or one
+/// that had the right and died.
+std::string lease_claim(std::uint64_t holder, std::uint64_t last);
+/// The `holder` of such a name.
+std::optional<std::uint64_t> parse_lease_claim(std::string_view name);
 /// How often a run was started without progress.
 inline constexpr std::string_view kRestarts = ".restarts";
 /// The short-lived hidden name under which a small file is made before it is moved into place.

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -28,22 +29,33 @@ pid_t start(const std::vector<std::string>& words, int out) {
   posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
   posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  // The thread that starts it may take no signals; the program is to.
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   pid_t child = -1;
-  if (posix_spawnp(&child, arguments[0], &actions, nullptr, arguments.data(), environ) != 0) {
+  if (posix_spawnp(&child, arguments[0], &actions, &attributes, arguments.data(), environ) != 0) {
     child = -1;
   }
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return child;
 }
 
-/// All that comes until the other end is closed; false when time is up.
-bool read_all(int in, Clock::time_point end, std::string& text) {
+/// All that comes until the other end is closed; false when time is up, or nobody wants it any
+/// more.
+bool read_all(int in, Clock::time_point end, const std::function<bool()>& given_up,
+              std::string& text) {
+  constexpr std::chrono::milliseconds kSlice{100};
   for (;;) {
-    const auto left =
-        std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
-    if (left <= 0) return false;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
+    if (left.count() <= 0 || (given_up && given_up())) return false;
+    const auto slice = given_up ? std::min(left, kSlice) : left;
     pollfd one{in, POLLIN, 0};
-    if (poll(&one, 1, static_cast<int>(left)) < 0 && errno != EINTR) return false;
+    if (poll(&one, 1, static_cast<int>(slice.count())) < 0 && errno != EINTR) return false;
     if (one.revents == 0) continue;
     std::array<char, 4096> buffer;
     const ssize_t got = read(in, buffer.data(), buffer.size());
@@ -72,14 +84,15 @@ int end_of(pid_t child, Clock::time_point end) {
 }  // namespace
 
 std::optional<std::string> output_of(const std::vector<std::string>& words,
-                                     std::chrono::milliseconds limit) {
+                                     std::chrono::milliseconds limit,
+                                     const std::function<bool()>& given_up) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
   const pid_t child = start(words, ends[1]);
   close(ends[1]);
   std::string text;
   const auto end = Clock::now() + limit;
-  const bool whole = child > 0 && read_all(ends[0], end, text);
+  const bool whole = child > 0 && read_all(ends[0], end, given_up, text);
   close(ends[0]);
   if (child <= 0) return std::nullopt;
   const int status = end_of(child, whole ? end : Clock::now());

@@ -66,10 +66,15 @@ Fault act(std::string_view point, const std::string& action) {
   if (action == "stay") {
     for (;;) pause();
   }
+  if (action == "stop") {
+    std::raise(SIGSTOP);
+    return Fault::none;
+  }
   if (action == "error") fail(Errc::io, "injected fault at '{}'", point);
   if (action == "full") return Fault::full;
   if (action == "short") return Fault::short_write;
   if (action == "flip") return Fault::flip;
+  if (action == "twice") return Fault::twice;
   fail(Errc::usage, "CAIRN_FAULT: unknown action '{}'", action);
 }
 

@@ -69,6 +69,7 @@ ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offse
       *wrong ^= std::byte{1};
       return ::pwrite(fd, wrong.get(), count, offset);
     }
+    case Fault::twice:  // writes that are repeated change nothing
     case Fault::none:
       break;
   }

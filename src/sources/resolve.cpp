@@ -6,10 +6,11 @@
 #include <optional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "cairn/checkpoint.hpp"
 #include "cairn/source.hpp"
-#include "checkpoint/newest.hpp"
+#include "checkpoint/usable.hpp"
 #include "mpi/time_limit.hpp"
 #include "sources/acquisition.hpp"
 #include "sources/fetch.hpp"
@@ -138,14 +139,30 @@ std::filesystem::path resolve_source(const Comm& comm, const Source& source,
 
 namespace {
 
-/// Whether the file itself is damaged: a program may also refuse what was saved well, and must not
+/// What is damaged in the file itself: a program may also refuse what was saved well, and must not
 /// mark a whole run as bad for that. Collective.
-bool is_damaged(const Comm& comm, const std::filesystem::path& path) {
+std::vector<Defect> damage_of(const Comm& comm, const std::filesystem::path& path) {
   try {
     const Manifest manifest = open_checkpoint(comm, path);
-    return !verify_tensors(comm, manifest).defects.empty();
+    return verify_tensors(comm, manifest).defects;
   } catch (const Error& error) {
-    return error.code() == Errc::corrupt;  // agreed, so the same on all ranks
+    // Agreed, so the same on all ranks.
+    if (error.code() != Errc::corrupt) return {};
+    return {Defect{{}, {}, -1, error.what(), {}}};
+  }
+}
+
+/// Marks what is damaged; whether resolve_source passes over `path` now. Local.
+bool pass_over(const std::filesystem::path& path, std::span<const Defect> damage) noexcept {
+  try {
+    for (const auto& file : detail::mark_damage(path, damage)) {
+      fmt::print(stderr, "cairn: warning: '{}' is marked as bad\n", file.string());
+    }
+    return true;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "cairn: warning: '{}' can't be marked as bad: {}\n", path.string(),
+               error.what());
+    return false;
   }
 }
 
@@ -159,11 +176,13 @@ bool skip_damaged(const Comm& comm, const Source& source, const SourceSettings& 
     newest[0] = detail::is_newest_of_run(source, path) ? 1 : 0;
   });
   comm.all_reduce_max(std::span<std::uint64_t>(newest));
-  if (newest[0] == 0 || !is_damaged(comm, path)) return false;
+  if (newest[0] == 0) return false;
+  const std::vector<Defect> damage = damage_of(comm, path);
+  if (damage.empty()) return false;
   std::uint64_t skipped[1] = {0};
   agree(comm, "skip damaged checkpoint", [&] {
-    if (!comm.is_root() || !detail::try_mark_bad(path, error.what())) return;
-    fmt::print(stderr, "cairn: warning: '{}' is marked as bad, and an older one is tried: {}\n",
+    if (!comm.is_root() || !pass_over(path, damage)) return;
+    fmt::print(stderr, "cairn: warning: '{}' is damaged, and an older one is tried: {}\n",
                path.string(), error.what());
     skipped[0] = 1;
   });

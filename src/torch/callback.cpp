@@ -9,7 +9,7 @@
 
 #include "base/throw.hpp"
 #include "cairn/run.hpp"
-#include "manifest/container_names.hpp"
+#include "manifest/names.hpp"
 
 namespace cairn {
 namespace {
@@ -53,6 +53,7 @@ struct CheckpointCallback::Impl {
   std::map<std::string, double> metrics;  // of this step
   std::filesystem::path newest;           // what a new start would take, as far as is known
   std::optional<RunLease> lease;
+  bool weights_prepared = false;
 
   Impl(CheckpointManager& m, torch::nn::Module& net, torch::optim::Optimizer* o,
        std::optional<SchedulerRef> s)
@@ -130,7 +131,7 @@ struct CheckpointCallback::Impl {
     if (lease) lease->require(manager.comm());
     const double begun = seconds_now();
     const CheckpointInfo what = info();
-    const bool last = schedule.stop_cause() != SaveCause::none || decision.cause == SaveCause::end;
+    const bool last = should_stop() || decision.cause == SaveCause::end;
     if (decision.weights_only) {
       save_weights(what);
     } else if (manager.config().save.async && !last) {
@@ -141,12 +142,27 @@ struct CheckpointCallback::Impl {
       newest = save_now(what);
       schedule.measured(seconds_now() - begun);
     }
+    if (!last) prepare_weights(what);
     schedule.saved(seconds_now() - begun);
   }
 
+  /// So that the model alone, where there is no time for more, is written without any preparation.
+  /// Collective.
+  void prepare_weights(const CheckpointInfo& what) {
+    if (weights_prepared || !schedule.may_run_short()) return;
+    manager.prepare_export(weights_path(), model, ModelExport::weights, what);
+    weights_prepared = true;
+  }
+
+  std::filesystem::path weights_path() const {
+    return manager.config().save.dir / detail::names::weights_file(step);
+  }
+
+  bool should_stop() const { return schedule.stop_cause() != SaveCause::none; }
+
   /// A save in the background waits for no one, but would not be ready either.
   void save_weights(const CheckpointInfo& what) {
-    const auto path = manager.config().save.dir / detail::names::weights_file(step);
+    const auto path = weights_path();
     manager.export_model(path, model, ModelExport::weights, what);
     if (!manager.comm().is_root()) return;
     fmt::print(stderr,
@@ -252,9 +268,7 @@ void CheckpointCallback::on_train_end() {
   if (!should_stop()) impl_->guard().finish(impl_->manager.comm());
 }
 
-bool CheckpointCallback::should_stop() const {
-  return impl_->schedule.stop_cause() != SaveCause::none;
-}
+bool CheckpointCallback::should_stop() const { return impl_->should_stop(); }
 SaveCause CheckpointCallback::stop_cause() const { return impl_->schedule.stop_cause(); }
 int CheckpointCallback::exit_code() const { return should_stop() ? kExitRequeue : 0; }
 

@@ -85,9 +85,10 @@ struct CheckpointManager::Impl {
   ManagerOptions options;
   LoraAdapters adapters;
   States states;
-  Lineage lineage;  // of this run; rank 0's counts
-  Trace trace;      // of the last load
-  Saver saver;      // refers to comm, so an Impl stays where it is
+  Lineage lineage;                // of this run; rank 0's counts
+  Trace trace;                    // of the last load
+  Saver saver;                    // refers to comm, so an Impl stays where it is
+  std::optional<Saver> exporter;  // as the saver; keeps the layout of the last export
 
   Impl(MPI_Comm parent, Config c, ManagerOptions o)
       : comm(parent, o.deadline),
@@ -124,16 +125,20 @@ struct CheckpointManager::Impl {
     collected.state.documents.merge(merge_documents(comm, collected.documents));
   }
 
-  void export_model(const std::filesystem::path& path, const torch::nn::Module& model,
-                    ModelExport what, const CheckpointInfo& info) {
+  /// Collective.
+  Collected collect_for_export(const torch::nn::Module& model, ModelExport what,
+                               const CheckpointInfo& info) {
     Collected collected;
     agree_torch(comm, "export: collect state",
                 [&] { collected = collect_export(model, what, options, info, adapters, states); });
     add_documents(collected);
-    // A saver of its own: the layout that the other one keeps is that of whole checkpoints.
-    SaveOptions save = save_options(config, options);
-    save.delta = false;  // what is exported goes elsewhere
-    Saver(comm, std::move(save)).save(path, collected.state);
+    if (!exporter) {
+      // Of its own: the layout that the other one keeps is that of whole checkpoints.
+      SaveOptions save = save_options(config, options);
+      save.delta = false;  // what is exported goes elsewhere
+      exporter.emplace(comm, std::move(save));
+    }
+    return collected;
   }
 
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {
@@ -321,7 +326,15 @@ LoraAdapters CheckpointManager::adapters() const { return impl_->adapters; }
 void CheckpointManager::export_model(const std::filesystem::path& path,
                                      const torch::nn::Module& model, ModelExport what,
                                      const CheckpointInfo& info) {
-  impl_->export_model(path, model, what, info);
+  const Collected collected = impl_->collect_for_export(model, what, info);
+  impl_->exporter->save(path, collected.state);
+}
+
+void CheckpointManager::prepare_export(const std::filesystem::path& path,
+                                       const torch::nn::Module& model, ModelExport what,
+                                       const CheckpointInfo& info) {
+  const Collected collected = impl_->collect_for_export(model, what, info);
+  impl_->exporter->prepare_layout(path, collected.state);
 }
 
 void CheckpointManager::add_state(const std::string& name, Stateful& state) {

@@ -7,7 +7,7 @@
 namespace cairn::detail {
 
 bool BestValues::improves(double value) {
-  if (std::isnan(value)) return false;
+  if (count_ == 0 || std::isnan(value)) return false;
   if (values_.size() >= count_ && !better(value, values_.back())) return false;
   const auto worse = [&](double a, double b) { return better(a, b); };
   values_.insert(std::upper_bound(values_.begin(), values_.end(), value, worse), value);

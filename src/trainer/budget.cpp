@@ -12,8 +12,16 @@ constexpr double kShare = 0.05;
 }  // namespace
 
 void SaveBudget::set_end(std::optional<double> end, double now, std::optional<double> lead) {
+  lead_is_given_ = lead.has_value();
+  least_lead_ = lead.value_or(0);
+  move_end(end, now);
+}
+
+void SaveBudget::move_end(std::optional<double> end, double now) {
   end_ = end.value_or(kNever);
-  least_lead_ = lead.value_or(std::min(kMostLead, kShare * std::max(end_ - now, 0.0)));
+  if (lead_is_given_) return;
+  const double usual = std::min(kMostLead, kShare * std::max(end_ - now, 0.0));
+  least_lead_ = std::max(least_lead_, usual);
 }
 
 void SaveBudget::measured(double seconds) { last_[count_++ % last_.size()] = seconds; }

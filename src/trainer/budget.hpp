@@ -13,6 +13,9 @@ class SaveBudget {
  public:
   /// The job ends at `end`; absent: nobody knows.
   void set_end(std::optional<double> end, double now, std::optional<double> lead);
+  /// The end is another one now; absent: there is none. A lead that was not given may grow by that.
+  void move_end(std::optional<double> end, double now);
+  double end() const { return end_; }
   /// The job ends at `end` at the latest, whatever was known before.
   void shorten(double end) { end_ = std::min(end_, end); }
   void measured(double seconds);
@@ -34,6 +37,7 @@ class SaveBudget {
 
   double end_ = kNever;
   double least_lead_ = 0;
+  bool lead_is_given_ = false;
   std::array<double, 3> last_{};
   std::uint64_t count_ = 0;
 };

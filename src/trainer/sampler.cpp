@@ -57,7 +57,17 @@ Sampler::Batch Sampler::next() {
   return batch;
 }
 
-void Sampler::done(const Batch& batch) { used_ = after(batch.epoch, batch.begin + batch.count); }
+void Sampler::done(const Batch& batch) {
+  if (!options_.read_ahead) return;  // what is drawn counts
+  if (batch.epoch != used_.epoch || batch.begin != used_.at) {
+    fail(Errc::usage,
+         "the batch at sample {} of epoch {} was used, but the next one is that at sample {} of "
+         "epoch {}: tell each batch once, in the order in which they were drawn, and throw away "
+         "what was read ahead before a load",
+         batch.begin, batch.epoch, used_.at, used_.epoch);
+  }
+  used_ = after(batch.epoch, batch.begin + batch.count);
+}
 
 std::string Sampler::state() const {
   const Position& position = options_.read_ahead ? used_ : drawn_;
@@ -88,6 +98,14 @@ void Sampler::load(const std::string& state) {
   } catch (const Json::exception& error) {
     fail(Errc::corrupt, "the state of a sampler can't be understood ({})", error.what());
   }
+}
+
+/// Also what was drawn and not used: a loader that reads ahead still has it.
+std::function<void()> Sampler::undo() {
+  return [this, drawn = drawn_, used = used_] {
+    drawn_ = drawn;
+    used_ = used;
+  };
 }
 
 std::string Sampler::resized(int saved_ranks, int ranks) {

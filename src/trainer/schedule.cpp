@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,7 @@
 #include "os/signals.hpp"
 #include "trainer/best.hpp"
 #include "trainer/budget.hpp"
+#include "trainer/limit_watch.hpp"
 #include "trainer/slurm.hpp"
 #include "trainer/votes.hpp"
 
@@ -65,6 +67,8 @@ struct SaveSchedule::Impl {
   BestValues best;
   SaveBudget budget;                  // rank 0's counts
   bool in_job = false;                // rank 0 runs under Slurm
+  std::optional<LimitWatch> limit;    // rank 0's, in a job whose end Slurm tells
+  bool may_run_short = false;         // the same on all ranks
   std::uint64_t told_signal = 0;      // N of the hint that was printed
   std::optional<std::uint64_t> step;  // the last that was told
   std::optional<std::uint64_t> at;    // the step of the newest checkpoint
@@ -85,6 +89,9 @@ struct SaveSchedule::Impl {
       if (save.preemption.signals) signals.emplace();
       find_end();
     });
+    std::uint64_t short_of_time[1] = {may_run_short ? 1U : 0U};
+    comm.all_reduce_max(std::span<std::uint64_t>(short_of_time));
+    may_run_short = short_of_time[0] != 0;
   }
 
   /// Of what decides together.
@@ -115,12 +122,31 @@ struct SaveSchedule::Impl {
     }
     const double now = clock();
     budget.set_end(left ? std::optional(now + *left) : std::nullopt, now, save.preemption.lead_s);
+    if (in_job && !save.preemption.time_limit_s) limit.emplace(left);
+    may_run_short = left.has_value() || save.preemption.grace_s.has_value();
+  }
+
+  /// Where Slurm says by now that the job ends at another time than was known.
+  void hear_of_limit(double now) {
+    const auto news = limit ? limit->news() : std::nullopt;
+    if (!news) return;
+    std::optional<double> end;
+    if (news->end) {
+      end = now + std::chrono::duration<double>(*news->end - LimitWatch::Clock::now()).count();
+    }
+    constexpr double kTold = 30;  // less is squeue's rounding, or the time that it took
+    const double before = budget.end();
+    budget.move_end(end, now);
+    if (!(std::abs(budget.end() - before) > kTold)) return;  // also where there still is none
+    fmt::print(stderr, "cairn: the time limit of this job was changed: {}\n",
+               end ? fmt::format("it ends in {:.0f} s", *end - now) : "it has none");
   }
 
   Votes my_votes(double now) {
     Votes votes;
     if (signals) votes.signal = static_cast<std::uint64_t>(signals->seen());
     const double minutes = save.every_minutes;
+    hear_of_limit(now);
     votes.minutes = minutes > 0 && now - last_save >= 60 * minutes ? 1 : 0;
     votes.time_limit = budget.is_time(now, agreement.latency()) ? 1 : 0;
     saved_since_vote = false;
@@ -214,6 +240,8 @@ void SaveSchedule::measured(double seconds) {
   fmt::print(stderr, "cairn: a save takes {:.1f} s; for this job: --signal=B:USR1@{}\n", seconds,
              signal);
 }
+
+bool SaveSchedule::may_run_short() const { return impl_->may_run_short; }
 
 void SaveSchedule::resumed(std::uint64_t step) {
   impl_->step = step;

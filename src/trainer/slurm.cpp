@@ -5,6 +5,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "os/child.hpp"
@@ -66,15 +67,15 @@ std::optional<double> parse_slurm_time(std::string_view text) {
   return days * 86400 + seconds;
 }
 
-SlurmAccess slurm_access() {
+SlurmAccess slurm_access(std::function<bool()> given_up) {
   SlurmAccess access;
   access.environment = [](const std::string& name) -> std::optional<std::string> {
     const char* value = std::getenv(name.c_str());
     if (value == nullptr) return std::nullopt;
     return value;
   };
-  access.time_left = [](const std::string& job) {
-    return output_of({"squeue", "-h", "-j", job, "-o", "%L"}, kPatience);
+  access.time_left = [given_up = std::move(given_up)](const std::string& job) {
+    return output_of({"squeue", "-h", "-j", job, "-o", "%L"}, kPatience, given_up);
   };
   access.unix_time = [] {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
@@ -89,6 +90,10 @@ SlurmAnswer ask_slurm(const SlurmAccess& access) {
       return {*seconds - access.unix_time(), {}};
     }
   }
+  return ask_squeue(access);
+}
+
+SlurmAnswer ask_squeue(const SlurmAccess& access) {
   const auto job = job_of(access);
   if (!job) return {};
   const auto answer = access.time_left(*job);

@@ -12,6 +12,10 @@ using Json = nlohmann::json;
 
 Stateful::~Stateful() = default;
 
+std::function<void()> Stateful::undo() {
+  return [this, before = state()] { load(before); };
+}
+
 std::string Stateful::resized(int saved_ranks, int ranks) {
   if (scope() == StateScope::shared) return "taken as it was: it is the same on every rank";
   return fmt::format("left as it is: {} ranks saved one each, and there are {}", saved_ranks,

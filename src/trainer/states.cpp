@@ -131,7 +131,7 @@ void StatesLoad::read_blobs(const Comm& comm) {
 void StatesLoad::apply() {
   for (Item& item : items_) {
     if (!item.text) continue;
-    item.before = item.object->state();
+    item.undo = item.object->undo();
     item.object->load(*item.text);
   }
 }
@@ -149,11 +149,11 @@ void StatesLoad::roll_back() noexcept {
     if (!kept_[t].empty()) std::memcpy(targets_[t].data, kept_[t].data(), kept_[t].size());
   }
   for (Item& item : items_) {
-    if (!item.before) continue;
+    if (!item.undo) continue;
     try {
-      item.object->load(*item.before);
+      item.undo();
     } catch (...) {
-      // A state that refuses its own text must not hide the error that all ranks agreed on.
+      // A state that refuses what it was must not hide the error that all ranks agreed on.
     }
   }
 }

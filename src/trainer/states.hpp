@@ -56,8 +56,8 @@ class CAIRN_EXPORT StatesLoad {
     std::string name;
     Stateful* object = nullptr;
     bool found = false;
-    std::optional<std::string> text;    ///< of the checkpoint
-    std::optional<std::string> before;  ///< once load() was called
+    std::optional<std::string> text;  ///< of the checkpoint
+    std::function<void()> undo;       ///< once load() was called
   };
   const Manifest& manifest_;
   std::vector<Item> items_;

@@ -122,6 +122,45 @@ class RunTest(unittest.TestCase):
         self.cairn("verify", shared / name(10))
         self.assertEqual(list(shared.glob(".*")), [], "without --mark nothing is written")
 
+    def test_what_is_damaged_in_an_older_file_is_marked_there(self):
+        made = run([SAMPLE, "save", self.dir / name(50), 50, 2, "rows", "direct-delta"])
+        self.assertEqual(made.returncode, FINE, made.stdout + made.stderr)
+        needs = self.json("ls", self.dir)["checkpoints"][-1]["needs"]
+        self.assertEqual(needs, [name(40)])
+        tensor = next(t for t in self.json("inspect", self.dir / name(50))["tensors"]
+                      if t["extents"][0]["file"] != 0 and t["extents"][0]["bytes"] > 0)
+        with open(self.dir / name(40), "r+b") as file:
+            file.seek(tensor["extents"][0]["offset"])
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1]))
+        told = self.json("verify", self.dir / name(50), "--mark", code=DIFFERENT)
+        self.assertEqual([Path(path).name for path in told["marked"]], [name(40)])
+        self.assertTrue((self.dir / f".{name(40)}.bad").exists())
+        self.assertFalse((self.dir / f".{name(50)}.bad").exists())
+        rows = {row["step"]: row for row in self.json("ls", self.dir)["checkpoints"]}
+        self.assertIn(tensor["name"], rows[50]["bad"]["reason"])
+        self.assertIn(name(40), rows[50]["bad"]["reason"])
+        self.assertTrue(rows[30]["newest"])
+        self.cairn("prune", self.dir, "--bad")
+        self.assertEqual(self.steps(), [10, 20, 30, 40, 50], "the last save is linked, and needs the one before")
+
+    def test_begin_counts_starts_and_refuses_the_one_too_many(self):
+        words = ["begin", self.dir, "--max-restarts", "1"]
+        self.assertEqual(self.json(*words), {"run": str(self.dir), "step": 40, "refused": None})
+        self.assertIn("goes on at step 40", self.cairn(*words).stdout)
+        told = self.cairn(*words, code=DIFFERENT).stdout
+        self.assertIn("started 2 times", told)
+        self.assertIn("step 40", told)
+        self.cairn("begin", self.dir, "--max-restarts", "0")  # any number
+        (self.dir / ".restarts").unlink()
+        self.cairn(*words)
+        os.remove(self.dir / name(40))
+        os.remove(self.dir / "last")
+        self.cairn(*words)
+        self.cairn(*words, code=DIFFERENT)
+        self.cairn("begin", self.dir / "none", code=FAILED)
+
     def test_partial_files_go_when_they_are_old_and_no_job_is_there(self):
         old, new = (self.dir / f".{name(step)}.partial" for step in (50, 60))
         for path in (old, new):

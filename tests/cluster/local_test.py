@@ -9,19 +9,22 @@ import subprocess
 import time
 import unittest
 
-from harness import BIN, Case, ENVIRONMENT, ROOT, run
+from harness import BIN, Case, ENVIRONMENT, ROOT, SAMPLE, run
 
 from waiting import wait_for
 
 JOBS = ROOT / "jobs"
 SMALL = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4"]
 
-# A trainer that ends with the next exit code of the list `codes`, after a new "checkpoint" for a + before the code.
+# A trainer that ends with the next exit code of the list `codes`, after a new checkpoint for a + before the code.
 STUB = r"""#!/bin/bash
 echo "start restart=$CAIRN_RESTART_COUNT flags=$*" >>"$STUB_DIR/starts"
 read -r next rest <"$STUB_DIR/codes"
 echo "$rest" >"$STUB_DIR/codes"
-case $next in +*) ln -sfn "step-$RANDOM$RANDOM" "$2/last" ;; esac
+case $next in +*)
+  step=$(($(ls "$2" | grep -c '^step-') + 1))
+  "$STUB_SAMPLE" save "$2/$(printf 'step-%08d.h5' "$step")" "$step" 1 rows direct >/dev/null || exit 99 ;;
+esac
 case ${next#+} in
   wait)
     trap 'exit 85' USR1
@@ -45,7 +48,8 @@ class LocalCase(Case):
         (self.dir / "stub").chmod(0o755)
         self.run_dir = self.dir / "run"
         self.variables = {"CAIRN_RUN_DIR": self.run_dir, "CAIRN_TRAIN": self.dir / "stub",
-                          "CAIRN_LAUNCH": "env", "STUB_DIR": self.dir}
+                          "CAIRN_LAUNCH": "env", "STUB_DIR": self.dir, "STUB_SAMPLE": SAMPLE,
+                          "CAIRN_BIN": BIN, **ENVIRONMENT}
 
     def start(self, *words, codes="", **variables):
         (self.dir / "codes").write_text(codes + "\n")
@@ -78,10 +82,21 @@ class Requeue(LocalCase):
     def test_restarts_without_a_new_checkpoint_end(self):
         output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 " * 50, code=1)
         self.assertEqual(len(self.starts()), 4, output)
-        self.assertIn("restart 4 is number 4 without a new checkpoint (newest: none): given up", output)
+        self.assertIn("was started 4 times since", output)
+        self.assertIn("never got past its beginning", output)
+        self.assertIn("given up", output)
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=0)  # counted anew
+        self.assertFalse((self.run_dir / ".restarts").exists(), "it has ended well")
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 +85 85 85 85 0", code=0)
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=1, CAIRN_MAX_STALLS=1)
+
+    def test_a_start_that_can_not_be_counted_is_no_reason_to_end(self):
+        programs = self.dir / "bin"
+        programs.mkdir()
+        (programs / "cairn").write_text("#!/bin/bash\nexit 127\n")
+        (programs / "cairn").chmod(0o755)
+        output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 0", code=0, CAIRN_BIN=programs)
+        self.assertIn("this start is not counted (exit code 127", output)
 
     def test_which_codes_requeue_is_the_sites_choice(self):
         output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="+7 0", code=0, CAIRN_REQUEUE_CODES="7")
@@ -176,6 +191,7 @@ def kill_start(run, restart):
 
 class KilledAtAnyMoment(Case):
     CYCLES = 20
+    RANKS = 3  # an odd number divides nothing evenly
     SAVE_EVERY = 5
     STEPS = 400
 
@@ -183,13 +199,17 @@ class KilledAtAnyMoment(Case):
         seed = int(os.environ.get("CAIRN_TEST_SEED", time.time_ns() % 1_000_000))
         print(f"CAIRN_TEST_SEED={seed}", flush=True)
         chance = random.Random(seed)
-        flags = [*SMALL, "--steps", str(self.STEPS), "--save-every", str(self.SAVE_EVERY), "--log-every", "1"]
-        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2, timeout=200)
+        # Some kills in a row may come before a save; that is not what is tested.
+        config = self.dir / "cairn.yaml"
+        config.write_text("save: {max_restarts: 0}\n")
+        flags = [*SMALL, "--steps", str(self.STEPS), "--save-every", str(self.SAVE_EVERY), "--log-every", "1",
+                 "--config", str(config)]
+        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=self.RANKS, timeout=200)
         expected = whole.stdout.splitlines()[-1]
         self.assertRegex(expected, r"^done step=400 loss=\S+ params_digest=[0-9a-f]{32}$", whole.stderr)
         log = self.dir / "log"
         with log.open("w") as output:
-            job = subprocess.Popen([JOBS / "run_local.sh", "-n", "2", JOBS / "train.sbatch", *flags],
+            job = subprocess.Popen([JOBS / "run_local.sh", "-n", str(self.RANKS), JOBS / "train.sbatch", *flags],
                                    stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                                    env={**os.environ, **ENVIRONMENT, "CAIRN_RUN_DIR": str(self.dir / "run"),
                                         "CAIRN_MAX_STALLS": "20", "CAIRN_BIN": str(BIN)})

@@ -156,6 +156,14 @@ class Slurm(unittest.TestCase):
         self.assertIn("reason=time limit exit=85", job.starts()[0])
 
     @scenario
+    def test_a_limit_that_is_raised_while_the_job_runs(self):
+        job = self.train("raised", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=900)  # 72 s of steps
+        job.wait_for_step(2)
+        self.cluster.command("scontrol", "update", f"JobId={job.number}", "TimeLimit=10")
+        self.assert_finished(job, restarts=0)
+        self.assertRegex(job.text(), r"cairn: the time limit of this job was changed: it ends in 5\d\d s")
+
+    @scenario
     def test_scancel_signal_to_the_steps_and_to_the_script(self):
         job = self.train("signal", ELSEWHERE)
         job.wait_for_step(SAVE_EVERY + 2)
@@ -230,6 +238,7 @@ class Slurm(unittest.TestCase):
         self.assertEqual(job.wait_until_ended(), "FAILED", job.text())
         self.assertEqual(job.field("ExitCode"), "2:0")
         self.assertIn("exit code 2: failed, not requeued", job.text())
+        self.assertNotIn("is not counted", job.text())
 
     @scenario
     def test_inspect_diff_and_convert(self):

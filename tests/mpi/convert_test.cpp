@@ -276,5 +276,44 @@ TEST(Convert, PyTorchsFilesComeBackWithTheirTree) {
   }
 }
 
+TEST(Convert, AveragesStayBesideTheWeightsAndCanBeTakenInTheirPlace) {
+  const auto dir = scratch();
+  const std::vector<float> raw(6, 1);
+  const std::vector<float> averaged(6, 2);
+  StateView state;
+  state.step = 3;
+  // As a WeightAverage that was added as "ema" saves them.
+  for (const auto& [name, values] : {std::pair("model/w", &raw), {"ema/w", &averaged}}) {
+    state.tensors.push_back({name, DType::f32, Placement::replicated({2, 3}),
+                             reinterpret_cast<const std::byte*>(values->data())});
+  }
+  SaveOptions save;
+  save.durable = false;
+  Saver(world(), save).save(dir / "run.h5", state);
+  const Manifest source = open_checkpoint(world(), dir / "run.h5");
+  const auto value_of = [](const Manifest& manifest, const std::string& name) {
+    float value = 0;
+    std::memcpy(&value, contents_of(manifest).at(name).bytes.data(), sizeof value);
+    return value;
+  };
+  const Manifest all = convert(source, dir / "all.safetensors", TargetFormat::safetensors);
+  EXPECT_EQ(all.tensors.size(), 2U);
+  EXPECT_EQ(value_of(all, "w"), 1) << "plain names are those of the raw weights";
+  EXPECT_EQ(value_of(all, "ema/w"), 2);
+  ConvertOptions only;
+  only.weights_only = true;
+  const Manifest weights =
+      convert(source, dir / "weights.safetensors", TargetFormat::safetensors, only);
+  EXPECT_EQ(weights.tensors.size(), 1U);
+  EXPECT_EQ(value_of(weights, "w"), 1);
+  ConvertOptions averages;
+  averages.select.regex = "^ema/";
+  averages.rename = {{"ema/", "model/"}};
+  const Manifest taken =
+      convert(source, dir / "averaged.safetensors", TargetFormat::safetensors, averages);
+  EXPECT_EQ(taken.tensors.size(), 1U);
+  EXPECT_EQ(value_of(taken, "w"), 2);
+}
+
 }  // namespace
 }  // namespace cairn

@@ -9,9 +9,9 @@
 #include "cairn/checkpoint.hpp"
 #include "cairn/source.hpp"
 #include "checkpoint/marks.hpp"
+#include "checkpoint/usable.hpp"
 #include "manifest/names.hpp"
-#include "support/mpi_test.hpp"
-#include "support/sample_state.hpp"
+#include "support/delta_state.hpp"
 
 namespace cairn {
 namespace {
@@ -130,6 +130,32 @@ TEST(RestartGuard, StopsARunThatGetsNoFurther) {
   guard.begin(world(), 91);
 }
 
+TEST(RestartGuard, AStartThatHasANameIsCountedOnce) {
+  const auto dir = scratch();
+  const RestartGuard script(dir, 1);
+  const RestartGuard trainer(dir, 3);
+  for (const char* name : {"job-0", "job-1"}) {
+    setenv("CAIRN_START", name, 1);
+    script.begin(world(), 5);
+    trainer.begin(world(), 5);
+    trainer.begin(world(), 5);
+  }
+  setenv("CAIRN_START", "job-2", 1);
+  expect_same_error(Errc::refused, [&] { script.begin(world(), 5); });
+  // The trainer has another limit.
+  trainer.begin(world(), 5);
+  expect_same_error(Errc::refused, [&] { script.begin(world(), 5); });
+  setenv("CAIRN_START", "job-3", 1);
+  trainer.begin(world(), 5);
+  setenv("CAIRN_START", "job-4", 1);
+  expect_same_error(Errc::refused, [&] { trainer.begin(world(), 5); });
+  script.begin(world(), 6);  // progress
+  trainer.begin(world(), 6);
+  unsetenv("CAIRN_START");
+  script.begin(world(), 6);
+  expect_same_error(Errc::refused, [&] { script.begin(world(), 6); });
+}
+
 TEST(RestartGuard, ACountThatIsDamagedIsNone) {
   const auto dir = scratch();
   for (const char* text : {"", "{", "{\"step\": \"x\"}"}) {
@@ -160,6 +186,62 @@ TEST(Fallback, ADamagedNewestIsMarkedAndTheNextOneTaken) {
   save_step(dir, 3);
   EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 3));
   EXPECT_EQ(load_newest(LocalSource{dir}), 3U);
+}
+
+/// Checkpoints of the steps 1 to 3: the later ones take from the first all but a few small tensors,
+/// which change from step to step.
+void save_deltas(const fs::path& dir) {
+  Saver saver(world(), delta());
+  for (const std::uint64_t step : {1, 2, 3}) {
+    save(saver, checkpoint_path(dir, step), pieces_of(Cut::rows, step), step);
+  }
+}
+
+TEST(Fallback, TheFileThatHoldsTheDamageIsMarkedAndWhatTakesItIsPassedOver) {
+  const auto dir = scratch();
+  const auto base = checkpoint_path(dir, 1);
+  save_deltas(dir);
+  save_step(dir, 0);  // needs nothing
+  damage(base);       // in a tensor that all three take from there
+  EXPECT_EQ(load_newest(LocalSource{dir}), 0U);
+  EXPECT_TRUE(detail::bad_mark_of(base).has_value());
+  for (const std::uint64_t step : {2, 3}) {
+    const auto path = checkpoint_path(dir, step);
+    EXPECT_FALSE(detail::bad_mark_of(path).has_value()) << "its own bytes are right";
+    const auto why = detail::unusable_mark_of(path, false);
+    ASSERT_TRUE(why.has_value()) << step;
+    EXPECT_NE(why->reason.find(name_of(1)), std::string::npos) << why->reason;
+  }
+  EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 0));
+  // Put back, it is what all three need.
+  world().all_equal(0);
+  on_root([&] { detail::mark_verified(base); });
+  EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 3));
+}
+
+TEST(Fallback, DamageInATensorThatNobodyElseTakesConcernsTheFileAlone) {
+  const auto dir = scratch();
+  save_deltas(dir);
+  on_root([&] {
+    // All have a "model/deep" of their own.
+    detail::mark_bad(checkpoint_path(dir, 1), "for a test", {"model/deep"});
+  });
+  EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 3));
+  EXPECT_EQ(resolve_source(world(), LocalSource{dir}), checkpoint_path(dir, 3));
+  // What is known of a file adds up.
+  on_root([&] { detail::mark_bad(checkpoint_path(dir, 1), "again", {"model/counting.0"}); });
+  const auto mark = detail::bad_mark_of(checkpoint_path(dir, 1));
+  ASSERT_TRUE(mark && mark->tensors);
+  EXPECT_EQ(*mark->tensors, (std::vector<std::string>{"model/counting.0", "model/deep"}));
+  // Too many to be listed: it may be any.
+  on_root([&] {
+    std::vector<std::string> many;
+    for (int i = 0; i < 10'000; ++i) many.push_back("model/deep." + std::to_string(i));
+    detail::mark_bad(checkpoint_path(dir, 1), "many", many);
+  });
+  EXPECT_TRUE(detail::bad_mark_of(checkpoint_path(dir, 1)).has_value());
+  EXPECT_TRUE(detail::unusable_mark_of(checkpoint_path(dir, 3), false).has_value());
+  world().all_equal(0);
 }
 
 TEST(Fallback, AFileThatLostItsEndIsPassedOver) {
@@ -280,6 +362,16 @@ TEST(Retention, PinnedVerifiedAndBadOnesStay) {
   save_step(dir, 7, keeping({.keep_last = 1}));
   EXPECT_EQ(steps_in(dir), (std::set<std::uint64_t>{3, 6, 7}));
   EXPECT_FALSE(fs::exists(detail::names::verified_mark(checkpoint_path(dir, 2))));
+}
+
+TEST(Retention, WhatTakesDamagedTensorsIsNoneOfTheLastOnes) {
+  const auto dir = scratch();
+  save_deltas(dir);
+  save_step(dir, 0);
+  on_root([&] { detail::mark_bad(checkpoint_path(dir, 1), "for a test", {"model/large"}); });
+  // Steps 1 to 3 are bad: they stay until somebody removes them, and do not count.
+  save_step(dir, 4, keeping({.keep_last = 2}));
+  EXPECT_EQ(steps_in(dir), (std::set<std::uint64_t>{0, 1, 2, 3, 4}));
 }
 
 TEST(Retention, MarksWhoseCheckpointIsGoneGo) {

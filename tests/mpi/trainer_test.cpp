@@ -1,6 +1,7 @@
 // When a trainer saves and stops: decided together, at the same step on all ranks.
 #include "cairn/trainer.hpp"
 
+#include <cmath>
 #include <csignal>
 #include <optional>
 #include <vector>
@@ -106,6 +107,74 @@ TEST(SaveSchedule, ASignalOnOneRankStopsAllAtTheSameStep) {
   EXPECT_LE(steps_to_stop(2, SIGTERM), 2U);
   EXPECT_LE(steps_to_stop(0.01, SIGUSR1), 26U) << "a quarter of a second and a step";
   EXPECT_LE(steps_to_stop(1e-6, SIGTERM), 128U);
+}
+
+TEST(SaveSchedule, SignalsOnAllRanksAgainAndAgainStopThemOnce) {
+  Loop loop(SaveConfig{}, 2);
+  std::raise(SIGUSR1);  // before the first step
+  std::raise(SIGTERM);
+  loop.run_to(10);
+  EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
+  EXPECT_LE(loop.step, 2U);
+  const std::uint64_t at = loop.step;
+  std::raise(SIGUSR1);
+  std::raise(SIGTERM);
+  loop.run_to(10);
+  EXPECT_EQ(loop.step, at);
+  EXPECT_FALSE(loop.schedule.at_end().save());
+  EXPECT_TRUE(world().all_equal(loop.step));
+}
+
+TEST(SaveSchedule, ATimeThatIsOverAlreadyStopsAfterAStepOrTwo) {
+  SaveConfig save;
+  save.preemption.time_limit_s = 1e-9;
+  Loop loop(save);
+  EXPECT_TRUE(loop.schedule.may_run_short());
+  loop.run_to(100);
+  EXPECT_EQ(loop.causes, Causes{SaveCause::time_limit});
+  EXPECT_LE(loop.step, 2U);
+  EXPECT_TRUE(loop.weights_only);
+}
+
+TEST(SaveSchedule, AClockThatJumpsSavesOnceAndGoesOn) {
+  SaveConfig save;
+  save.every_minutes = 1;
+  Loop loop(save, 5);
+  EXPECT_FALSE(loop.schedule.may_run_short());
+  loop.run_to(3);
+  loop.now += 36'000;  // as after a suspension
+  loop.run_to(9);
+  EXPECT_EQ(loop.causes, Causes{SaveCause::minutes});
+  loop.now -= 36'000;
+  loop.run_to(20);
+  EXPECT_EQ(loop.causes.size(), 1U);
+}
+
+TEST(SaveSchedule, EpochsAndValidationsBeforeAnyStepSaveNothing) {
+  SaveConfig save;
+  save.every_n_epochs = 1;
+  save.monitor = "loss";
+  Loop loop(save);
+  EXPECT_FALSE(loop.schedule.after_epoch(0).save());
+  EXPECT_FALSE(loop.schedule.after_validation({{"loss", 1}}).save());
+  loop.run_to(1);
+  loop.take(loop.schedule.after_epoch(1));
+  loop.take(loop.schedule.after_epoch(2));  // without a step of its own
+  EXPECT_EQ(loop.steps, Steps{1});
+}
+
+TEST(SaveSchedule, EqualMetricsAndNumbersThatAreNoneAreNoImprovement) {
+  SaveConfig save;
+  save.monitor = "loss";
+  save.save_top_k = 2;
+  Loop loop(save);
+  for (const double loss : {std::nan(""), 3.0, 3.0, 3.0, std::nan(""), HUGE_VAL, 2.0}) {
+    loop.run_to(loop.step + 1);
+    loop.take(loop.schedule.after_validation({{"loss", loss}}));
+  }
+  EXPECT_EQ(loop.steps, (Steps{2, 3, 7}));
+  Loop resumed(save);
+  resumed.schedule.load(loop.schedule.state());
 }
 
 TEST(SaveSchedule, WithoutHandlersItTakesNoSignal) {

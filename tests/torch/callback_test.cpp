@@ -171,6 +171,108 @@ TEST(Callback, WithoutTimeForAWholeCheckpointTheModelIsSavedBesideTheRun) {
   manager.close();
 }
 
+TEST(Callback, TheModelAloneNeedsNoPreparationWhenTimeIsShort) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  config.save.preemption.grace_s = 1e-9;  // shorter than any save
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  optim::SGD optimizer(one_group(model), optim::SGDOptions(1e-2).momentum(0.9));
+  CheckpointCallback callback(manager, model, optimizer);
+  std::uint64_t step = callback.on_train_start().global_step;
+  while (step < 2) {
+    train(model, optimizer, 1);
+    callback.on_step_end(++step);
+  }
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  const ScopedFault fault("layout.skeleton:0:error");
+  if (world().rank() == world().size() - 1) std::raise(SIGTERM);
+  while (!callback.should_stop()) {
+    train(model, optimizer, 1);
+    // Past the next whole save, which needs no new layout either.
+    callback.on_step_end(++step);
+  }
+  callback.on_train_end();
+  const auto names = files_of(dir);
+  EXPECT_TRUE(names.back().starts_with("weights-")) << names.back();
+  EXPECT_EQ(open_checkpoint(world(), dir / names.back()).find("optimizer/bias/momentum_buffer"),
+            nullptr);
+  Model other(9);
+  CheckpointManager importer(world().raw(), Config{});
+  importer.set_source(LocalSource{dir / names.back()});
+  importer.load_checkpoint(other);
+  EXPECT_TRUE(other.weight.equal(model.weight));
+  importer.close();
+  manager.close();
+}
+
+/// A loop that is signalled on its last rank in the middle of its first save.
+void stop_in_a_save(Config config) {
+  const auto dir = config.save.dir;
+  config.save.every_n_steps = 2;
+  ManagerOptions options;
+  bool raised = false;
+  options.progress = [&](const SaveProgress& progress) {
+    if (raised || progress.step != SaveStep::move || world().rank() != world().size() - 1) return;
+    raised = true;
+    std::raise(SIGTERM);
+  };
+  CheckpointManager manager(world().raw(), config, options);
+  Model model(1);
+  CheckpointCallback callback(manager, model);
+  std::uint64_t step = callback.on_train_start().global_step;
+  while (step < 100'000 && !callback.should_stop()) {
+    if (step == 1 && config.save.async && world().is_root()) std::raise(SIGTERM);
+    callback.on_step_end(++step);
+  }
+  callback.on_train_end();
+  EXPECT_EQ(callback.exit_code(), kExitRequeue);
+  const auto names = files_of(dir);
+  EXPECT_EQ(names.front(), config.save.async && step < 2 ? names.back() : "step-00000002.h5");
+  EXPECT_EQ(names.back(), checkpoint_path("", step).string()) << "the last step is saved, too";
+  EXPECT_EQ(manager.newest_checkpoint()->filename(), names.back());
+  manager.close();
+}
+
+TEST(Callback, ASignalInTheMiddleOfASaveStopsAfterIt) { stop_in_a_save(config_for(scratch())); }
+
+TEST(Callback, ASignalBesideASaveInTheBackgroundLosesNeither) {
+  Config config = config_for(scratch());
+  config.save.async = AsyncOptions{};
+  stop_in_a_save(config);
+}
+
+/// Its load is interrupted by a signal.
+class Interrupted : public Note {
+ public:
+  Interrupted() : Note("x") {}
+  void load(const std::string& state) override {
+    std::raise(SIGTERM);
+    Note::load(state);
+  }
+};
+
+TEST(Callback, ASignalWhileItLoadsStopsAfterTheFirstSteps) {
+  const auto dir = scratch();
+  Model model(1);
+  for (const bool resumes : {false, true}) {
+    CheckpointManager manager(world().raw(), config_for(dir));
+    Interrupted note;
+    manager.add_state("note", note);
+    CheckpointCallback callback(manager, model);
+    std::uint64_t step = callback.on_train_start().global_step;
+    EXPECT_EQ(step, resumes ? 3U : 0U);
+    const std::uint64_t last = resumes ? 100'000 : 3;
+    while (step < last && !callback.should_stop()) callback.on_step_end(++step);
+    callback.on_train_end();
+    EXPECT_EQ(callback.exit_code(), resumes ? kExitRequeue : 0);
+    EXPECT_EQ(manager.newest_checkpoint()->filename(), checkpoint_path("", step));
+    manager.close();
+    world().all_equal(0);  // the lease is rank 0's to give back
+  }
+}
+
 TEST(Callback, TheLastStepIsSavedThoughTheBackgroundWasBusy) {
   const auto dir = scratch();
   Config config = config_for(dir);

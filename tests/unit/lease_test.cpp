@@ -1,8 +1,10 @@
 // The lease of a run's directory, between processes and between machines that are made up.
 #include "checkpoint/lease.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,10 +28,13 @@ using namespace std::chrono_literals;
 class LeaseTest : public testing::Test {
  protected:
   void SetUp() override {
-    // In memory where that goes: every lease is synced.
+    // In memory where that goes: every lease is synced. Other file systems are tested by name.
     const bool memory = access("/dev/shm", W_OK) == 0;
-    std::string name =
-        (memory ? std::string("/dev/shm/") : testing::TempDir()) + "cairn-lease-XXXXXX";
+    const char* chosen = std::getenv("CAIRN_TEST_LEASE_DIR");
+    const std::string parent = chosen != nullptr ? chosen
+                               : memory          ? "/dev/shm"
+                                                 : testing::TempDir();
+    std::string name = parent + "/cairn-lease-XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
     dir_ = name;
   }
@@ -90,6 +95,8 @@ class LeaseTest : public testing::Test {
     return std::holds_alternative<std::string>(taken) ? std::get<1>(taken) : "taken";
   }
 
+  void leave_dead(int claimants) const;
+
   fs::path dir_;
 };
 
@@ -139,7 +146,7 @@ TEST_F(LeaseTest, OneThatIsAboutToTakeOverIsWaitedFor) {
     take();
     _exit(0);
   }
-  while (!fs::exists(dir_ / names::lease_claim(holder_of(dead).nonce))) {
+  while (!fs::exists(dir_ / names::lease_claim(holder_of(dead).nonce, holder_of(dead).nonce))) {
     std::this_thread::sleep_for(1ms);  // the test's time limit ends it
   }
   EXPECT_NE(refusal().find(std::to_string(child)), std::string::npos);
@@ -172,7 +179,7 @@ TEST_F(LeaseTest, OneThatDiedFarAwayWhileItTookOverIsInNobodysWay) {
   put(lease(), lease_text(stranger(), 5));
   LeaseHolder rival = stranger();
   rival.nonce = 0x5678;
-  put(dir_ / names::lease_claim(stranger().nonce), lease_text(rival, 0));
+  put(dir_ / names::lease_claim(stranger().nonce, stranger().nonce), lease_text(rival, 0));
   auto held = take({.heartbeat = 10s, .patience = 20ms});
   EXPECT_EQ(holder_of(text()).process, getpid());
   EXPECT_EQ(files(), 1U);
@@ -231,6 +238,163 @@ TEST_F(LeaseTest, AHeartbeatChangesTheFileAndNothingElse) {
   EXPECT_EQ(now.size(), first.size());
   EXPECT_EQ(now.substr(kBeatBytes), first.substr(kBeatBytes));
   EXPECT_FALSE(held->lost());
+}
+
+/// What came of a rival, in memory that it shares with the test.
+enum Result : int { undecided, holds, refused };
+
+/// A process that wants the lease, and stops where CAIRN_FAULT says, and again when it is decided:
+/// then it keeps what it has until it is killed.
+class Rival {
+ public:
+  template <class Take>
+  Rival(const std::string& faults, Take&& take) {
+    result_ = static_cast<int*>(
+        mmap(nullptr, sizeof(int), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    process_ = fork();
+    if (process_ != 0) return;
+    setenv("CAIRN_FAULT", faults.c_str(), 1);
+    const auto taken = take();
+    *result_ = std::holds_alternative<std::string>(taken) ? refused : holds;
+    raise(SIGSTOP);
+    _exit(0);
+  }
+  ~Rival() {
+    kill(process_, SIGKILL);
+    waitpid(process_, nullptr, 0);
+    munmap(result_, sizeof(int));
+  }
+  Rival(const Rival&) = delete;
+  Rival& operator=(const Rival&) = delete;
+
+  /// Until it stops: where it was told to, or decided.
+  void wait() const {
+    int status = 0;
+    ASSERT_EQ(waitpid(process_, &status, WUNTRACED), process_);
+    ASSERT_TRUE(WIFSTOPPED(status)) << status;
+  }
+  void go_on() const {
+    if (*result_ == undecided) {
+      kill(process_, SIGCONT);
+      wait();
+    }
+  }
+  int result() const { return *result_; }
+  pid_t process() const { return process_; }
+
+ private:
+  int* result_ = nullptr;
+  pid_t process_ = -1;
+};
+
+/// A dead holder, and so many that died one after the other while they took its lease over.
+void LeaseTest::leave_dead(int claimants) const {
+  in_process_that_dies([&] { static_cast<void>(take().release()); });
+  for (int i = 0; i < claimants; ++i) {
+    in_process_that_dies([&] {
+      setenv("CAIRN_FAULT", "lease.claimed:0:kill", 1);
+      take();
+    });
+  }
+}
+
+TEST_F(LeaseTest, HoweverTwoRivalsTakeTurnsOneGetsIt) {
+  const char* const points[] = {"lease.dead", "lease.claimant", "lease.claimed", "lease.checked"};
+  const auto take = [&] { return try_take(); };
+  int both_stopped = 0;
+  for (const int claimants : {0, 1, 2}) {
+    for (const std::string first : points) {
+      for (const std::string second : points) {
+        SCOPED_TRACE(testing::Message() << claimants << " dead claimants, the first stops at "
+                                        << first << ", the second at " << second);
+        fs::remove(lease());
+        leave_dead(claimants);
+        {
+          const Rival a(first + ":0:stop", take);
+          a.wait();
+          const Rival b(second + ":0:stop", take);
+          b.wait();
+          both_stopped += a.result() == undecided && b.result() == undecided ? 1 : 0;
+          a.go_on();
+          b.go_on();
+          EXPECT_NE(a.result(), undecided);
+          EXPECT_NE(b.result(), undecided);
+          EXPECT_EQ((a.result() == holds) + (b.result() == holds), 1);
+          EXPECT_EQ(holder_of(text()).process, (a.result() == holds ? a : b).process());
+        }
+        auto next = this->take();
+        EXPECT_EQ(files(), 1U) << "what the dead left is removed";
+      }
+    }
+  }
+  EXPECT_GT(both_stopped, 10) << "rivals did meet";
+}
+
+TEST_F(LeaseTest, OfManyProcessesThatWantADeadOnesLeaseOneGetsIt) {
+  for (int round = 0; round < 30; ++round) {
+    fs::remove(lease());
+    leave_dead(round % 3);
+    int gate[2];
+    ASSERT_EQ(pipe2(gate, O_CLOEXEC), 0);
+    std::vector<std::unique_ptr<Rival>> rivals;
+    for (int i = 0; i < 8; ++i) {
+      rivals.push_back(std::make_unique<Rival>("", [&] {
+        char byte = 0;
+        close(gate[1]);
+        if (read(gate[0], &byte, 1) != 0) _exit(1);  // until the test closes the other end
+        return try_take();
+      }));
+    }
+    close(gate[0]);
+    close(gate[1]);
+    int holders = 0;
+    for (const auto& rival : rivals) {
+      rival->wait();
+      holders += rival->result() == holds ? 1 : 0;
+    }
+    EXPECT_EQ(holders, 1) << "round " << round;
+  }
+}
+
+TEST_F(LeaseTest, AnAnswerThatAServerLostChangesNothing) {
+  for (const char* fault : {"lease.link:0:twice", "lease.link:0:twice:2", "lease.rename:0:twice"}) {
+    SCOPED_TRACE(fault);
+    fs::remove(lease());
+    leave_dead(1);
+    setenv("CAIRN_FAULT", fault, 1);
+    auto held = take();
+    unsetenv("CAIRN_FAULT");
+    ASSERT_NE(held, nullptr);
+    EXPECT_EQ(holder_of(text()).process, getpid());
+    EXPECT_EQ(files(), 1U);
+    EXPECT_NE(refusal().find("is in use by"), std::string::npos);
+  }
+  setenv("CAIRN_FAULT", "lease.link:0:twice", 1);
+  EXPECT_NE(take(), nullptr) << "where there was no lease";
+}
+
+TEST_F(LeaseTest, OneThatDiedWhileItGaveTheLeaseBackIsInNobodysWay) {
+  in_process_that_dies([&] {
+    auto held = take();
+    setenv("CAIRN_FAULT", "lease.leaving:0:kill", 1);
+    held.reset();
+  });
+  ASSERT_EQ(files(), 2U);
+  auto held = take();
+  EXPECT_EQ(holder_of(text()).process, getpid());
+  EXPECT_EQ(files(), 1U);
+}
+
+TEST_F(LeaseTest, AHolderThatGivesItBackLeavesThatOfASuccessorAlone) {
+  auto held = take({.heartbeat = 1h, .patience = 1h});
+  const std::string theirs = lease_text(stranger(), 9);
+  put(dir_ / "theirs", theirs);
+  fs::rename(dir_ / "theirs", lease());
+  EXPECT_FALSE(held->lost()) << "no heartbeat since";
+  held->look();
+  EXPECT_TRUE(held->lost());
+  held.reset();
+  EXPECT_EQ(text(), theirs);
 }
 
 TEST_F(LeaseTest, OfManyThatWantADeadOnesLeaseOneGetsIt) {

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <deque>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "cairn/error.hpp"
 #include "trainer/shuffle.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn {
 namespace {
@@ -104,6 +107,80 @@ TEST(Sampler, WhatWasReadAheadAndNotUsedIsDrawnAgain) {
   Sampler resumed(options, 0, 1);
   resumed.load(sampler.state());
   EXPECT_EQ(resumed.next().samples, second.samples);
+}
+
+/// A state that a load can't give anything.
+class Refusing : public Stateful {
+ public:
+  std::string state() const override { return "0"; }
+  void load(const std::string&) override { throw Error(Errc::mismatch, "refused", 0); }
+};
+
+/// A checkpoint that holds the sampler's state `state`, and one for the state that refuses.
+Manifest checkpoint_with(const std::string& state) {
+  Manifest manifest;
+  manifest.format = "cairn";
+  manifest.files.resize(1);
+  const nlohmann::json shared{{"scope", "shared"}, {"state", state}};
+  const nlohmann::json refusing{{"scope", "shared"}, {"state", "0"}};
+  manifest.documents["state"] = nlohmann::json{{"sampler", shared}, {"the_last", refusing}}.dump();
+  return manifest;
+}
+
+TEST(Sampler, AFailedLoadNeitherRepeatsNorSkipsWhatWasReadAhead) {
+  const SamplerOptions options{.size = 30, .batch = 4, .read_ahead = true};
+  std::vector<int> seen(30);
+  Sampler sampler(options, 0, 1);
+  std::deque<Sampler::Batch> loader;
+  const auto use_one = [&] {
+    for (const std::uint64_t sample : loader.front().samples) ++seen.at(sample);
+    sampler.done(loader.front());
+    loader.pop_front();
+  };
+  for (int ahead = 0; ahead < 3; ++ahead) loader.push_back(sampler.next());
+  use_one();
+  const std::string before = sampler.state();
+
+  Sampler elsewhere(options, 0, 1);
+  for (int i = 0; i < 6; ++i) elsewhere.done(elsewhere.next());
+  const Manifest manifest = checkpoint_with(elsewhere.state());
+  Refusing refusing;
+  const detail::CheckpointNames names(manifest, {});
+  // Refused by another state, or by something that comes later.
+  for (const bool refuses : {true, false}) {
+    detail::States states{{"sampler", &sampler}};
+    if (refuses) states["the_last"] = &refusing;
+    detail::StatesLoad load(manifest, names, states);
+    if (refuses) {
+      EXPECT_THROW(load.apply(), Error);
+    } else {
+      load.apply();
+    }
+    EXPECT_EQ(sampler.state(), elsewhere.state());
+    load.roll_back();
+    EXPECT_EQ(sampler.state(), before);
+  }
+  while (sampler.epoch() == 0) {
+    loader.push_back(sampler.next());
+    use_one();
+  }
+  while (!loader.empty()) use_one();
+  EXPECT_EQ(seen, all(30, 1));
+}
+
+TEST(Sampler, BatchesAreToldOnceAndInTheirOrder) {
+  Sampler sampler({.size = 30, .batch = 4, .read_ahead = true}, 0, 1);
+  const auto first = sampler.next();
+  const auto second = sampler.next();
+  EXPECT_THROW(sampler.done(second), Error);
+  sampler.done(first);
+  EXPECT_THROW(sampler.done(first), Error);
+  const std::string state = sampler.state();
+  sampler.done(second);
+  sampler.load(state);
+  EXPECT_EQ(sampler.next().samples, second.samples);
+  sampler.load(Sampler({.size = 30, .batch = 4}, 0, 1).state());
+  EXPECT_THROW(sampler.done(second), Error) << "of before the load";
 }
 
 TEST(Sampler, DropLastLeavesOutWhatIsNoWholeBatch) {

@@ -1,10 +1,15 @@
 // What decides about saves, piece by piece, and what of a trainer's state needs no LibTorch.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <csignal>
 #include <limits>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <set>
+#include <string>
+#include <thread>
 
 #include "cairn/error.hpp"
 #include "cairn/state.hpp"
@@ -12,6 +17,7 @@
 #include "os/signals.hpp"
 #include "trainer/best.hpp"
 #include "trainer/budget.hpp"
+#include "trainer/limit_watch.hpp"
 #include "trainer/slurm.hpp"
 #include "trainer/votes.hpp"
 
@@ -83,6 +89,32 @@ TEST(SaveBudget, SuggestsTheSignalThatLeavesTimeForTwoSaves) {
   EXPECT_EQ(budget.signal_seconds(0.5), 40U);
 }
 
+TEST(SaveBudget, AnEndThatIsMovedCountsAtOnce) {
+  SaveBudget budget;
+  budget.set_end(60, 0, std::nullopt);
+  EXPECT_TRUE(budget.is_time(58, 0));
+  budget.move_end(600, 58);
+  EXPECT_FALSE(budget.is_time(560, 0));
+  EXPECT_TRUE(budget.is_time(580, 0)) << "a twentieth of what was left by then";
+  budget.move_end(300, 100);
+  EXPECT_TRUE(budget.is_time(280, 0)) << "it may come nearer, too";
+  budget.move_end(std::nullopt, 100);
+  EXPECT_FALSE(budget.is_time(1e9, 0));
+  SaveBudget given;
+  given.set_end(60, 0, 5);
+  given.move_end(86400, 0);
+  EXPECT_EQ(given.lead(), 5) << "the program's own lead stays";
+}
+
+TEST(BestValues, OfEqualValuesTheFirstOnesCount) {
+  BestValues best(MetricOrder::max, 2);
+  EXPECT_TRUE(best.improves(1));
+  EXPECT_TRUE(best.improves(1)) << "there is room";
+  EXPECT_FALSE(best.improves(1));
+  BestValues worst(MetricOrder::min, 0);
+  EXPECT_FALSE(worst.improves(1)) << "none is wanted";
+}
+
 TEST(BestValues, OnlyWhatIsAmongTheBestIsAnImprovement) {
   BestValues best(MetricOrder::min, 2);
   for (const auto& [value, improves] : std::vector<std::pair<double, bool>>{
@@ -147,6 +179,72 @@ TEST(Slurm, AJobWhoseEndIsUnknownIsTold) {
   const auto silent = ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, std::nullopt));
   EXPECT_NE(silent.warning.find("time_limit"), std::string::npos) << silent.warning;
   EXPECT_FALSE(silent.seconds_left.has_value());
+}
+
+TEST(Slurm, SqueueAloneKnowsOfAChangedLimit) {
+  const auto access = fake_slurm({{"SLURM_JOB_END_TIME", "1600"}, {"SLURM_JOB_ID", "7"}}, "9:00\n");
+  EXPECT_EQ(ask_squeue(access).seconds_left, std::optional(540.0));
+}
+
+TEST(LimitWatch, AsksSoonerWhenTheEndIsNear) {
+  using std::chrono::seconds;
+  EXPECT_EQ(LimitWatch::usual_pace(86400), seconds(600));
+  EXPECT_EQ(LimitWatch::usual_pace(200), seconds(100));
+  EXPECT_EQ(LimitWatch::usual_pace(1), seconds(15));
+  EXPECT_EQ(LimitWatch::usual_pace(std::nullopt), seconds(600));
+}
+
+TEST(LimitWatch, TellsWhatSlurmSaysByNow) {
+  std::mutex mutex;
+  std::optional<std::string> says = "INVALID";
+  std::atomic<int> asked = 0;
+  const auto make_access = [&](std::function<bool()>) {
+    SlurmAccess access = fake_slurm({{"SLURM_JOB_ID", "7"}}, {});
+    access.time_left = [&](const std::string&) {
+      const std::lock_guard lock(mutex);
+      ++asked;
+      return says;
+    };
+    return access;
+  };
+  LimitWatch watch(60, make_access, [](auto) { return std::chrono::milliseconds(1); });
+  const auto next_news = [&](std::optional<std::string> text) {
+    {
+      const std::lock_guard lock(mutex);
+      says = std::move(text);
+    }
+    const int before = asked;
+    while (asked < before + 2) std::this_thread::yield();  // the test's time limit ends it
+    watch.news();                                          // may be of before
+    for (;;) {
+      if (const auto news = watch.news()) return *news;
+    }
+  };
+  const int before = asked;
+  while (asked < before + 2) std::this_thread::yield();
+  EXPECT_FALSE(watch.news().has_value()) << "no answer is no news";
+  const auto longer = next_news("1:00:00\n");
+  ASSERT_TRUE(longer.end.has_value());
+  EXPECT_GT(*longer.end - LimitWatch::Clock::now(), std::chrono::minutes(30));
+  EXPECT_FALSE(next_news("UNLIMITED\n").end.has_value());
+}
+
+TEST(LimitWatch, EndsAtOnceThoughSlurmDoesNotAnswer) {
+  std::atomic<bool> asks = false;
+  std::optional<LimitWatch> watch;
+  watch.emplace(
+      60,
+      [&](std::function<bool()> given_up) {
+        SlurmAccess access = fake_slurm({{"SLURM_JOB_ID", "7"}}, {});
+        access.time_left = [&asks, given_up](const std::string&) {
+          asks = true;
+          return output_of({"sleep", "1000"}, std::chrono::hours(1), given_up);
+        };
+        return access;
+      },
+      [](auto) { return std::chrono::milliseconds(1); });
+  while (!asks) std::this_thread::yield();
+  watch.reset();  // the test's time limit says whether it does
 }
 
 TEST(Child, ItsOutputIsReadAndItsFailureIsNothing) {
