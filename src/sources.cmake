@@ -67,6 +67,7 @@ target_sources(cairn_core_obj PRIVATE
   src/mpi/time_limit.cpp
   src/mpi/watchdog.cpp
   src/plan/chunks.cpp
+  src/plan/load_groups.cpp
   src/plan/part_digest.cpp
   src/plan/part_scan.cpp
   src/plan/region.cpp
@@ -160,6 +161,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/lease_holder.cpp
   src/checkpoint/load.cpp
   src/checkpoint/marks.cpp
+  src/checkpoint/move_step.cpp
   src/checkpoint/newest.cpp
   src/checkpoint/open.cpp
   src/checkpoint/preflight_step.cpp
@@ -201,6 +203,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/foreign.cpp
   src/pipeline/interpolation.cpp
   src/pipeline/keys.cpp
+  src/pipeline/keys_loading.cpp
   src/pipeline/keys_source.cpp
   src/pipeline/keys_trainer.cpp
   src/pipeline/legacy/classes.cpp

@@ -22,7 +22,9 @@ class Comm;
 
 namespace detail {
 class Funnel;
+class PendingMax;
 Comm make_funnelled(const Comm& comm, Funnel& funnel);
+std::optional<Comm> part_of(const Comm& comm, std::optional<int> part);
 }  // namespace detail
 
 /// A failure as it travels between ranks.
@@ -95,6 +97,8 @@ class CAIRN_EXPORT Comm {
 
  private:
   friend Comm detail::make_funnelled(const Comm& comm, detail::Funnel& funnel);
+  friend class detail::PendingMax;
+  friend std::optional<Comm> detail::part_of(const Comm& comm, std::optional<int> part);
 
   struct State;
   std::unique_ptr<State> state_;

@@ -55,6 +55,10 @@ struct LoadingConfig {
   /// Convert tensors whose dtype in memory is another one than in the checkpoint
   /// (LoadOptions::cast).
   bool cast = false;
+  /// When digests are checked (LoadOptions::verify).
+  VerifyWhen verify = VerifyWhen::before;
+  /// How what several ranks want comes to them (LoadOptions::broadcast).
+  BroadcastReplicas broadcast = BroadcastReplicas::automatic;
   RescaleRate rescale_lr = RescaleRate::off;  ///< warm_start
   /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
   /// reset_layers not counted. Whatever the type, at least one must.

@@ -24,11 +24,11 @@ CAIRN_EXPORT std::string_view to_string(EngineKind engine);
 /// Data transfer mode of the mpio engine.
 enum class Transfer : std::uint8_t { collective, independent };
 
-/// How tensors that every rank wants whole come to the ranks, with the engine direct.
+/// How what several ranks want (all of them, or a group) comes to them, with the engine direct.
 enum class BroadcastReplicas : std::uint8_t {
   automatic,  ///< in the way that is faster in the first few MiB
-  never,      ///< every rank reads them
-  always,     ///< each byte is read by one rank and broadcast
+  never,      ///< every rank reads it
+  always,     ///< each byte is read by one rank and sent to the others
 };
 
 /// The implementation of MPI-IO inside the MPI library.

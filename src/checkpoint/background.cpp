@@ -1,10 +1,13 @@
 #include "checkpoint/background.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <utility>
+#include <vector>
 
 #include "base/throw.hpp"
 
@@ -64,15 +67,72 @@ void Background::begin(std::unique_ptr<BackgroundSave> save) {
   changed_.notify_all();
 }
 
+Background::Standing Background::standing() {
+  Standing mine;
+  mine.posted = funnelled_ && funnel_.is_pending();
+  const std::lock_guard lock(mutex_);
+  mine.finished = finished_;
+  return mine;
+}
+
 std::uint64_t Background::poll() {
-  std::uint64_t votes[2] = {funnelled_ && funnel_.is_pending() ? 0U : 1U, 0};
-  {
-    const std::lock_guard lock(mutex_);
-    votes[1] = ~finished_;  // the maximum of complements is that of the minimum
-  }
+  if (lost_) throw Error(*lost_);
+  const Standing mine = standing();
+  // The maximum of complements is that of the minimum.
+  std::uint64_t votes[3] = {mine.posted ? 0U : 1U, ~mine.finished,
+                            has_waited_too_long(mine) ? 1U : 0U};
   votes_.all_reduce_max(std::span<std::uint64_t>(votes));
-  if (votes[0] == 0) funnel_.execute();
-  return ~votes[1];
+  const std::uint64_t finished_by_all = ~votes[1];
+  const bool all_posted = votes[0] == 0;
+  if (all_posted || finished_by_all != finished_by_all_) {
+    waits_since_.reset();
+  } else if (votes[2] != 0) {
+    give_up(mine);
+  }
+  finished_by_all_ = finished_by_all;
+  if (all_posted) funnel_.execute();
+  return finished_by_all;
+}
+
+/// A wait that no collective bounds: threads post, or end, one by one, and those of some ranks
+/// never.
+bool Background::has_waited_too_long(const Standing& mine) {
+  // Longer than ranks need to notice that the others' threads gave up.
+  constexpr std::chrono::seconds kAfterThreads{5};
+  if (!mine.posted && mine.finished == finished_by_all_) {
+    waits_since_.reset();
+    return false;
+  }
+  if (!waits_since_) waits_since_ = Clock::now();
+  const Clock::duration limit = votes_.deadline();
+  return Clock::now() - *waits_since_ >
+         (thread_gave_up_ ? std::min<Clock::duration>(limit, kAfterThreads) : limit);
+}
+
+void Background::give_up(const Standing& mine) {
+  constexpr std::size_t kBits = 64;
+  const auto rank = static_cast<std::size_t>(votes_.rank());
+  std::vector<std::uint64_t> behind(static_cast<std::size_t>(votes_.size()) / kBits + 1, 0);
+  if (!mine.posted && mine.finished == finished_by_all_) {
+    behind[rank / kBits] |= std::uint64_t{1} << rank % kBits;
+  }
+  votes_.all_reduce_or(behind);
+  std::vector<int> missing;
+  for (int r = 0; r < votes_.size(); ++r) {
+    const auto bit = static_cast<std::size_t>(r);
+    if ((behind[bit / kBits] >> bit % kBits & 1) != 0) missing.push_back(r);
+  }
+  const bool one = missing.size() == 1;
+  lost_.emplace(
+      Errc::timeout,
+      fmt::format("save in the background: rank{} {} did not come within {} s; look at what {} "
+                  "doing, then end the job: nothing can be saved in the background any more",
+                  one ? "" : "s", fmt::join(missing, ", "),
+                  std::chrono::duration<double>(votes_.deadline()).count(),
+                  one ? "it is" : "they are"),
+      missing.empty() ? 0 : missing.front());
+  funnel_.cancel();
+  throw Error(*lost_);
 }
 
 std::optional<Error> Background::take_error(std::uint64_t number) {
@@ -130,6 +190,7 @@ void Background::carry_out_one(BackgroundSave& save) {
       break;
     } catch (...) {
       const Failure failure = describe_current_exception(comm_.rank());
+      if (failure.code == Errc::timeout) thread_gave_up_ = true;
       // Only what all ranks know lets all of them try again.
       if (again && failure.agreed && failure.code == Errc::io) {
         save.staged->rewind();
@@ -149,6 +210,7 @@ void Background::carry_out_one(BackgroundSave& save) {
 /// Completes what was begun, at the last moment: nobody asks for failures any more. Collective
 /// where polls are needed.
 void Background::drain() {
+  if (lost_) return;
   if (funnelled_) {
     while (poll() != begun_) {
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -65,13 +66,26 @@ class Background {
   /// Saves begun. Equal on all ranks.
   std::uint64_t begun() const { return begun_; }
   /// Moves on what waits for all ranks; how many saves have ended on all of them. Collective.
+  /// Errors: timeout, naming the ranks whose saves do not get on while others wait for them; from
+  /// then on nothing will.
   std::uint64_t poll();
+  /// Whether poll() gave up. The thread may wait for ever then, so that this must not be destroyed.
+  bool is_lost() const { return lost_.has_value(); }
   /// The error of save number `number` (from 0), which has ended. Local.
   std::optional<Error> take_error(std::uint64_t number);
   /// Bytes per second that the writing thread reached last; 0: not known yet.
   double write_speed() const { return write_speed_; }
 
  private:
+  /// How far this rank is, at one moment.
+  struct Standing {
+    bool posted = false;  ///< its thread waits for the other ranks'
+    std::uint64_t finished = 0;
+  };
+
+  Standing standing();
+  bool has_waited_too_long(const Standing& mine);
+  [[noreturn]] void give_up(const Standing& mine);
   void run();
   void carry_out_one(BackgroundSave& save);
   void drain();
@@ -93,6 +107,11 @@ class Background {
   std::uint64_t begun_ = 0;
   std::uint64_t finished_ = 0;
   bool stop_ = false;
+  // Of the program's thread: since when this rank waits for others, and what all have finished.
+  std::optional<std::chrono::steady_clock::time_point> waits_since_;
+  std::uint64_t finished_by_all_ = 0;
+  std::optional<Error> lost_;
+  std::atomic<bool> thread_gave_up_ = false;  // its communicator is unusable
   std::atomic<double> write_speed_ = 0;
   std::thread thread_;
 };

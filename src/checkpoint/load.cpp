@@ -4,16 +4,16 @@
 //  2. verify  the ranks share the digests of all tensors that any of them wants; integers that are
 //             to become narrower ones are looked at
 //  3. move    every rank reads its pieces straight into their memory, or, where they are converted,
-//             by way of a small buffer; what every rank wants may be read once and broadcast
+//             by way of a small buffer (checkpoint/move_step.cpp)
 // Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
 // partly filled. With VerifyWhen::loaded most digests are checked after 3, in memory.
 #include <algorithm>
-#include <tuple>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/filter.hpp"
+#include "checkpoint/move_step.hpp"
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
 #include "mpi/same.hpp"
@@ -23,7 +23,6 @@
 #include "transfer/engine.hpp"
 #include "transfer/load_stream.hpp"
 #include "transfer/reader.hpp"
-#include "transfer/replicated.hpp"
 
 namespace cairn {
 
@@ -36,7 +35,6 @@ struct Matches {
   std::vector<ReadItem> straight;   ///< of the dtype of the checkpoint
   std::vector<LoadItem> converted;  ///< of another one
   std::uint64_t targets = 0;        ///< that the filter takes
-  std::uint64_t bytes = 0;          ///< of `straight`
 };
 
 void check_dtype(const std::string& file, const TensorHead& tensor, DType wanted, bool cast) {
@@ -93,15 +91,13 @@ Matches match(const Manifest& manifest, std::span<const MutableTensorView> targe
     const TensorHead tensor = manifest.tensors.head(*position);
     check_dtype(file, tensor, target.dtype, options.cast);
     check_target(file, tensor, target);
-    const std::uint64_t elements = target.placement.elements();
-    if (elements == 0) continue;
+    if (target.placement.elements() == 0) continue;
     if (tensor.dtype != target.dtype) {
       matches.converted.push_back({*position, &target.placement, target.data, target.dtype});
       continue;
     }
     matches.straight.push_back(
         {*position, &target.placement, target.data, run_of(manifest, tensor, target.placement)});
-    matches.bytes += elements * item_bytes(tensor.dtype);
   }
   return matches;
 }
@@ -148,75 +144,6 @@ std::uint64_t move_converted(const Comm& comm, Engine& engine, EngineKind kind,
     bytes = convert_windows(comm, engine, manifest, items);
   }
   return bytes;
-}
-
-/// What is read by each rank for itself, and what every rank wants.
-struct Shares {
-  std::vector<ReadItem> own;
-  std::vector<ReplicatedRun> common;
-};
-
-/// Collective.
-Shares divide(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
-  constexpr std::size_t kBits = 64;
-  std::vector<std::uint64_t> missed;  // bit by tensor: a rank does not want all of it as one run
-  std::vector<std::size_t> whole;     // positions in the items
-  agree(comm, "load: move", [&] {
-    missed.resize((manifest.tensors.size() + kBits - 1) / kBits, ~std::uint64_t{0});
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      const std::size_t t = items[i].tensor;
-      const auto shape = manifest.tensors.head(t).shape;
-      std::uint64_t elements = 1;
-      for (const std::uint64_t count : shape) elements *= count;
-      const std::uint64_t bit = std::uint64_t{1} << t % kBits;
-      if (!items[i].run || items[i].piece->elements() != elements) continue;
-      if ((missed[t / kBits] & bit) == 0) continue;  // a second target for the same tensor
-      missed[t / kBits] &= ~bit;
-      whole.push_back(i);
-    }
-  });
-  comm.all_reduce_or(missed);
-  Shares shares;
-  agree(comm, "load: move", [&] {
-    auto next = whole.begin();
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      const ReadItem& item = items[i];
-      const bool is_whole = next != whole.end() && *next == i;
-      if (is_whole) ++next;
-      if (!is_whole || (missed[item.tensor / kBits] >> item.tensor % kBits & 1) != 0) {
-        shares.own.push_back(item);
-        continue;
-      }
-      const std::uint64_t unit = item_bytes(manifest.tensors.head(item.tensor).dtype);
-      shares.common.push_back(
-          {item.run->file, item.run->offset, item.data, item.piece->elements() * unit});
-    }
-    // The order of the file is the same on all ranks.
-    std::sort(shares.common.begin(), shares.common.end(),
-              [](const ReplicatedRun& a, const ReplicatedRun& b) {
-                // Views of one storage may start at the same byte.
-                return std::tie(a.file, a.offset, a.bytes) < std::tie(b.file, b.offset, b.bytes);
-              });
-  });
-  return shares;
-}
-
-/// Fills what needs no conversion. Collective.
-void move_straight(const Comm& comm, Engine& engine, const LoadOptions& options,
-                   const Manifest& manifest, const Matches& matches, LoadResult& result) {
-  if (comm.size() == 1 || options.engine != EngineKind::direct ||
-      options.broadcast == BroadcastReplicas::never) {
-    engine.read(comm, manifest, matches.straight);
-    result.bytes_read += matches.bytes;
-    return;
-  }
-  const Shares shares = divide(comm, manifest, matches.straight);
-  engine.read(comm, manifest, shares.own);
-  const ReplicatedResult common = read_replicated(comm, manifest, shares.common, options.broadcast);
-  std::uint64_t bytes = 0;
-  for (const ReplicatedRun& run : shares.common) bytes += run.bytes;
-  result.bytes_read += matches.bytes - bytes + common.bytes_read;
-  result.bytes_received = common.bytes_received;
 }
 
 std::uint64_t options_hash(const LoadOptions& options) {
@@ -292,7 +219,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
     });
   }
   try {
-    move_straight(comm, *engine, options, manifest, matches, result);
+    move_straight(comm, *engine, kind, options, manifest, matches.straight, result);
     if (!result.casts.empty()) {
       result.bytes_read += move_converted(comm, *engine, kind, manifest, matches.converted);
     }

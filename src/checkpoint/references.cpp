@@ -1,5 +1,6 @@
 #include "checkpoint/references.hpp"
 
+#include <algorithm>
 #include <system_error>
 
 #include "base/throw.hpp"
@@ -11,21 +12,13 @@ namespace cairn::detail {
 
 namespace fs = std::filesystem;
 
-std::map<std::string, std::vector<std::string>> references_in(const fs::path& directory,
-                                                              bool may_call_hdf5) {
-  std::map<std::string, std::vector<std::string>> found;
-  for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
-    std::string name = entry.path().filename().string();
-    // Hidden files are saves that did not finish.
-    if (name.starts_with('.') || !is_own_file(entry)) continue;
-    try {
-      auto names = referenced_files(entry.path(), may_call_hdf5);
-      if (!names.empty()) found[std::move(name)] = std::move(names);
-    } catch (const Error& error) {
-      if (error.code() != Errc::not_found) throw;  // another process removed it
-    }
+std::vector<std::string> references_of(const fs::path& file, bool may_call_hdf5) {
+  try {
+    return referenced_files(file, may_call_hdf5);
+  } catch (const Error& error) {
+    if (error.code() != Errc::not_found) throw;
+    return {};
   }
-  return found;
 }
 
 void check_replaceable(const fs::path& target, bool may_call_hdf5) {
@@ -34,15 +27,18 @@ void check_replaceable(const fs::path& target, bool may_call_hdf5) {
   if (error) fail_system("examine", target, error.value());
   if (!exists) return;
   const std::string name = target.filename().string();
-  for (const auto& [other, needs] : references_in(target.parent_path(), may_call_hdf5)) {
-    if (bad_mark_of(target.parent_path() / other)) continue;
-    for (const std::string& needed : needs) {
-      if (needed != name) continue;
-      fail(Errc::usage,
-           "'{}' can't be replaced: '{}' takes tensors from it (save.delta); remove that one, or "
-           "make it whole with 'cairn flatten', or save under another name",
-           target.string(), other);
-    }
+  const fs::path directory = target.parent_path();
+  for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
+    const std::string other = entry.path().filename().string();
+    // Hidden files are saves that did not finish.
+    if (other.starts_with('.') || !is_own_file(entry)) continue;
+    const auto needs = references_of(entry.path(), may_call_hdf5);
+    if (std::find(needs.begin(), needs.end(), name) == needs.end()) continue;
+    if (bad_mark_of(entry.path())) continue;
+    fail(Errc::usage,
+         "'{}' can't be replaced: '{}' takes tensors from it (save.delta); remove that one, or "
+         "make it whole with 'cairn flatten', or save under another name",
+         target.string(), other);
   }
 }
 

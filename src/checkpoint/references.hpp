@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -10,11 +9,10 @@ namespace cairn::detail {
 /// Which files of a directory others of it need (SaveOptions::delta), judged by the files
 /// themselves.
 
-/// What each file of the directory that takes tensors from others takes them from, by names. Local.
-/// Errors: io and unsupported, where a file can't be judged (among them containers that another
-/// program rewrote, without `may_call_hdf5`): then none should go.
-std::map<std::string, std::vector<std::string>> references_in(
-    const std::filesystem::path& directory, bool may_call_hdf5);
+/// The names of the files that `file` takes tensors from; none where another process removed it.
+/// Local. Errors: io and unsupported, where the file can't be judged (among them containers that
+/// another program rewrote, without `may_call_hdf5`): then none should go.
+std::vector<std::string> references_of(const std::filesystem::path& file, bool may_call_hdf5);
 
 /// Checks that nothing in its directory that can be loaded needs `target`, if that exists. Local.
 /// Errors: usage, naming a container that does; io and unsupported, where a file can't be judged.

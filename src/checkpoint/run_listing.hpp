@@ -39,7 +39,7 @@ struct RunListing {
 };
 
 /// Judged by commit records and names alone. Local. Errors: io; not_found (no such directory); those
-/// of references_in, which `may_call_hdf5` is for.
+/// of references_of, which `may_call_hdf5` is for.
 RunListing list_run(const std::filesystem::path& dir, bool may_call_hdf5);
 
 /// What is the matter with one of RunListing::others. May call HDF5. Local.

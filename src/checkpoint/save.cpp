@@ -160,7 +160,12 @@ void Saver::Impl::save(const SaveRequest& request) {
 
 Saver::Saver(const Comm& comm, SaveOptions options)
     : impl_(std::make_unique<Impl>(comm, std::move(options))) {}
-Saver::~Saver() = default;
+Saver::~Saver() {
+  // A thread that does not come back may still do so, and find its things there.
+  if (impl_ && impl_->background && impl_->background->is_lost()) {
+    static_cast<void>(impl_.release());
+  }
+}
 Saver::Saver(Saver&&) noexcept = default;
 Saver& Saver::operator=(Saver&&) noexcept = default;
 

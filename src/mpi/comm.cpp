@@ -72,7 +72,7 @@ void Comm::State::broadcast_slice(std::vector<std::byte>& bytes, int root) {
   check_mpi(
       MPI_Ibcast(bytes.data(), static_cast<int>(bytes.size()), MPI_BYTE, root, comm, &request),
       "MPI_Ibcast");
-  wait(request, fmt::format("broadcast from rank {}", root), &bytes);
+  wait(request, fmt::format("broadcast from rank {}", number(root)), &bytes);
 }
 
 void Comm::broadcast(std::vector<std::byte>& bytes, int root) const {
@@ -206,7 +206,7 @@ std::optional<Failure> Comm::first_failure(std::optional<Failure> mine,
     if (state_->rank == origin) {
       detail::ByteWriter out;
       out.put(static_cast<std::uint8_t>(mine->code));
-      out.put(static_cast<std::int32_t>(mine->rank));
+      out.put(static_cast<std::int32_t>(mine->agreed ? mine->rank : state_->number(mine->rank)));
       out.put_text(mine->text);
       out.put(static_cast<std::uint8_t>(mine->agreed));
       bytes = out.take();

@@ -27,32 +27,37 @@ void Comm::State::all_to_all_counts(std::span<std::uint64_t> out_in) {
   std::memcpy(out_in.data(), buffer.data(), buffer.size());
 }
 
-/// The words from all ranks in rank order; `out` and `in` count them by rank.
+/// The words from all ranks in rank order, and behind those from this rank one that says nothing;
+/// `out` and `in` count them by rank, without that one. It is there because Open MPI 4.1 (libnbc)
+/// does not count a collective in which a rank has nothing to send and to receive, on that rank
+/// alone: it would wait for ever in the next one.
 std::vector<std::uint64_t> Comm::State::all_to_all(
     const std::vector<std::vector<std::uint64_t>>& parts, std::span<const std::uint64_t> out,
     std::span<const std::uint64_t> in) {
   // One buffer for all that a pending request may touch: counts and places, then both directions.
   const std::size_t ranks = parts.size();
-  const std::size_t words_out = std::reduce(out.begin(), out.end());
-  const std::size_t words_in = std::reduce(in.begin(), in.end());
+  const auto me = static_cast<std::size_t>(rank);
+  const std::size_t words_out = std::reduce(out.begin(), out.end()) + 1;
+  const std::size_t words_in = std::reduce(in.begin(), in.end()) + 1;
   const std::size_t head = 4 * ranks * sizeof(int);
   std::vector<std::byte> buffer(head + (words_out + words_in) * sizeof(std::uint64_t));
   auto* const counts = reinterpret_cast<int*>(buffer.data());
   int place_out = 0;
   int place_in = 0;
   for (std::size_t r = 0; r < ranks; ++r) {
-    counts[r] = static_cast<int>(out[r]);
+    const int more = r == me ? 1 : 0;
+    counts[r] = static_cast<int>(out[r]) + more;
     counts[ranks + r] = std::exchange(place_out, place_out + counts[r]);
-    counts[2 * ranks + r] = static_cast<int>(in[r]);
+    counts[2 * ranks + r] = static_cast<int>(in[r]) + more;
     counts[3 * ranks + r] = std::exchange(place_in, place_in + counts[2 * ranks + r]);
   }
   std::byte* const sent = buffer.data() + head;
   std::byte* const received = sent + words_out * sizeof(std::uint64_t);
   std::byte* at = sent;
-  for (const auto& part : parts) {
-    if (part.empty()) continue;
-    std::memcpy(at, part.data(), part.size() * sizeof(std::uint64_t));
-    at += part.size() * sizeof(std::uint64_t);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    const auto& part = parts[r];
+    if (!part.empty()) std::memcpy(at, part.data(), part.size() * sizeof(std::uint64_t));
+    at += (part.size() + (r == me ? 1 : 0)) * sizeof(std::uint64_t);
   }
   MPI_Request request = MPI_REQUEST_NULL;
   check_mpi(MPI_Ialltoallv(sent, counts, counts + ranks, MPI_UINT64_T, received, counts + 2 * ranks,
@@ -60,7 +65,7 @@ std::vector<std::uint64_t> Comm::State::all_to_all(
             "MPI_Ialltoallv");
   wait(request, kExchange, &buffer);
   std::vector<std::uint64_t> words(words_in);
-  if (words_in != 0) std::memcpy(words.data(), received, words_in * sizeof(std::uint64_t));
+  std::memcpy(words.data(), received, words_in * sizeof(std::uint64_t));
   return words;
 }
 
@@ -80,7 +85,7 @@ std::vector<std::vector<std::uint64_t>> Comm::exchange(
     std::uint64_t most[1] = {
         std::max(std::reduce(out.begin(), out.end()), std::reduce(in.begin(), in.end()))};
     all_reduce_max(std::span<std::uint64_t>(most));
-    if (most[0] > std::numeric_limits<int>::max()) {
+    if (most[0] >= std::numeric_limits<int>::max()) {
       fail(Errc::unsupported, "a rank would exchange {} words at once; use more ranks", most[0]);
     }
     const std::vector<std::uint64_t> words = state_->all_to_all(parts, out, in);
@@ -88,7 +93,7 @@ std::vector<std::vector<std::uint64_t>> Comm::exchange(
     auto next = words.begin();
     for (std::size_t r = 0; r < ranks; ++r) {
       received[r].assign(next, next + static_cast<std::ptrdiff_t>(in[r]));
-      next += static_cast<std::ptrdiff_t>(in[r]);
+      next += static_cast<std::ptrdiff_t>(in[r]) + (static_cast<int>(r) == state_->rank ? 1 : 0);
     }
     return received;
   });

@@ -32,6 +32,7 @@ struct Comm::State {
   MPI_Comm comm = MPI_COMM_NULL;
   int rank = 0;
   int size = 1;
+  std::vector<int> numbers;  // of a part: its ranks as errors name them; empty: as they are
   std::chrono::milliseconds deadline{};
   bool broken = false;
   std::vector<bool> noticed;  // ranks whose notice came
@@ -40,6 +41,8 @@ struct Comm::State {
 
   detail::Funnel* funnel =
       nullptr;  // executes what other threads want of MPI; null: nobody needs to
+
+  int number(int r) const { return numbers.empty() ? r : numbers[static_cast<std::size_t>(r)]; }
 
   /// Runs what calls MPI on the thread that may.
   template <class F>

@@ -130,11 +130,12 @@ void Comm::State::give_up(std::string_view step, std::vector<std::byte>* buffer)
   }
   std::vector<int> missing;
   for (int peer = 0; peer < size; ++peer) {
-    if (peer != rank && !noticed[static_cast<std::size_t>(peer)]) missing.push_back(peer);
+    if (peer != rank && !noticed[static_cast<std::size_t>(peer)]) missing.push_back(number(peer));
   }
   if (missing.empty()) {
     throw Error(Errc::timeout,
-                fmt::format("{}: the other ranks gave up waiting for this one", step), rank);
+                fmt::format("{}: the other ranks gave up waiting for this one", step),
+                number(rank));
   }
   throw Error(Errc::timeout,
               fmt::format("{}: rank{} {} did not come {}; look at what {} doing, then end the "

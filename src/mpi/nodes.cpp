@@ -1,6 +1,7 @@
 #include "mpi/nodes.hpp"
 
 #include <limits>
+#include <vector>
 
 #include "mpi/comm_state.hpp"
 
@@ -21,16 +22,24 @@ bool is_first_on_node(const Comm& comm, bool candidate) {
   return candidate && lowest == comm.rank();
 }
 
-std::optional<Comm> with_members(const Comm& comm, bool member) {
+std::optional<Comm> part_of(const Comm& comm, std::optional<int> part) {
   comm.all_equal(0);
-  const bool inside = member || comm.is_root();
-  MPI_Comm part = MPI_COMM_NULL;
-  check_mpi(MPI_Comm_split(comm.raw(), inside ? 0 : MPI_UNDEFINED, comm.rank(), &part),
+  MPI_Comm split = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_split(comm.raw(), part.value_or(MPI_UNDEFINED), comm.rank(), &split),
             "MPI_Comm_split");
-  if (!inside) return {};
-  std::optional<Comm> members(std::in_place, part, comm.deadline());
-  check_mpi(MPI_Comm_free(&part), "MPI_Comm_free");
+  if (!part) return {};
+  std::optional<Comm> members(std::in_place, split, comm.deadline());
+  check_mpi(MPI_Comm_free(&split), "MPI_Comm_free");
+  std::vector<std::uint64_t> numbers(static_cast<std::size_t>(members->size()), 0);
+  numbers[static_cast<std::size_t>(members->rank())] =
+      static_cast<std::uint64_t>(comm.state_->number(comm.rank()));
+  members->all_reduce_max(std::span<std::uint64_t>(numbers));
+  members->state_->numbers.assign(numbers.begin(), numbers.end());
   return members;
+}
+
+std::optional<Comm> with_members(const Comm& comm, bool member) {
+  return part_of(comm, member || comm.is_root() ? std::optional(0) : std::nullopt);
 }
 
 }  // namespace cairn::detail

@@ -1,13 +1,9 @@
 #include "mpi/pending_max.hpp"
 
-#include <sched.h>
-
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <utility>
 
-#include "base/throw.hpp"
 #include "mpi/comm_state.hpp"
 
 namespace cairn::detail {
@@ -33,21 +29,8 @@ void PendingMax::nudge() {
 }
 
 std::vector<std::uint64_t> PendingMax::wait(std::string_view step) {
-  const auto end = std::chrono::steady_clock::now() + comm_.deadline();
-  for (std::uint64_t spins = 0;; ++spins) {
-    int done = 0;
-    check_mpi(MPI_Test(&request_, &done, MPI_STATUS_IGNORE), "MPI_Test");
-    if (done != 0) break;
-    if (spins % 64 == 63) {
-      if (std::chrono::steady_clock::now() > end) {
-        fail(Errc::timeout,
-             "{}: not all ranks came within {} s; look at what the others are doing, then end the "
-             "job",
-             step, std::chrono::duration<double>(comm_.deadline()).count());
-      }
-      sched_yield();
-    }
-  }
+  // On an error the communicator keeps what MPI may still touch.
+  comm_.state_->wait(std::exchange(request_, MPI_REQUEST_NULL), step, &buffer_);
   std::vector<std::uint64_t> values(buffer_.size() / sizeof(std::uint64_t));
   std::memcpy(values.data(), buffer_.data(), buffer_.size());
   return values;

@@ -28,7 +28,7 @@ class CAIRN_EXPORT PendingMax {
   void post(std::span<const std::uint64_t> values);
   /// Lets MPI work on it. Local.
   void nudge();
-  /// The result. Collective. Errors: timeout.
+  /// The result. Collective. Errors: timeout, as of any wait of the communicator.
   std::vector<std::uint64_t> wait(std::string_view step);
 
  private:

@@ -31,6 +31,14 @@ LoadingConfig loading_of(const Block& block) {
        {"transfer_learning", LoadingType::transfer_learning}}};
   constexpr std::array<std::pair<std::string_view, RescaleRate>, 3> kRates{
       {{"off", RescaleRate::off}, {"linear", RescaleRate::linear}, {"sqrt", RescaleRate::sqrt}}};
+  constexpr std::array<std::pair<std::string_view, VerifyWhen>, 3> kVerify{
+      {{"before", VerifyWhen::before},
+       {"loaded", VerifyWhen::loaded},
+       {"never", VerifyWhen::never}}};
+  constexpr std::array<std::pair<std::string_view, BroadcastReplicas>, 3> kBroadcast{
+      {{"auto", BroadcastReplicas::automatic},
+       {"always", BroadcastReplicas::always},
+       {"never", BroadcastReplicas::never}}};
   LoadingConfig loading;
   block.take("type", loading.type, kTypes);
   loading.strict = loading.type != LoadingType::transfer_learning;
@@ -38,6 +46,8 @@ LoadingConfig loading_of(const Block& block) {
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
   block.take("cast", loading.cast);
+  block.take("verify", loading.verify, kVerify);
+  block.take("broadcast", loading.broadcast, kBroadcast);
   block.take("rescale_lr", loading.rescale_lr, kRates);
   block.take("min_match", loading.min_match);
   block.take("reset_progress", loading.reset_progress);

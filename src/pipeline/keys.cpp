@@ -14,78 +14,9 @@ constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
 constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
 constexpr std::array<std::string_view, 3> kUnits{"minutes", "epochs", "train_steps"};
 constexpr std::array<std::string_view, 2> kOrders{"min", "max"};
-constexpr std::array<std::string_view, 3> kRescale{"off", "linear", "sqrt"};
 constexpr std::array<std::string_view, 4> kFloats{"f64", "f32", "f16", "bf16"};
 
-// ---- checkpoint.loading
-
-constexpr std::array kRenameKeys{
-    Key{"from",
-        Kind::text,
-        "the beginning of names, or a regular expression",
-        "The beginning of names; with regex, an ECMAScript expression",
-        {},
-        true},
-    Key{"to",
-        Kind::any_text,
-        "a text",
-        "What takes its place; with regex, $1 is the first group",
-        {},
-        true},
-    Key{"regex", Kind::flag, "true or false", "Whether `from` is a regular expression", "false"},
-};
-constexpr BlockRule kRename{kRenameKeys};
-constexpr Key kRenameKey{"rename",
-                         Kind::blocks,
-                         "a list of mappings",
-                         "Applied to the checkpoint's names, in order",
-                         {},
-                         false,
-                         {},
-                         &kRename};
-constexpr Key kResetKey{"reset_layers", Kind::texts, "a list of dotted paths",
-                        "Modules that keep their fresh values"};
-constexpr Key kStrictKey{"strict", Kind::flag, "true or false",
-                         "Names that only one side has are errors", "true"};
-constexpr Key kCastKey{"cast", Kind::flag, "true or false",
-                       "Convert dtypes that differ; otherwise they are an error", "false"};
-constexpr Key kProgressKey{"reset_progress", Kind::flag, "true or false",
-                           "Epoch and step start at 0", "false"};
-constexpr std::array kWarmKeys{
-    kRenameKey, kCastKey,
-    Key{"rescale_lr", Kind::word, "",
-        "Learning rates on another number of ranks: by the quotient of the numbers, or its root",
-        "off", false, kRescale}};
-constexpr std::array kColdKeys{kStrictKey, kRenameKey, kCastKey, kResetKey};
-constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey, kCastKey, kResetKey};
-constexpr std::array kTransferKeys{
-    Key{"strict", Kind::flag, "true or false", "Names that only one side has are errors", "false"},
-    Key{"skip_mismatched", Kind::flag, "true or false",
-        "A tensor of another shape keeps its fresh values instead of failing", "true"},
-    Key{"freeze_loaded", Kind::flag, "true or false", "What was loaded takes no gradients",
-        "false"},
-    kProgressKey,
-    kRenameKey,
-    kCastKey,
-    Key{"min_match",
-        Kind::number,
-        "a number from 0 to 1",
-        "The share of the model's tensors that must match; one must in any case",
-        "0",
-        false,
-        {},
-        nullptr,
-        0,
-        1},
-    kResetKey,
-};
-constexpr std::array kLoadingTypes{
-    TypeRule{"warm_start", kWarmKeys},
-    TypeRule{"cold_start", kColdKeys},
-    TypeRule{"weights_only", kWeightsKeys},
-    TypeRule{"transfer_learning", kTransferKeys},
-};
-constexpr BlockRule kLoading{{}, kLoadingTypes};
+// ---- checkpoint
 
 constexpr std::array kLineageKeys{
     Key{"resume_run_id", Kind::text, "a run's id",
@@ -95,7 +26,14 @@ constexpr std::array kLineageKeys{
 constexpr BlockRule kLineage{kLineageKeys};
 constexpr std::array kCheckpointKeys{
     Key{"source", Kind::block, "", "Where the checkpoint comes from", {}, false, {}, &kSourceRule},
-    Key{"loading", Kind::block, "", "What of it goes into the trainer", {}, false, {}, &kLoading},
+    Key{"loading",
+        Kind::block,
+        "",
+        "What of it goes into the trainer",
+        {},
+        false,
+        {},
+        &kLoadingRule},
     Key{"lineage", Kind::block, "", "Who the run is", {}, false, {}, &kLineage},
 };
 constexpr BlockRule kCheckpoint{kCheckpointKeys};

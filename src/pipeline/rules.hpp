@@ -62,10 +62,11 @@ struct BlockRule {
   bool sections = false;  ///< keys that resemble none of `keys` are other programs'
 };
 
-/// The whole document (keys.cpp), and its blocks checkpoint.source (keys_source.cpp) and
-/// save.preemption (keys_trainer.cpp).
+/// The whole document (keys.cpp), and its blocks checkpoint.source (keys_source.cpp),
+/// checkpoint.loading (keys_loading.cpp) and save.preemption (keys_trainer.cpp).
 extern const BlockRule kDocument;
 extern const BlockRule kSourceRule;
+extern const BlockRule kLoadingRule;
 extern const BlockRule kPreemptionRule;
 inline constexpr double kMostTimeoutSeconds = 1e7;
 

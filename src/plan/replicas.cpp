@@ -23,10 +23,11 @@ struct Question {
   std::size_t position = 0;
 };
 
-std::uint64_t group_of(std::span<const Question> holders) {
-  ByteWriter out;
-  for (const Question& holder : holders) out.put(static_cast<std::uint64_t>(holder.rank));
-  return digest_of(out.take()) & kGroup;
+std::vector<std::uint64_t> keys_of(std::span<const TensorView> pieces) {
+  std::vector<std::uint64_t> keys;
+  keys.reserve(pieces.size());
+  for (const TensorView& piece : pieces) keys.push_back(piece_key(piece));
+  return keys;
 }
 
 }  // namespace
@@ -42,24 +43,32 @@ std::uint64_t piece_key(const TensorView& piece) {
   return digest_of(out.take());
 }
 
-PieceKeys::PieceKeys(std::span<const TensorView> pieces, int ranks)
+std::uint64_t group_name(std::span<const std::uint64_t> ranks) {
+  return digest_of(std::as_bytes(ranks)) & kGroup;
+}
+
+PieceKeys::PieceKeys(std::span<const std::uint64_t> keys, int ranks)
     : questions_(static_cast<std::size_t>(ranks)) {
   std::unordered_map<std::uint64_t, std::size_t> piece_of;
-  places_.reserve(pieces.size());
-  for (std::size_t p = 0; p < pieces.size(); ++p) {
-    const std::uint64_t key = piece_key(pieces[p]);
-    const auto [it, is_new] = piece_of.try_emplace(key, p);
+  places_.reserve(keys.size());
+  for (std::size_t p = 0; p < keys.size(); ++p) {
+    const auto [it, is_new] = piece_of.try_emplace(keys[p], p);
     if (!is_new) {
-      if (pieces[p].placement.elements() != 0) {
-        fail(Errc::usage, "tensor '{}' {} is given twice by one rank", pieces[p].name,
-             to_string(pieces[p].placement.box));
-      }
       places_.push_back({places_[it->second].keeper, places_[it->second].position, false});
       continue;
     }
-    const std::size_t keeper = key % questions_.size();
+    const std::size_t keeper = keys[p] % questions_.size();
     places_.push_back({keeper, questions_[keeper].size(), true});
-    questions_[keeper].push_back(key);
+    questions_[keeper].push_back(keys[p]);
+  }
+}
+
+PieceKeys::PieceKeys(std::span<const TensorView> pieces, int ranks)
+    : PieceKeys(keys_of(pieces), ranks) {
+  for (std::size_t p = 0; p < pieces.size(); ++p) {
+    if (places_[p].first || pieces[p].placement.elements() == 0) continue;
+    fail(Errc::usage, "tensor '{}' {} is given twice by one rank", pieces[p].name,
+         to_string(pieces[p].placement.box));
   }
 }
 
@@ -108,10 +117,13 @@ Words answer_questions(const Words& questions) {
   }
   std::stable_sort(all.begin(), all.end(),
                    [](const Question& a, const Question& b) { return a.key < b.key; });
+  std::vector<std::uint64_t> holders;
   for (auto first = all.begin(); first != all.end();) {
     const auto last =
         std::find_if(first, all.end(), [&](const Question& q) { return q.key != first->key; });
-    const std::uint64_t group = group_of({first, last}) | (last - first > 1 ? kReplicated : 0);
+    holders.clear();
+    for (auto holder = first; holder != last; ++holder) holders.push_back(holder->rank);
+    const std::uint64_t group = group_name(holders) | (last - first > 1 ? kReplicated : 0);
     for (auto holder = first; holder != last; ++holder) {
       answers[holder->rank][holder->position] = group;
     }

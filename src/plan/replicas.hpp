@@ -25,6 +25,9 @@ struct Holding {
 /// whole tensor hold the same; pieces without elements have no box.
 std::uint64_t piece_key(const TensorView& piece);
 
+/// The name of a group, from its ranks in ascending order.
+std::uint64_t group_name(std::span<const std::uint64_t> ranks);
+
 /// Words for each rank, by rank: what Comm::exchange takes and gives.
 using Words = std::vector<std::vector<std::uint64_t>>;
 
@@ -32,7 +35,9 @@ using Words = std::vector<std::vector<std::uint64_t>>;
 class PieceKeys {
  public:
   PieceKeys() = default;
-  /// Lifetime: `pieces` must outlive this. Pieces without elements of one tensor count as one.
+  /// Of pieces with these keys. A key that comes twice is one piece.
+  PieceKeys(std::span<const std::uint64_t> keys, int ranks);
+  /// Pieces without elements of one tensor count as one.
   /// Errors: usage, when a piece is given twice.
   PieceKeys(std::span<const TensorView> pieces, int ranks);
 

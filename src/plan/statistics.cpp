@@ -1,9 +1,11 @@
 #include "plan/statistics.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "manifest/small_floats.hpp"
 
@@ -34,18 +36,24 @@ struct Lanes {
 template <class T>
 inline __attribute__((always_inline)) void look(const T* values, std::size_t groups,
                                                 Lanes<T>& lanes) {
+  // Selected bit by bit: with conditions the compiler sees that an infinite `low` is no minimum,
+  // and makes branches, which it can't turn into vectors.
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
+  constexpr Bits kHigh = std::bit_cast<Bits>(kInfinity);
+  constexpr Bits kLow = std::bit_cast<Bits>(-kInfinity);
+  constexpr Bits kNoSign = ~(kHigh ^ kLow);
   for (std::size_t g = 0; g < groups; ++g) {
     for (std::size_t l = 0; l < kLanes; ++l) {
-      const T value = values[g * kLanes + l];
-      const bool finite = std::abs(value) < kInfinity;
-      const T low = finite ? value : kInfinity;
-      const T high = finite ? value : -kInfinity;
-      const double number = finite ? static_cast<double>(value) : 0;
+      const auto bits = std::bit_cast<Bits>(values[g * kLanes + l]);
+      const Bits finite = Bits{0} - static_cast<Bits>((bits & kNoSign) < kHigh);  // all or none
+      const T low = std::bit_cast<T>(static_cast<Bits>((bits & finite) | (kHigh & ~finite)));
+      const T high = std::bit_cast<T>(static_cast<Bits>((bits & finite) | (kLow & ~finite)));
+      const auto number = static_cast<double>(std::bit_cast<T>(static_cast<Bits>(bits & finite)));
       lanes.min[l] = low < lanes.min[l] ? low : lanes.min[l];
       lanes.max[l] = high > lanes.max[l] ? high : lanes.max[l];
       lanes.squares[l] += number * number;
-      lanes.odd[l] += finite ? 0U : 1U;
+      lanes.odd[l] += static_cast<std::uint32_t>(finite) + 1;
     }
   }
 }
@@ -55,6 +63,10 @@ CAIRN_VECTORISED void look_at(const float* values, std::size_t groups, Lanes<flo
 }
 CAIRN_VECTORISED void look_at(const double* values, std::size_t groups, Lanes<double>& lanes) {
   look(values, groups, lanes);
+}
+
+CAIRN_VECTORISED void widen_bf16(const std::uint16_t* values, std::size_t count, float* numbers) {
+  for (std::size_t i = 0; i < count; ++i) numbers[i] = bf16_value(values[i]);
 }
 
 /// At most kBlock numbers.
@@ -107,6 +119,17 @@ void add_converted(Statistics& statistics, const std::byte* from, std::size_t co
   }
 }
 
+void add_bf16(Statistics& statistics, const std::byte* from, std::size_t count) {
+  std::uint16_t loaded[kBlock];
+  float numbers[kBlock];
+  for (std::size_t at = 0; at < count; at += kBlock) {
+    const std::size_t block = std::min(kBlock, count - at);
+    std::memcpy(loaded, from + at * sizeof(std::uint16_t), block * sizeof(std::uint16_t));
+    widen_bf16(loaded, block, numbers);
+    add_block(statistics, numbers, block);
+  }
+}
+
 template <class T>
 void add_integers(Statistics& statistics, const std::byte* from, std::size_t count) {
   add_converted<T, double>(statistics, from, count, [](T v) { return static_cast<double>(v); });
@@ -155,7 +178,7 @@ void StatisticsTaker::add(const std::byte* elements, std::size_t count) {
     case DType::c32:
       return add_converted<std::uint16_t, float>(to, elements, 2 * count, f16_value);
     case DType::bf16:
-      return add_converted<std::uint16_t, float>(to, elements, count, bf16_value);
+      return add_bf16(to, elements, count);
     case DType::f8_e4m3fn:
       return add_converted<std::uint8_t, float>(to, elements, count, f8_e4m3fn_value);
     case DType::f8_e5m2:

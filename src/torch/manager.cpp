@@ -7,6 +7,7 @@
 #include "mpi/same.hpp"
 #include "mpi/time_limit.hpp"
 #include "pipeline/foreign.hpp"
+#include "pipeline/load_plan.hpp"
 #include "pipeline/trace.hpp"
 #include "sources/acquisition.hpp"
 #include "torch/agree.hpp"
@@ -46,6 +47,8 @@ std::uint64_t hash_of(const LoadingConfig& loading) {
     digester.update(static_cast<std::uint64_t>(flag));
   }
   digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
+  digester.update(static_cast<std::uint64_t>(loading.verify));
+  digester.update(static_cast<std::uint64_t>(loading.broadcast));
   digester.update(static_cast<std::uint64_t>(loading.rescale_lr));
   digester.update(static_cast<std::uint64_t>(loading.rename.size()));
   for (const RenameRule& rule : loading.rename) {
@@ -180,6 +183,8 @@ struct CheckpointManager::Impl {
     settings.load.transfer = config.save.transfer;
     settings.load.mpio = config.save.mpio;
     settings.load.cast = settings.loading.cast;
+    settings.load.verify = settings.loading.verify;
+    settings.load.broadcast = settings.loading.broadcast;
     for (;;) {
       const auto path = trace.stage("source", [&] {
         check_source(settings.loading);
@@ -197,8 +202,11 @@ struct CheckpointManager::Impl {
         context.run = lineage;
         return context;
       } catch (const Error& error) {
-        // Nothing has changed yet: digests are checked before the first byte is moved.
+        // Nothing has changed yet: digests are checked before the first byte is moved. With
+        // `loaded` tensors may hold damaged bytes, which only a load that must fill them all
+        // replaces.
         if (error.code() != Errc::corrupt) throw;
+        if (settings.load.verify == VerifyWhen::loaded && !is_strict(settings.loading)) throw;
         if (!skip_damaged(comm, *config.source, source_settings(config), path, error)) throw;
       }
     }
@@ -350,7 +358,10 @@ void CheckpointManager::set_resume(const std::filesystem::path& path) {
   Config& config = impl_->config;
   config.source = LocalSource{path};
   const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
-  config.loading = LoadingConfig{.cast = begun.cast, .rescale_lr = begun.rescale_lr};
+  config.loading = LoadingConfig{.cast = begun.cast,
+                                 .verify = begun.verify,
+                                 .broadcast = begun.broadcast,
+                                 .rescale_lr = begun.rescale_lr};
   std::erase_if(config.modifiers, [](const Modifier& modifier) {
     return std::holds_alternative<ResetModifier>(modifier) ||
            std::holds_alternative<CustomModifier>(modifier);

@@ -1,4 +1,4 @@
-// The runs are cut into windows, and as many windows as there are ranks make a round. In a round
+// The pieces are cut into windows, and as many windows as there are ranks make a round. In a round
 // each rank either reads all of its windows itself, or reads one and sends it to the others.
 #include "transfer/replicated.hpp"
 
@@ -8,55 +8,103 @@
 #include <vector>
 
 #include "os/fault.hpp"
+#include "plan/region.hpp"
+#include "plan/slices.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::detail {
 namespace {
 
 constexpr std::uint64_t kWindowBytes = 8 << 20;
+// A probe takes two rounds; one that takes most of the work would save nothing.
+constexpr std::uint64_t kRoundsForProbe = 4;
 
-using Window = std::vector<ReplicatedRun>;
+/// A part of a piece, dense in memory: bytes of a file, or a box of a tensor.
+struct Part {
+  std::byte* data = nullptr;
+  std::uint64_t bytes = 0;
+  FileRun run{};
+  const TensorEntry* tensor = nullptr;  ///< null: a run
+  Box box{};
+};
+
+using Window = std::vector<Part>;
 
 std::uint64_t bytes_of(const Window& window) {
   std::uint64_t bytes = 0;
-  for (const ReplicatedRun& run : window) bytes += run.bytes;
+  for (const Part& part : window) bytes += part.bytes;
   return bytes;
 }
 
-std::vector<Window> cut(std::span<const ReplicatedRun> runs) {
-  std::vector<Window> windows;
-  std::uint64_t room = 0;
-  for (ReplicatedRun run : runs) {
-    while (run.bytes > 0) {
-      if (room == 0) {
-        windows.emplace_back();
-        room = kWindowBytes;
-      }
-      const std::uint64_t count = std::min(run.bytes, room);
-      windows.back().push_back({run.file, run.offset, run.data, count});
-      run.offset += count;
-      run.data += count;
-      run.bytes -= count;
-      room -= count;
+/// Fills one window after the other.
+class Windows {
+ public:
+  void add_run(const FileRun& run, std::byte* data, std::uint64_t bytes) {
+    for (std::uint64_t at = 0; at < bytes;) {
+      if (room_ == 0) open();
+      const std::uint64_t count = std::min(bytes - at, room_);
+      windows_.back().push_back({data + at, count, {run.file, run.offset + at}});
+      room_ -= count;
+      at += count;
     }
   }
-  return windows;
+
+  /// Boxes can't be cut anywhere, so that windows of them may have a little room left.
+  void add_boxes(const TensorEntry& tensor, const Placement& piece, std::byte* data) {
+    constexpr std::uint64_t kPartBytes = kWindowBytes / 8;
+    const std::uint64_t item = item_bytes(tensor.dtype);
+    // The boxes of a piece lie one behind the other in its dense bytes.
+    for (const Box& box : region_of(piece, item).boxes) {
+      for (Box& slice : slices_of(box, kPartBytes / item)) {
+        const std::uint64_t bytes = slice.elements() * item;
+        if (room_ < bytes) open();
+        windows_.back().push_back({data, bytes, {}, &tensor, std::move(slice)});
+        room_ -= bytes;
+        data += bytes;
+      }
+    }
+  }
+
+  std::vector<Window> take() { return std::move(windows_); }
+
+ private:
+  void open() {
+    windows_.emplace_back();
+    room_ = kWindowBytes;
+  }
+
+  std::vector<Window> windows_;
+  std::uint64_t room_ = 0;
+};
+
+std::vector<Window> cut(const Manifest& manifest, std::span<const ReadItem> pieces) {
+  Windows windows;
+  for (const ReadItem& item : pieces) {
+    if (!item.run) {
+      windows.add_boxes(manifest.tensors[item.tensor], *item.piece, item.data);
+      continue;
+    }
+    const std::uint64_t unit = item_bytes(manifest.tensors.head(item.tensor).dtype);
+    windows.add_run(*item.run, item.data, item.piece->elements() * unit);
+  }
+  return windows.take();
 }
 
 class Rounds {
  public:
-  Rounds(const Comm& comm, const Manifest& manifest, std::span<const ReplicatedRun> runs)
+  Rounds(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> pieces)
       : comm_(comm), reader_(manifest) {
     agree(comm, "load: move", [&] {
-      windows_ = cut(runs);
+      windows_ = cut(manifest, pieces);
       // Between broadcasts a rank that finds no memory could not tell the others.
-      if (!windows_.empty()) buffer_.reserve(bytes_of(windows_.front()));
+      std::uint64_t most = 0;
+      for (const Window& window : windows_) most = std::max(most, bytes_of(window));
+      buffer_.reserve(most);
     });
   }
 
   std::size_t count() const { return (windows_.size() + ranks() - 1) / ranks(); }
-  /// Whether all windows of a round are full, so that its time says something.
-  bool is_full(std::size_t round) const { return (round + 1) * ranks() < windows_.size(); }
+  bool are_worth_a_probe() const { return kRoundsForProbe * ranks() < windows_.size(); }
 
   /// Every rank reads every window.
   void read(std::size_t round) {
@@ -80,13 +128,13 @@ class Rounds {
     for (std::size_t root = 0; root < windows.size(); ++root) {
       buffer_.resize(bytes_of(windows[root]));
       if (root == mine)
-        copy(windows[root], [](std::byte* in_buffer, const ReplicatedRun& run) {
-          std::memcpy(in_buffer, run.data, run.bytes);
+        copy(windows[root], [](std::byte* in_buffer, const Part& part) {
+          std::memcpy(in_buffer, part.data, part.bytes);
         });
       comm_.broadcast(buffer_, static_cast<int>(root));
       if (root == mine) continue;
-      copy(windows[root], [](const std::byte* in_buffer, const ReplicatedRun& run) {
-        std::memcpy(run.data, in_buffer, run.bytes);
+      copy(windows[root], [](const std::byte* in_buffer, const Part& part) {
+        std::memcpy(part.data, in_buffer, part.bytes);
       });
       result_.bytes_received += buffer_.size();
     }
@@ -103,18 +151,22 @@ class Rounds {
   }
 
   void add(const Window& window) {
-    for (const ReplicatedRun& run : window) {
-      reader_.add_run(run.file, run.offset, run.data, run.bytes);
-      result_.bytes_read += run.bytes;
+    for (const Part& part : window) {
+      if (part.tensor != nullptr) {
+        reader_.add(*part.tensor, Placement::block(part.tensor->shape, part.box), part.data);
+      } else {
+        reader_.add_run(part.run.file, part.run.offset, part.data, part.bytes);
+      }
+      result_.bytes_read += part.bytes;
     }
   }
 
   template <class F>
   void copy(const Window& window, F&& one) {
     std::byte* at = buffer_.data();
-    for (const ReplicatedRun& run : window) {
-      one(at, run);
-      at += run.bytes;
+    for (const Part& part : window) {
+      one(at, part);
+      at += part.bytes;
     }
   }
 
@@ -142,13 +194,17 @@ bool probe(const Comm& comm, Rounds& rounds) {
 
 }  // namespace
 
+std::uint64_t least_to_share(std::size_t ranks, BroadcastReplicas how) {
+  if (how == BroadcastReplicas::always) return 1;
+  return kRoundsForProbe * ranks * kWindowBytes + 1;
+}
+
 ReplicatedResult read_replicated(const Comm& comm, const Manifest& manifest,
-                                 std::span<const ReplicatedRun> runs, BroadcastReplicas how) {
-  Rounds rounds(comm, manifest, runs);
+                                 std::span<const ReadItem> pieces, BroadcastReplicas how) {
+  Rounds rounds(comm, manifest, pieces);
   std::size_t next = 0;
   bool broadcasts = how == BroadcastReplicas::always;
-  // A probe that takes most of the work would save nothing.
-  if (how == BroadcastReplicas::automatic && rounds.is_full(3)) {
+  if (how == BroadcastReplicas::automatic && rounds.are_worth_a_probe()) {
     broadcasts = probe(comm, rounds);
     next = 2;
   }

@@ -60,6 +60,7 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"transfer", options.engine == "mpio" ? Json(options.transfer) : Json(nullptr)},
                  {"ranks", comm.size()},
                  {"durable", options.durable},
+                 {"replicated", options.replicated},
                  {"bytes", bytes},
                  {"tensors", payload.tensors()},
                  {"repeat", options.repeat},
@@ -74,9 +75,11 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
     result["first_save_s"] = times.first_save_s;
     result["async"] = options.async;
     result["statistics"] = options.statistics;
+    result["deflate"] = options.deflate;
     if (options.changed) result["changed"] = *options.changed;
   } else {
     result["verify"] = options.verify;
+    result["broadcast"] = options.broadcast;
     result["read_bytes"] = times.read_bytes;
   }
   return result;
@@ -191,7 +194,8 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   const fs::path raw = scratch / "raw";
   std::optional<Payload> payload;
   agree(comm, "prepare", [&] {
-    payload.emplace(options.payload, options.quick, options.tensors, comm.rank(), comm.size());
+    payload.emplace(options.payload, options.quick, options.tensors, options.replicated,
+                    comm.rank(), comm.size());
   });
   std::uint64_t bytes[1] = {payload->my_bytes()};
   comm.all_reduce_sum(bytes);
@@ -300,6 +304,15 @@ int main(int argc, char** argv) {
          "Check digests in each load (the limit does not): before it, or in memory after it")
       ->check(CLI::IsMember({"never", "before", "loaded"}))
       ->capture_default_str();
+  app.add_option("--broadcast", options.broadcast,
+                 "load: read what several ranks want once and send it")
+      ->check(CLI::IsMember({"auto", "never", "always"}))
+      ->capture_default_str();
+  app.add_flag("--replicated", options.replicated, "Every rank has, and wants, all of the payload");
+  app.add_option("--deflate", options.deflate,
+                 "save, engine mpio: compress at this level; compares also with a save that does "
+                 "not")
+      ->check(CLI::Range(0, 9));
   app.add_option("--repeat", options.repeat, "Counted rounds")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();

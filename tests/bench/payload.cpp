@@ -96,10 +96,16 @@ std::uint64_t first_element(const Placement& placement) {
 
 }  // namespace
 
-Payload::Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors, int rank,
-                 int ranks)
+Payload::Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors,
+                 bool replicated, int rank, int ranks)
     : kind_(kind) {
-  for (const Spec& spec : specs_of(kind, quick, tensors)) add(spec.name, spec.shape, rank, ranks);
+  for (const Spec& spec : specs_of(kind, quick, tensors)) {
+    if (replicated) {
+      add(spec.name, spec.shape, 0, 1);
+    } else {
+      add(spec.name, spec.shape, rank, ranks);
+    }
+  }
 }
 
 void Payload::add(const std::string& name, Shape shape, int rank, int ranks) {

@@ -17,9 +17,10 @@ class Payload {
   /// `kind`: large (100 tensors of 16 MiB, 300 of 4 KiB), many (20,000 of 4 KiB) or mixed (a
   /// GPT-2-like model with Adam state); `quick` shrinks it to about a twentieth, `tensors` is
   /// another number of them for many. Tensors from 1 MiB on are split along dim 0 over the ranks,
-  /// smaller ones belong to one rank each. Local. Errors: usage.
-  Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors, int rank,
-          int ranks);
+  /// smaller ones belong to one rank each; `replicated`: every rank has all of all. Local. Errors:
+  /// usage.
+  Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors, bool replicated,
+          int rank, int ranks);
 
   /// Views of the buffers; valid as long as the payload.
   StateView state() const;

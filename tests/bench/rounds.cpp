@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <functional>
+#include <optional>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -56,7 +57,20 @@ SaveOptions save_options(const Options& options) {
   save.durable = options.durable;
   save.statistics = options.statistics;
   save.delta = options.changed.has_value();
+  save.mpio.deflate = static_cast<unsigned>(options.deflate);
   return save;
+}
+
+/// The same save without what costs or saves something, and its name.
+std::optional<std::pair<SaveOptions, std::string>> plain_options(const Options& options) {
+  SaveOptions plain = save_options(options);
+  plain.statistics = false;
+  plain.delta = false;
+  plain.mpio.deflate = 0;
+  if (options.changed) return std::pair(plain, "whole save");
+  if (options.statistics) return std::pair(plain, "save without statistics");
+  if (options.deflate != 0) return std::pair(plain, "save without filters");
+  return std::nullopt;
 }
 
 /// The raw ways to write what one rank saves.
@@ -138,14 +152,11 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
                 const fs::path& container, const fs::path& raw) {
   Times times;
   Saver saver(comm, save_options(options));
-  SaveOptions plain_options = save_options(options);
-  plain_options.statistics = false;
-  plain_options.delta = false;
-  Saver plain(comm, plain_options);
+  const auto without_it = plain_options(options);
+  Saver plain(comm, without_it ? without_it->first : SaveOptions{});
   const StateView state = payload.state();
   RawSaves limits(comm, options, payload, raw);
-  const bool compares = options.statistics || options.changed;
-  Series without{options.changed ? "whole save" : "save without statistics", {}};
+  Series without{without_it ? without_it->second : "", {}};
   if (options.changed) saver.save(checkpoint_path(container.parent_path(), 0), state);
   Series create{"HDF5 creates the datasets", {}};
   for (int round = 0; round <= options.repeat; ++round) {
@@ -160,7 +171,7 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
     if (counts) times.ours.push_back(ours);
     if (!counts) times.first_save_s = ours;
     limits.round(counts);
-    if (compares) {
+    if (without_it) {
       remove_on_root(comm, container);
       const double seconds = timed(comm, [&] { plain.save(container, state); });
       if (counts) without.seconds.push_back(seconds);
@@ -173,7 +184,7 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
   }
   remove_on_root(comm, raw);
   times.limits = std::move(limits).limits();
-  if (compares) times.limits.push_back(std::move(without));
+  if (without_it) times.limits.push_back(std::move(without));
   times.more.push_back(std::move(create));
   return times;
 }
@@ -240,7 +251,13 @@ Times run_loads(const Comm& comm, const Options& options, Payload& payload,
   load.verify = options.verify == "before"   ? VerifyWhen::before
                 : options.verify == "loaded" ? VerifyWhen::loaded
                                              : VerifyWhen::never;
+  load.broadcast = options.broadcast == "always"  ? BroadcastReplicas::always
+                   : options.broadcast == "never" ? BroadcastReplicas::never
+                                                  : BroadcastReplicas::automatic;
+  LoadOptions alone = load;
+  alone.broadcast = BroadcastReplicas::never;
   Series limit{"pread", {}};
+  Series apart{"load by each rank", {}};
   payload.clear();
   for (int round = 0; round <= options.repeat; ++round) {
     const std::uint64_t read_before = bytes_read();
@@ -267,10 +284,15 @@ Times run_loads(const Comm& comm, const Options& options, Payload& payload,
     }
     const double seconds = timed(comm, [&] { read_raw(comm, targets, raw, offset); });
     if (round == 0) continue;
+    if (options.replicated) {
+      apart.seconds.push_back(
+          timed(comm, [&] { load_tensors(comm, open_checkpoint(comm, source), targets, alone); }));
+    }
     times.ours.push_back(ours);
     limit.seconds.push_back(seconds);
   }
   times.limits.push_back(std::move(limit));
+  if (options.replicated) times.limits.push_back(std::move(apart));
   return times;
 }
 

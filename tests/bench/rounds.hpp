@@ -20,6 +20,7 @@ struct Options {
   std::string keep;
   std::string from;
   std::string verify = "never";
+  std::string broadcast = "auto";
   std::string json;
   std::optional<std::uint64_t> tensors;
   std::optional<double> changed;  ///< share of the tensors; saves are deltas then
@@ -29,6 +30,8 @@ struct Options {
   bool quick = false;
   bool async = false;
   bool statistics = false;
+  bool replicated = false;
+  int deflate = 0;
 };
 
 /// One thing that is timed, round by round; the warm-up round is not among the seconds, which are

@@ -18,8 +18,10 @@ class Bench(Case):
         for op, engine, more in (("save", "direct", ["--durable"]), ("save", "mpio", []),
                                  ("save", "direct", ["--async"]), ("save", "direct", ["--changed", "0.1"]),
                                  ("load", "mpio", ["--transfer", "independent"]),
-                                 ("load", "direct", ["--verify", "loaded"])):
-            with self.subTest(op=op, engine=engine):
+                                 ("save", "mpio", ["--deflate", "1"]),
+                                 ("load", "direct", ["--verify", "loaded"]),
+                                 ("load", "direct", ["--replicated", "--broadcast", "always"])):
+            with self.subTest(op=op, engine=engine, more=more):
                 result = self.dir / "result.json"
                 done = bench(op, "--payload", "many", "--quick", "--repeat", "2", "--dir", self.dir,
                              "--engine", engine, "--json", result, *more)
@@ -28,7 +30,7 @@ class Bench(Case):
                 self.assertLessEqual(FIELDS, set(entry))
                 self.assertEqual((entry["op"], entry["engine"], entry["ranks"], entry["tensors"]),
                                  (op, engine, 2, 1000))
-                self.assertEqual(entry["bytes"], 1000 * 4096)
+                self.assertEqual(entry["bytes"], 1000 * 4096 * (2 if "--replicated" in more else 1))
                 for limit in entry["limits"]:
                     self.assertAlmostEqual(limit["ratio"], limit["median_s"] / entry["median_s"])
                 self.assertEqual([path.name for path in self.dir.iterdir()], ["result.json"])

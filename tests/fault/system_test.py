@@ -129,6 +129,39 @@ class SystemFaults(Case):
         self.assertEqual(self.sample_save(target, 2, 2, engine="mpio", ranks=RANKS).returncode, 0)
         self.assertIn("equal step=2", self.sample_load(self.dir, 2).stdout)
 
+    def test_a_rank_that_never_comes_is_named_within_the_deadline(self):
+        self.first()
+        target = self.dir / "step-00000002.h5"
+        # In the background the thread stays, and the program goes on; at "stage" it is the program.
+        cases = [("direct", "agree"), ("direct", "move"), ("direct", "durable"), ("direct-delta", "delta"),
+                 ("async", "stage"), ("async", "move"), ("async", "durable"), ("async", "commit"),
+                 ("async-threads", "stage"), ("async-threads", "move"), ("async-threads", "commit")]
+        for engine, point in cases:
+            with self.subTest(engine=engine, point=point):
+                env = {"CAIRN_FAULT": f"{point}:1:stay", "CAIRN_SAMPLE_DEADLINE": "2"}
+                result = self.sample_save(target, 2, 2, engine=engine, ranks=RANKS, env=env)
+                self.assertNotEqual(result.returncode, 0)
+                self.assertNotIn("saved", result.stdout.splitlines())
+                # The first rank that gives up ends the job, so that not all get to say so.
+                errors = errors_of(result)
+                self.assertTrue(errors, result.stdout + result.stderr)
+                for error in errors:
+                    self.assertRegex(error, r"^error timeout: .*rank 1 did not come within 2 s")
+                self.assertIn("equal step=1", self.sample_load(self.dir, 1).stdout)
+        # What the ended job left does not stand in the way.
+        self.assertEqual(self.sample_save(target, 2, 2, ranks=RANKS).returncode, 0)
+        self.assertIn("equal step=2", self.sample_load(self.dir, 2).stdout)
+        # Rank 1 reads together with all others, and with rank 0 alone.
+        for cut in ("replicated", "pairs"):
+            with self.subTest(cut=cut):
+                env = {"CAIRN_FAULT": "load.replicated:1:stay", "CAIRN_SAMPLE_DEADLINE": "2"}
+                result = self.sample_load(self.dir, 2, cut=cut, engine="direct-broadcast", ranks=RANKS, env=env)
+                self.assertNotEqual(result.returncode, 0)
+                errors = errors_of(result)
+                self.assertTrue(errors, result.stdout + result.stderr)
+                for error in errors:
+                    self.assertRegex(error, r"^error timeout: .*rank 1 did not come within 2 s")
+
     def test_writes_that_fail_inside_mpi_io_never_pass_as_saved(self):
         # OMPIO either reports the failure, or says nothing (what is read back tells), or waits for ever.
         self.first()

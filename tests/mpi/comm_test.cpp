@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "mpi/pending_max.hpp"
 #include "mpi/time_limit.hpp"
 #include "support/mpi_test.hpp"
 
@@ -70,6 +71,19 @@ TEST(Comm, ScatterAndExchangeBringEveryPartToItsRank) {
   for (std::size_t r = 0; r < size; ++r) EXPECT_EQ(in[r], std::vector<std::uint64_t>(me, r));
 }
 
+TEST(Comm, AnExchangeInWhichSomeRanksHaveNothingLeavesAllInStep) {
+  const auto size = static_cast<std::size_t>(world().size());
+  const int last = world().size() - 1;
+  std::vector<std::vector<std::uint64_t>> out(size);
+  if (world().is_root()) out.back() = {7};
+  const auto in = world().exchange(out);
+  EXPECT_EQ(in.at(0),
+            world().rank() == last ? std::vector<std::uint64_t>{7} : std::vector<std::uint64_t>{});
+  EXPECT_TRUE(world().all_equal(1));
+  world().exchange(std::vector<std::vector<std::uint64_t>>(size));
+  EXPECT_TRUE(world().all_equal(2));
+}
+
 TEST(Comm, PrefixSumsAndEquality) {
   const std::uint64_t mine[] = {static_cast<std::uint64_t>(world().rank()) + 1};
   const auto before = world().exclusive_sum(mine);
@@ -96,6 +110,29 @@ TEST(Comm, ADeadlineNamesTheRanksThatDidNotCome) {
       EXPECT_EQ(error.rank(), absent);
       EXPECT_NE(std::string(error.what()).find("rank " + std::to_string(absent) + " did not come"),
                 std::string::npos)
+          << error.what();
+    }
+  }
+  agree(world(), "meet again", [] {});
+}
+
+TEST(PendingMax, ADeadlineNamesTheRanksThatDidNotCome) {
+  if (world().size() < 3) return;  // needs two that wait and one that does not
+  Comm impatient(MPI_COMM_WORLD, std::chrono::milliseconds(300));
+  const int absent = world().size() - 1;
+  if (world().rank() != absent) {
+    detail::PendingMax pending(impatient);
+    const std::uint64_t mine[] = {1};
+    pending.post(mine);
+    try {
+      pending.wait("vote");
+      ADD_FAILURE() << "no error";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::timeout);
+      EXPECT_EQ(error.rank(), absent);
+      EXPECT_NE(
+          std::string(error.what()).find("vote: rank " + std::to_string(absent) + " did not come"),
+          std::string::npos)
           << error.what();
     }
   }

@@ -172,6 +172,45 @@ TEST(ReplicaCheck, OneBitOnOneRankNamesTensorAndRanks) {
   EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 2));
 }
 
+TEST(ReplicaCheck, FindsWhatADeltaWouldNotEvenWrite) {
+  if (world().size() < 2) return;  // nobody to differ from
+  const auto dir = scratch();
+  SaveOptions options = checking(ReplicaCheck::full);
+  options.delta = true;
+  Saver saver(world(), options);
+  Replicas replicas(1'000'003);
+  saver.save(checkpoint_path(dir, 1), replicas.state(1));
+  const auto weight_in = [&](std::uint64_t step) {
+    return *open_checkpoint(world(), checkpoint_path(dir, step)).find("model/h.10.weight");
+  };
+  // Another rank than this one writes the first element, so that the tensor's digest stays.
+  const int writer = weight_in(1).extents.at(0).writer;
+  const int odd = writer == 0 ? world().size() - 1 : 0;
+  if (world().rank() == odd) replicas.at(0) = 7;
+
+  options.replica_check = ReplicaCheck::off;
+  Saver blind(world(), options);
+  blind.save(checkpoint_path(dir, 2), replicas.state(2));
+  EXPECT_NE(weight_in(2).extents.at(0).file, 0U) << "it refers to the file of step 1";
+
+  for (const bool async : {false, true}) {
+    const std::string text = expect_same_error(Errc::mismatch, [&] {
+      if (async) {
+        saver.save_async(checkpoint_path(dir, 3), replicas.state(3));
+        saver.wait();
+      } else {
+        saver.save(checkpoint_path(dir, 3), replicas.state(3));
+      }
+    });
+    EXPECT_NE(text.find("'model/h.10.weight'"), std::string::npos) << text;
+    EXPECT_NE(text.find("rank " + std::to_string(odd)), std::string::npos) << text;
+    EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 2));
+  }
+  if (world().rank() == odd) replicas.at(0) = 0.5F;
+  saver.save(checkpoint_path(dir, 3), replicas.state(3));
+  EXPECT_NE(weight_in(3).extents.at(0).file, 0U);
+}
+
 TEST(ReplicaCheck, ASampleFindsWhatChangedEverywhereAndOffLooksAtNothing) {
   const auto dir = scratch();
   Replicas replicas(1'000'003);

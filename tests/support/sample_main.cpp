@@ -1,12 +1,13 @@
 // cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|async|async-threads|async-finalize
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
+// A load's CUT may also be "pairs": rows, where ranks 0 and 1, 2 and 3, ... want the same ones.
 // Several commands, with the word "then" between them, run until one fails.
 // MPIO: mpio, mpio-independent, mpio-ompio and mpio-romio (the component), mpio-watchdog (of 3 s),
-// mpio-deflate, mpio-delta (also direct-delta), mpio-cycles (each collective write is many small
-// ones by all ranks; with watchdog).
-// CAIRN_SAMPLE_LOSS=NUMBER: the context holds that metric.
-// CAIRN_SAMPLE_LEASE=1: saves with the lease of FILE's directory, and keeps one checkpoint.
-// CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
+// mpio-deflate, mpio-delta (also direct-delta), direct-broadcast (loads), mpio-cycles (each
+// collective write is many small ones by all ranks; with watchdog). CAIRN_SAMPLE_LOSS=NUMBER: the
+// context holds that metric. CAIRN_SAMPLE_LEASE=1: saves with the lease of FILE's directory, and
+// keeps one checkpoint. CAIRN_SAMPLE_DEADLINE=SECONDS: how long the ranks wait for each other, 30
+// otherwise. CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
 // "async" saves in the background, with polls by the program, "async-threads" with a thread that
 // calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
 // state, or loads it (a directory: the newest committed checkpoint) and compares every byte. Prints
@@ -42,6 +43,9 @@ Options options_for(const std::string& engine) {
     }
   }
   if constexpr (std::is_same_v<Options, SaveOptions>) options.delta = engine.ends_with("-delta");
+  if constexpr (std::is_same_v<Options, LoadOptions>) {
+    if (engine.ends_with("-broadcast")) options.broadcast = BroadcastReplicas::always;
+  }
   options.engine = engine_from_string(engine.substr(0, engine.find('-')));
   if (engine.ends_with("-independent")) options.transfer = Transfer::independent;
   if (engine.ends_with("-ompio")) options.mpio.component = IoComponent::ompio;
@@ -94,8 +98,10 @@ int load(const Comm& comm, const Words& words) {
   std::filesystem::path path = words.at(1);
   if (std::filesystem::is_directory(path)) path = newest_checkpoint(path).value_or("none");
   const Manifest manifest = open_checkpoint(comm, path);
-  const auto wanted = sample_pieces(cut_from_string(words.at(3)), comm.size(), comm.rank(),
-                                    std::stoull(words.at(2)));
+  const bool pairs = words.at(3) == "pairs";
+  const auto wanted = sample_pieces(
+      pairs ? Cut::rows : cut_from_string(words.at(3)), pairs ? (comm.size() + 1) / 2 : comm.size(),
+      pairs ? comm.rank() / 2 : comm.rank(), std::stoull(words.at(2)));
   std::vector<std::vector<std::byte>> memory;
   std::vector<MutableTensorView> targets;
   for (const Piece& piece : wanted) {
@@ -132,7 +138,8 @@ void limit_files(const Comm& comm) {
 }
 
 int run(const Words& words) {
-  Comm comm(MPI_COMM_WORLD, std::chrono::seconds(30));
+  const char* deadline = std::getenv("CAIRN_SAMPLE_DEADLINE");
+  Comm comm(MPI_COMM_WORLD, std::chrono::seconds(deadline != nullptr ? std::stoi(deadline) : 30));
   limit_files(comm);
   int result = 0;
   try {

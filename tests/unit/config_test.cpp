@@ -147,6 +147,19 @@ TEST(Config, LoadingAndModifiersTakeTheirOptions) {
   EXPECT_TRUE(holds(error_of("checkpoint: {loading: {type: weights_only, rename: [{from: '(', to: "
                              "x, regex: true}]}}"),
                     "'checkpoint.loading.rename[0].from' is no regular expression"));
+  for (const char* type : {"warm_start", "cold_start", "weights_only", "transfer_learning"}) {
+    const std::string head = "checkpoint: {loading: {type: " + std::string(type);
+    const LoadingConfig plain = *Config::from_string(head + "}}").loading;
+    EXPECT_EQ(plain.verify, VerifyWhen::before);
+    EXPECT_EQ(plain.broadcast, BroadcastReplicas::automatic);
+    const LoadingConfig set =
+        *Config::from_string(head + ", verify: loaded, broadcast: always}}").loading;
+    EXPECT_EQ(set.verify, VerifyWhen::loaded);
+    EXPECT_EQ(set.broadcast, BroadcastReplicas::always);
+  }
+  EXPECT_EQ(
+      error_of("checkpoint: {loading: {type: warm_start, verify: later}}"),
+      "usage test.yaml:1: 'checkpoint.loading.verify' must be 'before' or 'loaded' or 'never'");
   EXPECT_TRUE(holds(error_of("checkpoint: {loading: {type: transfer_learning, min_match: 2}}"),
                     "a number from 0 to 1"));
 

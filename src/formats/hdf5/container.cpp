@@ -204,14 +204,23 @@ std::filesystem::path directory_of(const std::filesystem::path& path) {
                                                     : path.parent_path();
 }
 
-/// Whether a container with a trailer has tensors in other files, without reading all of its index.
-bool refers(const File& file, const Trailer& trailer) {
-  const CommitRecord commit = read_commit(file, trailer);
-  if (head_of(file) != Head::signature) return false;
+/// What referenced_files gives for a container with a trailer. Reads the index only where it has
+/// to.
+std::vector<std::string> needs_of(const File& file, const CommitRecord& commit) {
   const auto head = read_span(file, {commit.index.offset, sizeof(IndexHeader)});
   IndexHeader header{};
   std::memcpy(&header, head.data(), sizeof(header));
-  return (header.flags & kHasFiles) != 0;
+  if ((header.flags & kHasFiles) == 0) return {};
+  std::vector<std::string> names;
+  try {
+    for (ReferencedFile& other :
+         files_of_index(read_checked(file, commit.index, commit.index_digest, "index"))) {
+      names.push_back(std::move(other.name));
+    }
+  } catch (const Error& error) {
+    if (error.code() != Errc::corrupt) throw;
+  }
+  return names;
 }
 
 }  // namespace
@@ -265,7 +274,7 @@ std::optional<CommittedFile> committed_file(const std::filesystem::path& path) {
     const auto trailer = read_trailer(file);
     if (!trailer || head_of(file) != Head::signature) return std::nullopt;
     const CommitRecord commit = read_commit(file, *trailer);
-    CommittedFile found{commit.info, file.size(), file.fingerprint(), {}};
+    CommittedFile found{commit.info, file.size(), file.fingerprint(), {}, needs_of(file, commit)};
     if (const auto slot = commit.documents.find("context"); slot != commit.documents.end()) {
       const std::vector<std::byte> bytes = read_span(file, slot->second.span);
       if (digest_of(bytes) == slot->second.digest) found.context = text_of(bytes);
@@ -302,30 +311,29 @@ void check_files(const Manifest& manifest) {
 }
 
 std::vector<std::string> referenced_files(const std::filesystem::path& path, bool may_call_hdf5) {
-  std::vector<std::string> names;
-  bool rewritten = false;
   try {
     const File file = File::open_read(path);
-    const auto trailer = read_trailer(file);
-    rewritten = !trailer;
-    if (trailer ? !refers(file, *trailer) : head_of(file) != Head::signature) return names;
+    if (head_of(file) != Head::signature) return {};
+    if (const auto trailer = read_trailer(file)) {
+      return reading(path, kAdvice, [&] { return needs_of(file, read_commit(file, *trailer)); });
+    }
   } catch (const Error& error) {
     if (error.code() != Errc::corrupt) throw;
-    return names;
+    return {};
   }
-  if (rewritten && !may_call_hdf5) {
+  if (!may_call_hdf5) {
     fail(Errc::unsupported,
          "'{}' was rewritten by another program; which files it needs is known to HDF5 only",
          path.string());
   }
+  std::vector<std::string> names;
   try {
     const Manifest head = read_container(path).head;
     for (std::size_t f = 1; f < head.files.size(); ++f) {
       names.push_back(head.files[f].path.filename().string());
     }
   } catch (const Error& error) {
-    const bool unknown = error.code() == Errc::unsupported && !rewritten;
-    if (error.code() == Errc::io || unknown) throw;
+    if (error.code() == Errc::io) throw;
   }
   return names;
 }

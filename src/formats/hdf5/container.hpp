@@ -51,6 +51,7 @@ struct CommittedFile {
   std::uint64_t bytes = 0;
   std::uint64_t fingerprint = 0;
   std::string context;  ///< the document of that name; empty where there is none, or it is damaged
+  std::vector<std::string> needs;  ///< referenced_files
 };
 /// That of a container that nobody has rewritten; nothing for any other file. Calls no HDF5. Local.
 /// Errors: io, unsupported.

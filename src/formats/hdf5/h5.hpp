@@ -61,6 +61,7 @@ class Id {
 };
 
 using Dataset = Id<H5Dclose>;
+using Group = Id<H5Gclose>;
 using Space = Id<H5Sclose>;
 using Type = Id<H5Tclose>;
 using Plist = Id<H5Pclose>;
