@@ -145,6 +145,7 @@ bool is_damaged(const Comm& comm, const std::filesystem::path& path) {
     const Manifest manifest = open_checkpoint(comm, path);
     return !verify_tensors(comm, manifest).defects.empty();
   } catch (const Error& error) {
+    if (error.code() == Errc::timeout) throw;
     return error.code() == Errc::corrupt;  // agreed, so the same on all ranks
   }
 }
