@@ -39,6 +39,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/sha256.cpp
   src/manifest/codec.cpp
   src/manifest/container_names.cpp
+  src/manifest/documents.cpp
   src/manifest/dtype.cpp
   src/manifest/manifest.cpp
   src/manifest/names.cpp
@@ -242,6 +243,7 @@ set(CAIRN_TORCH_SOURCES
   src/torch/collect.cpp
   src/torch/custom.cpp
   src/torch/documents.cpp
+  src/torch/legacy.cpp
   src/torch/lineage.cpp
   src/torch/lora.cpp
   src/torch/manager.cpp
@@ -255,6 +257,7 @@ set(CAIRN_TORCH_SOURCES
   src/torch/reset.cpp
   src/torch/restore.cpp
   src/torch/scheduler.cpp
+  src/torch/settings.cpp
   src/torch/share.cpp
   src/torch/snapshot.cpp
   src/torch/tensor_memory.cpp)

@@ -18,6 +18,7 @@
 #include "cairn/modifiers.hpp"
 #include "cairn/placement.hpp"
 #include "cairn/state.hpp"
+#include "cairn/version.hpp"
 
 namespace torch::nn {
 class Module;
@@ -28,6 +29,10 @@ class Optimizer;
 }  // namespace torch::optim
 
 namespace cairn {
+
+namespace detail {
+struct ManagerAccess;
+}
 
 /// Where this rank's `tensor` lies in the global one. `name` is the tensor's name in the
 /// checkpoint: `model/<fqn>` or `optimizer/<parameter fqn>/<slot>`. Called for every tensor at
@@ -220,8 +225,14 @@ class CAIRN_EXPORT CheckpointManager {
   void close();
 
  private:
+  friend struct detail::ManagerAccess;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace cairn
+
+// Until 1.2, where they have to be asked for; see there.
+#if CAIRN_VERSION_MAJOR == 0 || (CAIRN_VERSION_MAJOR == 1 && CAIRN_VERSION_MINOR < 2)
+#include "cairn/legacy.hpp"
+#endif

@@ -58,7 +58,7 @@ struct ConvertResult {
 /// checked first. The target appears when it is whole. Collective; arguments are the same on all
 /// ranks. Errors: usage (the target exists, a name that the target cannot have), not_found (the
 /// filter matches nothing), mismatch (two tensors of one name), unsupported, corrupt, io, timeout.
-ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,
+CAIRN_EXPORT ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,
                                  const std::filesystem::path& target,
                                  const ConvertOptions& options);
 

@@ -68,13 +68,6 @@ bool describes_tree(std::string_view document) {
   return std::find(kNames.begin(), kNames.end(), document) != kNames.end();
 }
 
-Json document_of(const std::map<std::string, std::string>& documents, const std::string& name) {
-  const auto found = documents.find(name);
-  if (found == documents.end()) return nullptr;
-  Json json = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-  return json.is_discarded() ? Json() : json;
-}
-
 Json metadata_of(const Manifest& source) {
   Json metadata = document_of(source.documents, kMetadata);
   const bool is_flat =

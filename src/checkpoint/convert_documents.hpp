@@ -9,6 +9,7 @@
 
 #include "cairn/manifest.hpp"
 #include "manifest/container_names.hpp"
+#include "manifest/documents.hpp"
 
 namespace cairn::detail {
 
@@ -40,9 +41,6 @@ inline constexpr const char* kTree = "tree";
 
 /// `__metadata__` of the source as an object of texts; empty where there is none. Local.
 nlohmann::ordered_json metadata_of(const Manifest& source);
-/// The document of that name, null where there is none or it is no JSON. Local.
-nlohmann::ordered_json document_of(const std::map<std::string, std::string>& documents,
-                                   const std::string& name);
 /// `metadata` with a container's documents and step. Local.
 nlohmann::ordered_json with_travelling(nlohmann::ordered_json metadata,
                                        const Travelling& travelling);

@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "cairn/tensor_view.hpp"
+#include "manifest/documents.hpp"
 #include "manifest/path_json.hpp"
 
 namespace cairn::detail::names {
@@ -48,12 +48,6 @@ bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::
          std::equal(path.begin(), path.end(), tensor.path.begin());
 }
 
-nlohmann::json document_of(const Manifest& manifest, const char* name) {
-  const auto found = manifest.documents.find(name);
-  if (found == manifest.documents.end()) return nullptr;
-  return nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
-}
-
 std::string by_path(const TensorEntry& tensor) {
   const std::string_view last = key_at(tensor, 0);
   const std::string_view before = key_at(tensor, 1);
@@ -79,17 +73,17 @@ ContainerNames::ContainerNames(const Manifest& manifest)
   if (manifest.format != "torch") return;
   try {
     read_documents(manifest);
-  } catch (const nlohmann::json::exception&) {
+  } catch (const nlohmann::ordered_json::exception&) {
     // They are there for convenience: without them the paths have to do.
   }
 }
 
 void ContainerNames::read_documents(const Manifest& manifest) {
-  const auto roles = document_of(manifest, "roles");
+  const auto roles = document_of(manifest.documents, "roles");
   if (roles.contains("model")) model_ = path_from(roles["model"]);
   if (roles.contains("ema")) ema_ = path_from(roles["ema"]);
   std::set<std::string> taken;
-  for (const auto& json : document_of(manifest, "optimizers")) {
+  for (const auto& json : document_of(manifest.documents, "optimizers")) {
     if (!json.at("parameters").is_array()) continue;
     auto path = path_from(json.at("path"));
     if (!path) continue;
@@ -132,9 +126,7 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
 
 std::map<std::string, std::string> aliases_in(const std::map<std::string, std::string>& documents) {
   std::map<std::string, std::string> aliases;
-  const auto found = documents.find("model");
-  if (found == documents.end()) return aliases;
-  const auto json = nlohmann::json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  const auto json = document_of(documents, "model");
   const auto list = json.is_object() ? json.find("aliases") : json.end();
   if (list == json.end() || !list->is_object()) return aliases;
   for (const auto& [alias, name] : list->items()) {

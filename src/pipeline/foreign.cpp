@@ -23,6 +23,7 @@ using Path = std::vector<PathKey>;
 constexpr std::string_view kModel = "model/";
 constexpr std::string_view kOptimizer = "optimizer/";
 constexpr std::string_view kOther = "other/";
+constexpr const char* kContext = "context";
 
 /// The components that PyTorch's and Lightning's wrappers put before a model's names.
 constexpr std::array<std::string_view, 4> kWrappers{"module", "model", "_orig_mod",
@@ -60,6 +61,17 @@ class Translation {
     const Json names = value_at(facts_, "parameters");
     if (names.is_array()) parameters_ = names.get<std::vector<std::string>>();
     number_parameters();
+  }
+
+  /// A container that was made from another format.
+  Manifest complete() {
+    put_aside();
+    const bool told = model_ || optimizer_;
+    for (std::size_t t = 0; !told && t < manifest_.tensors.size(); ++t) {
+      note_slot(std::string(manifest_.tensors.head(t).name));
+    }
+    add_documents();
+    return std::move(manifest_);
   }
 
   Manifest translate() {
@@ -116,14 +128,42 @@ class Translation {
       note_slot(name);
       return name;
     }
-    // What lies beside the model in its file is no tensor of the model.
-    const Path& path = tensor.path;
-    const bool of_model = model_ && is_below(path, *model_) && path.size() == model_->size() + 1;
-    const bool of_optimizer = optimizer_ && is_below(path, *optimizer_);  // the first one
-    const bool stays =
-        name.starts_with(kModel) ? of_model : !name.starts_with(kOptimizer) || of_optimizer;
-    if (stays) return name;
-    return fmt::format("{}{}", kOther, escape_component(tensor.name));
+    return stays(name, tensor.path) ? name : beside(tensor.name);
+  }
+
+  /// What lies beside the model in its file is no tensor of the model, and of several optimizers
+  /// the first one counts.
+  bool stays(std::string_view name, const Path& path) const {
+    if (name.starts_with(kModel)) {
+      return model_ && is_below(path, *model_) && path.size() == model_->size() + 1;
+    }
+    return !name.starts_with(kOptimizer) || (optimizer_ && is_below(path, *optimizer_));
+  }
+
+  static std::string beside(const std::string& name) {
+    return fmt::format("{}{}", kOther, escape_component(name));
+  }
+
+  /// What its document "tree" says of where the tensors of a container were. Those that stay keep
+  /// their names, by which engines read them.
+  void put_aside() {
+    if (!model_ && !optimizer_) return;
+    std::set<std::string> staying;
+    std::set<std::string> told;
+    for (const auto& item : document_of(manifest_.documents, kTree)) {
+      if (!item.is_array() || item.size() != 2 || !item[0].is_string()) continue;
+      const auto path = path_from(item[1]);
+      if (!path) continue;
+      const auto name = item[0].get<std::string>();
+      told.insert(name);
+      if (stays(name, *path)) staying.insert(name);
+    }
+    if (told.size() == staying.size()) return;
+    for (TensorEntry& tensor : manifest_.tensors.all()) {
+      if (told.contains(tensor.name) && !staying.contains(tensor.name)) {
+        tensor.name = beside(tensor.name);
+      }
+    }
   }
 
   /// The parameters of an optimizer that is keyed by names already.
@@ -154,9 +194,9 @@ class Translation {
       if (!step) step = count_at(training_, key);
     }
     if (!epoch && !step) return;
-    add("context", {{"epoch", epoch.value_or(0)},
-                    {"global_step", step.value_or(0)},
-                    {"metrics", Json::object()}});
+    add(kContext, {{"epoch", epoch.value_or(0)},
+                   {"global_step", step.value_or(0)},
+                   {"metrics", Json::object()}});
   }
 
   void add_optimizer() {
@@ -224,12 +264,17 @@ class Translation {
 }  // namespace
 
 Manifest as_container(Manifest manifest) {
-  if (manifest.is_container()) return manifest;
-  return Translation(std::move(manifest)).translate();
+  if (!manifest.is_container()) return Translation(std::move(manifest)).translate();
+  if (manifest.documents.contains(kContext)) return manifest;  // a trainer saved it
+  return Translation(std::move(manifest)).complete();
 }
 
 std::vector<std::string> wrapper_prefixes(const Manifest& manifest) {
-  if (manifest.is_container() || travelling_in(manifest).packed) return {};
+  // A trainer's own names are what it says. as_container gives files of PyTorch's, which have the
+  // document "training", a context, too.
+  const auto& documents = manifest.documents;
+  const bool own = documents.contains(kContext) && !documents.contains("training");
+  if (manifest.is_container() ? own : travelling_in(manifest).packed) return {};
   std::set<std::string> found;
   for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
     const std::string_view name = manifest.tensors.head(t).name;

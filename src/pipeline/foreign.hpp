@@ -16,13 +16,15 @@ namespace cairn::detail {
 /// `other/`; and the documents "context", "optimizer", "scheduler" and "lineage" from what a
 /// training checkpoint of PyTorch, Lightning or anemoi holds. The document "optimizer" has a null
 /// for its type, which PyTorch does not save; where its parameters can't be told it has "unusable",
-/// the reason. A container comes back as it is. Local, the same on all ranks for equal manifests.
+/// the reason. A container that a trainer saved comes back as it is; one that was made from another
+/// format gets the same documents as that, and its tensors beside the model the same names. Local,
+/// the same on all ranks for equal manifests.
 /// Errors: mismatch (two tensors get one name).
 CAIRN_EXPORT Manifest as_container(Manifest manifest);
 
 /// Prefixes below which the tensors of a model may lie that was wrapped when it was saved
 /// ("module.", "model.model.", ...): those that names in the checkpoint begin with, shorter ones
-/// first. None for a container: its names are the trainer's own. Local.
+/// first. None where a trainer of cairn's saved the checkpoint: the names are its own. Local.
 CAIRN_EXPORT std::vector<std::string> wrapper_prefixes(const Manifest& manifest);
 
 }  // namespace cairn::detail

@@ -146,6 +146,7 @@ std::vector<Defect> damage_of(const Comm& comm, const std::filesystem::path& pat
     const Manifest manifest = open_checkpoint(comm, path);
     return verify_tensors(comm, manifest).defects;
   } catch (const Error& error) {
+    if (error.code() == Errc::timeout) throw;
     // Agreed, so the same on all ranks.
     if (error.code() != Errc::corrupt) return {};
     return {Defect{{}, {}, -1, error.what(), {}}};

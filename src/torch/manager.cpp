@@ -1,6 +1,3 @@
-#include <bit>
-
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
@@ -12,55 +9,16 @@
 #include "sources/acquisition.hpp"
 #include "torch/agree.hpp"
 #include "torch/collect.hpp"
+#include "torch/legacy.hpp"
 #include "torch/lineage.hpp"
 #include "torch/modify.hpp"
 #include "torch/restore.hpp"
+#include "torch/settings.hpp"
 #include "torch/stage.hpp"
 
 namespace cairn {
 
 using namespace detail;
-
-namespace {
-
-SaveOptions save_options(const Config& config, const ManagerOptions& options) {
-  SaveOptions save;
-  save.engine = config.save.engine;
-  save.transfer = config.save.transfer;
-  save.mpio = config.save.mpio;
-  save.durable = config.save.durable;
-  save.retention = config.save.retention;
-  save.statistics = config.save.statistics;
-  save.replica_check = config.save.replica_check;
-  save.delta = config.save.delta;
-  save.progress = options.progress;
-  save.async = config.save.async.value_or(AsyncOptions{});
-  return save;
-}
-
-/// What is equal for equal settings of a load.
-std::uint64_t hash_of(const LoadingConfig& loading) {
-  Digester digester;
-  digester.update(static_cast<std::uint64_t>(loading.type));
-  for (const bool flag :
-       {loading.strict, loading.skip_mismatched, loading.freeze_loaded, loading.cast}) {
-    digester.update(static_cast<std::uint64_t>(flag));
-  }
-  digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
-  digester.update(static_cast<std::uint64_t>(loading.verify));
-  digester.update(static_cast<std::uint64_t>(loading.broadcast));
-  digester.update(static_cast<std::uint64_t>(loading.rescale_lr));
-  digester.update(static_cast<std::uint64_t>(loading.rename.size()));
-  for (const RenameRule& rule : loading.rename) {
-    digester.update(std::string_view(rule.from));
-    digester.update(std::string_view(rule.to));
-    digester.update(static_cast<std::uint64_t>(rule.regex));
-  }
-  for (const std::string& layer : loading.reset_layers) digester.update(std::string_view(layer));
-  return digester.value();
-}
-
-}  // namespace
 
 struct PendingLoad::Impl {
   std::unique_ptr<Acquisition> acquisition;  // none: nothing has begun yet
@@ -101,6 +59,7 @@ struct CheckpointManager::Impl {
     std::string fresh = new_uuid();
     comm.broadcast(fresh);
     lineage = begin_run(config, fresh);
+    if (comm.is_root()) warn_of_idle_keys(config.save);
   }
 
   /// Gathers the state and hands it to `save`, one of the saver's members. Collective.
@@ -174,6 +133,14 @@ struct CheckpointManager::Impl {
     return std::make_unique<Acquisition>(comm, *config.source, source_settings(config));
   }
 
+  /// Whether the source has another checkpoint than this damaged one, in what is left of the time.
+  /// Collective.
+  bool fall_back(const std::filesystem::path& path, const Error& error,
+                 const RestoreSettings& settings) {
+    const TimeLimit limit(settings.until, settings.limit);
+    return skip_damaged(comm, *config.source, source_settings(config), path, error);
+  }
+
   CheckpointContext load(const TrainerState& trainer,
                          std::unique_ptr<Acquisition> acquisition = nullptr) {
     trace = Trace();
@@ -192,8 +159,10 @@ struct CheckpointManager::Impl {
         return acquisition->get(comm);
       });
       trace.set_bytes(acquisition->bytes());
-      settings.until = acquisition->until();
-      settings.limit = limit_text(acquisition->timeout());
+      if (settings.limit.empty()) {  // an older checkpoint gets what is left of the time
+        settings.until = acquisition->until();
+        settings.limit = limit_text(acquisition->timeout());
+      }
       acquisition.reset();  // ends its line on the terminal
       try {
         const Manifest manifest = open(path, settings);
@@ -207,7 +176,7 @@ struct CheckpointManager::Impl {
         // replaces.
         if (error.code() != Errc::corrupt) throw;
         if (settings.load.verify == VerifyWhen::loaded && !is_strict(settings.loading)) throw;
-        if (!skip_damaged(comm, *config.source, source_settings(config), path, error)) throw;
+        if (!fall_back(path, error, settings)) throw;
       }
     }
   }
@@ -244,7 +213,7 @@ struct CheckpointManager::Impl {
            "no checkpoint to load is configured; set checkpoint.source, or call set_source");
     });
     require_same(comm, "load: source",
-                 std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
+                 std::vector<Argument>{{"checkpoint.loading", detail::hash_of(loading)},
                                        {"names of the added states", detail::hash_of(states)},
                                        {"model_modifier", detail::hash_of(config.modifiers)}});
   }
@@ -386,6 +355,25 @@ std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() cons
 
 const Comm& CheckpointManager::comm() const { return impl_->comm; }
 const Config& CheckpointManager::config() const { return impl_->config; }
+
+CheckpointContext detail::ManagerAccess::load(CheckpointManager& manager, torch::nn::Module& model,
+                                              const Source& source, const LoadingConfig& loading) {
+  CheckpointManager::Impl& impl = *manager.impl_;
+  const Config configured = impl.config;
+  const auto restore = [&] { impl.config = configured; };
+  impl.config.source = source;
+  impl.config.loading = loading;
+  impl.config.modifiers.clear();
+  try {
+    CheckpointContext context = impl.load({model});
+    restore();
+    return context;
+  } catch (...) {
+    restore();
+    throw;
+  }
+}
+
 void CheckpointManager::set_source(const LocalSource& source) { impl_->config.source = source; }
 void CheckpointManager::set_source(const Source& source) { impl_->config.source = source; }
 void CheckpointManager::close() {

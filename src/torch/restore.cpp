@@ -37,12 +37,15 @@
 namespace cairn::detail {
 namespace {
 
+/// Of the training; 0 where nobody knows: writers of a converted file are those of the conversion.
 int saved_world_size(const Manifest& manifest) {
-  if (manifest.commit.writers > 0) return manifest.commit.writers;
   const auto topology = find_document(manifest, "topology");
-  if (!topology) return 0;
-  return reading_document(manifest, "topology",
-                          [&] { return topology->at("world_size").get<int>(); });
+  if (!topology) return manifest.commit.writers;
+  return reading_document(manifest, "topology", [&] {
+    if (topology->value("converted", false)) return 0;
+    if (manifest.commit.writers > 0) return manifest.commit.writers;
+    return topology->at("world_size").get<int>();
+  });
 }
 
 /// The facts, without the report of tensors. Local.

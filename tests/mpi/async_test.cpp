@@ -17,18 +17,7 @@ SaveOptions with(OnFailure on_failure, WhenBusy when_busy = WhenBusy::wait) {
 }
 
 bool holds(const std::filesystem::path& path, const std::vector<Piece>& wanted) {
-  const Manifest manifest = open_checkpoint(world(), path);
-  std::vector<std::vector<std::byte>> memory(wanted.size());
-  std::vector<MutableTensorView> targets;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    memory[i].assign(wanted[i].bytes.size(), std::byte{0xee});
-    targets.push_back({wanted[i].name, wanted[i].dtype, wanted[i].placement, memory[i].data()});
-  }
-  load_tensors(world(), manifest, targets);
-  std::uint64_t differs[1] = {0};
-  for (std::size_t i = 0; i < wanted.size(); ++i) differs[0] |= memory[i] != wanted[i].bytes;
-  world().all_reduce_max(std::span<std::uint64_t>(differs));
-  return differs[0] == 0;
+  return wrong_pieces(world(), path, wanted).empty();
 }
 
 std::vector<Piece> pieces_of(Cut cut, std::uint64_t version = 1) {

@@ -1,4 +1,5 @@
-"""The snippets of README.md, docs/guide.md and docs/trainer.md: C++ compiles against the public headers, YAML is read."""
+"""The snippets of README.md, docs/guide.md, trainer.md and migration.md: C++ compiles against the public headers, YAML is
+read."""
 
 import json
 import re
@@ -69,7 +70,10 @@ class Readme(Case):
     def test_the_guide_compiles(self):
         parts = [block for block in snippets("cpp", "docs/guide.md") if "int main(" not in block[1]]
         self.assertGreaterEqual(len(parts), 6)
-        pages = {"docs/guide.md": parts, "docs/trainer.md": snippets("cpp", "docs/trainer.md")}
+        pages = {"docs/guide.md": parts}
+        for page in ("docs/trainer.md", "docs/migration.md"):
+            pages[page] = snippets("cpp", page)
+            self.assertGreaterEqual(len(pages[page]), 1, page)
         text = program(pages, "#include <cairn/torch.hpp>\n#include <torch/torch.h>\n",
                        ",\n             cairn::CheckpointManager& manager, cairn::CheckpointContext& ctx")
         result = self.compile(text)

@@ -32,15 +32,8 @@ void save(Saver& saver, const std::filesystem::path& path, const std::vector<Pie
 bool holds(const std::filesystem::path& path, const std::vector<Piece>& wanted,
            const LoadOptions& options) {
   const Manifest manifest = open_checkpoint(world(), path);
-  std::vector<std::vector<std::byte>> memory(wanted.size());
-  std::vector<MutableTensorView> targets;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    memory[i].assign(wanted[i].bytes.size(), std::byte{0xee});
-    targets.push_back({wanted[i].name, wanted[i].dtype, wanted[i].placement, memory[i].data()});
-  }
-  load_tensors(world(), manifest, targets, options);
-  std::uint64_t differs[1] = {verify_tensors(world(), manifest).defects.size()};
-  for (std::size_t i = 0; i < wanted.size(); ++i) differs[0] |= memory[i] != wanted[i].bytes;
+  std::uint64_t differs[1] = {wrong_pieces(world(), path, wanted, options).size() +
+                              verify_tensors(world(), manifest).defects.size()};
   world().all_reduce_max(std::span<std::uint64_t>(differs));
   return differs[0] == 0;
 }

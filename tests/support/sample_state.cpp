@@ -218,4 +218,22 @@ StateView sample_state(const std::vector<Piece>& pieces, int rank, std::uint64_t
   return state;
 }
 
+std::vector<std::string> wrong_pieces(const Comm& comm, const std::filesystem::path& path,
+                                      const std::vector<Piece>& wanted,
+                                      const LoadOptions& options) {
+  const Manifest manifest = open_checkpoint(comm, path);
+  std::vector<std::vector<std::byte>> memory(wanted.size());
+  std::vector<MutableTensorView> targets;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    memory[i].assign(wanted[i].bytes.size(), std::byte{0xee});
+    targets.push_back({wanted[i].name, wanted[i].dtype, wanted[i].placement, memory[i].data()});
+  }
+  load_tensors(comm, manifest, targets, options);
+  std::vector<std::string> wrong;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    if (memory[i] != wanted[i].bytes) wrong.push_back(wanted[i].name);
+  }
+  return wrong;
+}
+
 }  // namespace cairn::test

@@ -34,5 +34,10 @@ Cut cut_from_string(std::string_view name);
 std::vector<Piece> sample_pieces(Cut cut, int parts, int index, std::uint64_t version = 1);
 /// Views of the pieces, a document "context" and a blob "rng" that differs in size between ranks.
 StateView sample_state(const std::vector<Piece>& pieces, int rank, std::uint64_t step);
+/// Loads the checkpoint into memory of this rank's own; the names of the pieces that came out
+/// otherwise than `wanted`. Collective.
+std::vector<std::string> wrong_pieces(const Comm& comm, const std::filesystem::path& path,
+                                      const std::vector<Piece>& wanted,
+                                      const LoadOptions& options = {});
 
 }  // namespace cairn::test

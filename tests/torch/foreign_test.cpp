@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 
+#include "checkpoint/convert.hpp"
 #include "support/corpus.hpp"
 #include "torch/toy.hpp"
 
@@ -95,6 +96,59 @@ TEST(Foreign, ALightningCheckpointGoesOn) {
             in_file(path, "optimizer_states/0/state/10/step", {}).item<std::int64_t>());
   EXPECT_GT(state.step(), 0);
   manager.close();
+}
+
+/// `path` as a container.
+std::filesystem::path converted(const std::filesystem::path& path) {
+  const auto target = scratch() / "converted.h5";
+  detail::ConvertOptions options;
+  options.to = detail::TargetFormat::cairn;
+  detail::convert_checkpoint(world(), open_checkpoint(world(), path), target, options);
+  return target;
+}
+
+TEST(Foreign, AConvertedCheckpointGoesOnAsTheFileItself) {
+  CAIRN_IN_CORPUS(path, "lightning/1.13/anemoi-by_epoch-epoch_003-step_000030.ckpt");
+  const auto load = [](const std::filesystem::path& from, Forecaster& model,
+                       optim::AdamW& optimizer, optim::StepLR& scheduler) {
+    Config config;
+    config.source = LocalSource{from};
+    config.loading = LoadingConfig{.rescale_lr = RescaleRate::linear};
+    CheckpointManager manager(world().raw(), config);
+    const auto context = manager.load_checkpoint(model, optimizer, scheduler);
+    manager.close();
+    return context;
+  };
+  Forecaster model(6, 8, 5, 2), other(6, 8, 5, 2);
+  optim::AdamW optimizer(model.parameters(), optim::AdamWOptions(0.5));
+  optim::AdamW resumed(other.parameters(), optim::AdamWOptions(0.5));
+  optim::StepLR scheduler(optimizer, 100, 0.5), going(resumed, 100, 0.5);
+  const auto context = load(path, model, optimizer, scheduler);
+  const auto again = load(converted(path), other, resumed, going);
+  EXPECT_EQ(bytes_of(other), bytes_of(model));
+  EXPECT_EQ(again.epoch, context.epoch);
+  EXPECT_EQ(again.global_step, context.global_step);
+  EXPECT_EQ(again.lineage.uuid, context.lineage.uuid);
+  EXPECT_EQ(again.report.loaded.size(), context.report.loaded.size());
+  EXPECT_EQ(again.report.skipped.size(), context.report.skipped.size());
+  EXPECT_TRUE(again.report.unexpected.empty());
+  // The ranks of the conversion are not those of the training, which nobody knows.
+  EXPECT_EQ(again.saved_world_size, 0);
+  EXPECT_FALSE(again.report.resharded);
+  const auto rate = [](const optim::Optimizer& any) {
+    return any.param_groups()[0].options().get_lr();
+  };
+  EXPECT_EQ(rate(resumed), 0.0006249993146110561);
+  const auto& state = state_of<optim::AdamWParamState>(resumed, other.decoder->weight);
+  const auto& then = state_of<optim::AdamWParamState>(optimizer, model.decoder->weight);
+  EXPECT_TRUE(state.exp_avg().equal(then.exp_avg()));
+  EXPECT_TRUE(state.exp_avg_sq().equal(then.exp_avg_sq()));
+  EXPECT_EQ(state.step(), then.step());
+  for (int i = 0; i < 100; ++i) {
+    scheduler.step();
+    going.step();
+  }
+  EXPECT_EQ(rate(resumed), rate(optimizer));
 }
 
 TEST(Foreign, GroupsAreThoseOfTheFile) {

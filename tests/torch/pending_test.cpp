@@ -1,4 +1,5 @@
 #include <atomic>
+#include <fstream>
 #include <thread>
 
 #include "torch/toy.hpp"
@@ -127,6 +128,41 @@ TEST(Timeouts, BoundTheWholeLoadAndNameTheStage) {
   EXPECT_TRUE(bag.named_parameters()["weight"].equal(counting({3}, 9)));
   // Nobody has lost the communicator by it.
   EXPECT_TRUE(manager.comm().all_equal(1));
+  manager.close();
+}
+
+TEST(Timeouts, AnOlderCheckpointGetsWhatIsLeftOfTheTime) {
+  const auto dir = scratch();
+  const Bag saved = bag_with(counting({3}));
+  auto saver = manager_in(dir);
+  for (const std::uint64_t step : {1, 2}) saver.save_checkpoint(saved, {.global_step = step});
+  saver.close();
+  if (world().is_root()) {
+    const std::string values = bytes_of(counting({3}));
+    std::fstream file(checkpoint_path(dir, 2), std::ios::in | std::ios::out | std::ios::binary);
+    const std::string all{std::istreambuf_iterator<char>(file), {}};
+    file.seekp(static_cast<std::streamoff>(all.find(values)));
+    file.put('!');
+  }
+  world().all_equal(0);
+  // The second look at a placement is the second checkpoint's: the time is over by then, and is not
+  // where it begins anew.
+  const auto timeout = std::chrono::milliseconds(1500);
+  const auto begin = std::chrono::steady_clock::now();
+  int looks = 0;
+  ManagerOptions options;
+  options.placement = [&](const std::string&, const at::Tensor& tensor) {
+    if (++looks == 2) std::this_thread::sleep_until(begin + timeout + timeout / 10);
+    return Placement::replicated({tensor.sizes().begin(), tensor.sizes().end()});
+  };
+  Config config;
+  config.source = LocalSource{dir};
+  config.pipeline.timeout = timeout;
+  CheckpointManager manager(world().raw(), config, options);
+  Bag bag = bag_with(counting({3}, 9));
+  const auto text = expect_same_error(Errc::timeout, [&] { manager.load_checkpoint(bag); });
+  EXPECT_NE(text.find("pipeline.timeout (1.5 s)"), std::string::npos) << text;
+  EXPECT_TRUE(bag.named_parameters()["weight"].equal(counting({3}, 9)));
   manager.close();
 }
 

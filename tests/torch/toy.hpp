@@ -22,12 +22,18 @@ struct Bag : torch::nn::Module {
   using torch::nn::Module::register_parameter;
 };
 
+/// What saves to `dir`.
+inline Config config_for(const std::filesystem::path& dir) {
+  Config config;
+  config.save.dir = dir;
+  return config;
+}
+
 /// A manager that saves to `dir` and loads its newest checkpoint.
 inline CheckpointManager manager_in(const std::filesystem::path& dir, ManagerOptions options = {},
                                     EngineKind engine = EngineKind::direct) {
-  Config config;
+  Config config = config_for(dir);
   config.source = LocalSource{dir};
-  config.save.dir = dir;
   config.save.engine = engine;
   return CheckpointManager(world().raw(), config, std::move(options));
 }

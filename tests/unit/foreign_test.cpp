@@ -73,6 +73,60 @@ TEST(Foreign, ALightningFileHasAContainersNamesAndDocuments) {
   EXPECT_EQ(Json::parse(manifest.documents.at("lineage")).at("uuid"), "u");
 }
 
+/// The same file as a conversion leaves it.
+Manifest converted() {
+  Manifest manifest = lightning();
+  manifest.format = "cairn";
+  const std::vector<std::string> names{"model/model.a", "model/model.x%2Fy",
+                                       "model/callbacks%2Fbest", "optimizer/model.a/exp_avg",
+                                       "optimizer/model.x%2Fy/step"};
+  Json tree = Json::array();
+  for (std::size_t t = 0; t < names.size(); ++t) {
+    TensorEntry& tensor = manifest.tensors.all()[t];
+    Json path = Json::array();
+    for (const PathKey& key : tensor.path) {
+      std::visit([&](const auto& value) { path.push_back(value); }, key);
+    }
+    tree.push_back({names[t], path});
+    tensor.name = names[t];
+    tensor.path.clear();
+  }
+  manifest.documents["tree"] = tree.dump();
+  return manifest;
+}
+
+TEST(Foreign, AConvertedFileIsToldAsTheFileItself) {
+  const Manifest file = as_container(lightning());
+  const Manifest manifest = as_container(converted());
+  for (const char* name : {"context", "optimizer", "scheduler", "lineage"}) {
+    EXPECT_EQ(manifest.documents.at(name), file.documents.at(name)) << name;
+  }
+  std::vector<std::string> names = names_of(file);
+  names[2] = "other/model%2Fcallbacks%252Fbest";
+  EXPECT_EQ(names_of(manifest), names);
+  EXPECT_EQ(wrapper_prefixes(manifest), std::vector<std::string>{"model."});
+
+  // What a trainer of cairn's saved says all that itself.
+  Manifest own = converted();
+  own.documents.erase("training");
+  own.documents["context"] = R"({"epoch": 9})";
+  own = as_container(std::move(own));
+  EXPECT_EQ(own.documents.at("context"), R"({"epoch": 9})");
+  EXPECT_FALSE(own.documents.contains("optimizer"));
+  EXPECT_EQ(own.tensors[2].name, "model/callbacks%2Fbest");
+  EXPECT_TRUE(wrapper_prefixes(own).empty());
+}
+
+TEST(Foreign, AContainerWithoutDocumentsTellsItsOptimizerByNames) {
+  Manifest manifest = torch_file({{}, {}});
+  manifest.format = "cairn";
+  manifest.tensors.all()[0].name = "model/a";
+  manifest.tensors.all()[1].name = "optimizer/a/exp_avg";
+  manifest = as_container(std::move(manifest));
+  const Json optimizer = Json::parse(manifest.documents.at("optimizer"));
+  EXPECT_EQ(optimizer.at("parameters"), Json({"a"}));
+}
+
 TEST(Foreign, OfSeveralOptimizersTheFirstCounts) {
   Manifest manifest = lightning();
   TensorEntry other;
@@ -141,7 +195,8 @@ TEST(Wrappers, ArePrefixesThatNamesBeginWith) {
   EXPECT_EQ(count_matches(manifest, {"", "model.", "model.module."}, {"a", "encoder.b", "module"}),
             (std::vector<std::uint64_t>{1, 1, 1}));
   manifest.format = "cairn";
-  EXPECT_TRUE(wrapper_prefixes(manifest).empty());
+  manifest.documents["context"] = "{}";
+  EXPECT_TRUE(wrapper_prefixes(manifest).empty()) << "a trainer's own names";
 }
 
 TEST(Wrappers, WhatLiesBesideTheModelIsSkipped) {

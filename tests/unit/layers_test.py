@@ -26,7 +26,7 @@ PUBLIC = {  # the layer of each public header
     "shape": "manifest",
     "tensor_view": "manifest", "manifest": "manifest", "comm": "mpi", "async": "checkpoint", "checkpoint": "checkpoint",
     "source": "sources", "config": "pipeline", "legacy_config": "pipeline", "context": "pipeline", "torch": "torch",
-    "modifiers": "torch", "average": "torch", "callback": "torch", "sampler": "trainer", "state": "trainer", "trainer": "trainer",
+    "modifiers": "torch", "average": "torch", "callback": "torch", "legacy": "torch", "sampler": "trainer", "state": "trainer", "trainer": "trainer",
     "engine": "transfer", "load": "checkpoint", "retention": "manifest", "run": "checkpoint",
 }
 GATES = {  # header pattern -> where it may be included
