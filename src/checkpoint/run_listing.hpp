@@ -34,12 +34,12 @@ struct RunListing {
   std::vector<RunCheckpoint> checkpoints;  ///< by step
   /// With the name of a step's checkpoint, but damaged, rewritten or of a newer cairn.
   std::vector<RunLeftover> others;
-  std::vector<RunLeftover> partial;        ///< of saves on their way, or of ones that died
+  std::vector<RunLeftover> partial;             ///< of saves on their way, or of ones that died
   std::vector<std::filesystem::path> orphaned;  ///< marks whose checkpoint is gone; no pins
 };
 
-/// Judged by commit records and names alone. Local. Errors: io; not_found (no such directory); those
-/// of references_of, which `may_call_hdf5` is for.
+/// Judged by commit records and names alone. Local. Errors: io; not_found (no such directory);
+/// those of references_of, which `may_call_hdf5` is for.
 RunListing list_run(const std::filesystem::path& dir, bool may_call_hdf5);
 
 /// What is the matter with one of RunListing::others. May call HDF5. Local.
