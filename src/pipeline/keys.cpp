@@ -97,6 +97,9 @@ constexpr std::array kCheckpointKeys{
     Key{"source", Kind::block, "", "Where the checkpoint comes from", {}, false, {}, &kSourceRule},
     Key{"loading", Kind::block, "", "What of it goes into the trainer", {}, false, {}, &kLoading},
     Key{"lineage", Kind::block, "", "Who the run is", {}, false, {}, &kLineage},
+    Key{"migrations", Kind::text, "a path",
+        "The directory of the format migrations that a checkpoint goes through before it is "
+        "loaded"},
 };
 constexpr BlockRule kCheckpoint{kCheckpointKeys};
 
