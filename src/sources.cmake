@@ -80,6 +80,7 @@ target_sources(cairn_core_obj PRIVATE
   src/plan/slices.cpp
   src/plan/statistics.cpp
   src/plan/tiling.cpp
+  src/plan/views.cpp
   src/formats/detect.cpp
   src/formats/read_manifest.cpp
   src/formats/sharded.cpp
@@ -155,6 +156,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/convert_tree.cpp
   src/checkpoint/delta_step.cpp
   src/checkpoint/filter.cpp
+  src/checkpoint/few_bytes.cpp
   src/checkpoint/flatten.cpp
   src/checkpoint/held_extents.cpp
   src/checkpoint/layout_step.cpp
@@ -172,6 +174,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/replica_step.cpp
   src/checkpoint/restart_guard.cpp
   src/checkpoint/retain.cpp
+  src/checkpoint/rewrite.cpp
   src/checkpoint/run_lease.cpp
   src/checkpoint/run_listing.cpp
   src/checkpoint/save.cpp
@@ -221,6 +224,20 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/legacy/save.cpp
   src/pipeline/legacy/text.cpp
   src/pipeline/load_plan.cpp
+  src/pipeline/migrations/document_steps.cpp
+  src/pipeline/migrations/follow.cpp
+  src/pipeline/migrations/history.cpp
+  src/pipeline/migrations/migrate.cpp
+  src/pipeline/migrations/mirror.cpp
+  src/pipeline/migrations/name_steps.cpp
+  src/pipeline/migrations/pattern.cpp
+  src/pipeline/migrations/place.cpp
+  src/pipeline/migrations/read.cpp
+  src/pipeline/migrations/rules.cpp
+  src/pipeline/migrations/run.cpp
+  src/pipeline/migrations/shape_steps.cpp
+  src/pipeline/migrations/steps.cpp
+  src/pipeline/migrations/working.cpp
   src/pipeline/modifier_types.cpp
   src/pipeline/path_patterns.cpp
   src/pipeline/rules.cpp

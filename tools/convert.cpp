@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <initializer_list>
+#include <string_view>
 
 #include "base/throw.hpp"
+#include "convert_options.hpp"
 #include "manifest/dtype_names.hpp"
 #include "output.hpp"
 #include "program.hpp"
@@ -16,22 +20,6 @@ namespace {
 
 using detail::fail;
 using detail::TargetFormat;
-
-TargetFormat target_format(const ConvertOptions& options) {
-  const std::string end = std::filesystem::path(options.out).extension().string();
-  const std::string& to = options.to;
-  if (to == "cairn" || (to.empty() && end == ".h5")) return TargetFormat::cairn;
-  if (to == "safetensors" || (to.empty() && (end == ".safetensors" || options.shard_bytes != 0))) {
-    return TargetFormat::safetensors;
-  }
-  if (to == "torch" || (to.empty() && (end == ".pt" || end == ".pth" || end == ".bin"))) {
-    return TargetFormat::torch;
-  }
-  if (to == "lightning" || (to.empty() && end == ".ckpt")) return TargetFormat::lightning;
-  fail(Errc::usage,
-       "the name of '{}' does not tell a format; give --to cairn, safetensors, torch or lightning",
-       options.out);
-}
 
 std::filesystem::path target_of(const ConvertOptions& options) {
   const std::filesystem::path out = options.out;
@@ -58,7 +46,7 @@ std::pair<std::string, std::string> renaming(const std::string& text) {
 
 detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& options) {
   detail::ConvertOptions convert;
-  convert.to = target_format(options);
+  convert.to = target_format(options.out, options.to, options.shard_bytes != 0);
   if (convert.to != TargetFormat::safetensors && options.shard_bytes != 0) {
     fail(Errc::usage, "this format has one file: --shard-size is for safetensors");
   }
@@ -84,7 +72,25 @@ std::string text_of(const ConvertOptions& options, const detail::ConvertResult& 
   return text + "\n";
 }
 
-Json json_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+}  // namespace
+
+TargetFormat target_format(const std::string& out, const std::string& to, bool has_shards) {
+  const std::string end = std::filesystem::path(out).extension().string();
+  const auto is = [&](std::string_view word, std::initializer_list<std::string_view> ends) {
+    return to == word || (to.empty() && std::find(ends.begin(), ends.end(), end) != ends.end());
+  };
+  if (is("cairn", {".h5"})) return TargetFormat::cairn;
+  if (is("safetensors", {".safetensors"}) || (to.empty() && has_shards)) {
+    return TargetFormat::safetensors;
+  }
+  if (is("torch", {".pt", ".pth", ".bin"})) return TargetFormat::torch;
+  if (is("lightning", {".ckpt"})) return TargetFormat::lightning;
+  fail(Errc::usage,
+       "the name of '{}' does not tell a format; give --to cairn, safetensors, torch or lightning",
+       out);
+}
+
+Json json_of(const std::string& out, const detail::ConvertResult& result) {
   Json casts = Json::array();
   for (const TensorCast& cast : result.casts) {
     casts.push_back(
@@ -94,14 +100,12 @@ Json json_of(const ConvertOptions& options, const detail::ConvertResult& result)
   for (const detail::LeftOut& left : result.left_out) {
     left_out.push_back({{"name", left.name}, {"why", left.why}});
   }
-  return {{"path", options.out},
+  return {{"path", out},
           {"tensors", result.tensors},
           {"bytes", result.bytes},
           {"casts", std::move(casts)},
           {"left_out", std::move(left_out)}};
 }
-
-}  // namespace
 
 int convert(const Comm& comm, const ConvertOptions& options) {
   const Manifest source = open_checkpoint(comm, detail::resolve_local(comm, options.in));
@@ -109,7 +113,7 @@ int convert(const Comm& comm, const ConvertOptions& options) {
   agree(comm, "convert", [&] { convert = options_of(comm, options); });
   const auto result = detail::convert_checkpoint(comm, source, target_of(options), convert);
   print(comm, [&] {
-    return options.json ? to_text(json_of(options, result)) : text_of(options, result);
+    return options.json ? to_text(json_of(options.out, result)) : text_of(options, result);
   });
   return kFine;
 }

@@ -32,6 +32,16 @@ constexpr const char* kFlattenFooter =
     "first; OUT appears when it is whole and was read back.\n"
     "Exit codes: 0 fine, 2 usage or error. Under mpirun the ranks share the work.";
 constexpr const char* kMigrateFooter =
+    "DIR holds the migrations, NUMBER_WORDS.yaml, in the order of their numbers; the file says "
+    "which\n"
+    "it has behind it (docs/migrations.md). What it lacks is done, in a new file; the old one "
+    "stays\n"
+    "as it is. Where nothing is to do, nothing is written. --rollback takes the last one back, or "
+    "all\n"
+    "beyond --to; a step that has no way back is an error that names it.\n"
+    "Exit codes: 0 fine, or nothing to do; 2 usage or error. Under mpirun the ranks share the "
+    "work.";
+constexpr const char* kMigrateConfigFooter =
     "The new text is the old one, byte for byte, but for the keys that move; what moved, and why,\n"
     "stands in comments and, with warnings, on standard error (docs/migration.md).\n"
     "Exit codes: 0 fine, or nothing to migrate; 1 with --check: there is something to migrate;\n"
@@ -119,10 +129,28 @@ CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
   return verb;
 }
 
+CLI::App* add_migrate_verb(CLI::App& app, MigrateOptions& options, bool& json) {
+  CLI::App* verb =
+      add_verb(app, "migrate", "Bring a checkpoint's names and documents up to date", json);
+  verb->footer(kMigrateFooter);
+  verb->add_option("FILE", options.file, "Checkpoint, or a directory")->required();
+  verb->add_option("-o,--output", options.out,
+                   "File to write; its name tells its format, as with convert");
+  verb->add_option("--steps", options.steps, "Directory of the migrations");
+  verb->add_option("--to", options.to, "Only up to this version, or this migration");
+  verb->add_flag("--rollback", options.rollback, "Take migrations back");
+  verb->add_flag("--dry-run", options.dry_run, "Only tell what would be done");
+  verb->add_option("--memory", options.memory_bytes,
+                   "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
+  verb->add_flag("--force", options.force, "Replace the output if it exists");
+  return verb;
+}
+
 CLI::App* add_migrate_config_verb(CLI::App& app, MigrateConfigOptions& options, bool& json) {
   CLI::App* verb =
       add_verb(app, "migrate-config", "Move a legacy training configuration to cairn's keys", json);
-  verb->footer(kMigrateFooter);
+  verb->footer(kMigrateConfigFooter);
   verb->add_option("OLD", options.file, "YAML file")->required();
   auto* output =
       verb->add_option("-o,--output", options.output, "Write here; without it, print the new text");
@@ -181,8 +209,11 @@ int main(int argc, char** argv) {
   ConfigOptions configuring;
   CLI::App* config_verb = add_config_verb(app, configuring, json);
 
-  MigrateConfigOptions migrating;
-  CLI::App* migrate_config_verb = add_migrate_config_verb(app, migrating, json);
+  MigrateOptions migrating;
+  CLI::App* migrate_verb = add_migrate_verb(app, migrating, json);
+
+  MigrateConfigOptions moving;
+  CLI::App* migrate_config_verb = add_migrate_config_verb(app, moving, json);
 
   // Wanted before parsing: a usage error has a form, too.
   const bool wants_json = std::any_of(argv + 1, argv + argc, [](const char* argument) {
@@ -191,7 +222,8 @@ int main(int argc, char** argv) {
   return run_program(app, argc, argv, wants_json ? ErrorForm::json : ErrorForm::text,
                      [&](const cairn::Comm& comm) {
                        inspecting.json = comparing.json = verifying.json = converting.json = json;
-                       configuring.json = migrating.json = flattening.json = json;
+                       configuring.json = migrating.json = moving.json = json;
+                       flattening.json = json;
                        of_runs.listing.json = of_runs.pruning.json = of_runs.pinning.json = json;
                        of_runs.beginning.json = json;
                        if (inspect_verb->parsed()) return inspect(comm, inspecting);
@@ -204,13 +236,14 @@ int main(int argc, char** argv) {
                        if (of_runs.begin->parsed()) return begin(comm, of_runs.beginning);
                        if (convert_verb->parsed()) return convert(comm, converting);
                        if (flatten_verb->parsed()) return flatten(comm, flattening);
+                       if (migrate_verb->parsed()) return migrate(comm, migrating);
                        if (config_verb->parsed()) return config(comm, configuring);
-                       if (migrate_config_verb->parsed()) return migrate_config(comm, migrating);
+                       if (migrate_config_verb->parsed()) return migrate_config(comm, moving);
                        throw cairn::Error(
                            cairn::Errc::usage,
                            "name what to do: inspect, diff, verify, ls, prune, pin, "
-                           "unpin, begin, convert, flatten, config or migrate-config; "
-                           "see 'cairn --help'",
+                           "unpin, begin, convert, flatten, migrate, config or migrate-config; see "
+                           "'cairn --help'",
                            0);
                      });
 }

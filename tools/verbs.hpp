@@ -97,6 +97,19 @@ struct FlattenOptions {
 };
 int flatten(const Comm& comm, const FlattenOptions& options);
 
+struct MigrateOptions {
+  std::string file;
+  std::string out;
+  std::string steps;  ///< a directory
+  std::string to;     ///< a version or a migration's name, or ""
+  bool rollback = false;
+  bool dry_run = false;
+  std::uint64_t memory_bytes = std::uint64_t{256} << 20;
+  bool force = false;
+  bool json = false;
+};
+int migrate(const Comm& comm, const MigrateOptions& options);
+
 enum class ConfigAction { check, show, schema };
 struct ConfigOptions {
   ConfigAction action = ConfigAction::check;

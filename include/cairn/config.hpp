@@ -200,6 +200,9 @@ struct CAIRN_EXPORT Config {
   std::vector<Modifier> modifiers;  ///< in their order
   PipelineConfig pipeline;
   SaveConfig save;
+  /// The directory of the format migrations (docs/migrations.md) that a checkpoint goes through
+  /// before it is loaded; what is saved has them behind it. Only rank 0 reads it. Empty: none.
+  std::filesystem::path migrations;
 
   /// Errors: not_found, usage, unsupported, unsafe. Local.
   static Config from_file(const std::filesystem::path& path);

@@ -29,6 +29,10 @@ std::uint64_t options_hash(const ConvertOptions& options) {
   digester.update(static_cast<std::uint64_t>(options.durable));
   digester.update(options.shard_bytes);
   digester.update(options.dtype ? static_cast<std::uint64_t>(*options.dtype) : 0);
+  for (const auto& [name, dtype] : options.casts) {
+    digester.update(name);
+    digester.update(static_cast<std::uint64_t>(dtype));
+  }
   for (const auto& [from, to] : options.rename) {
     digester.update(from);
     digester.update(to);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -36,7 +37,8 @@ struct ConvertOptions {
   TensorFilter select;        ///< which tensors, by their names in the source
   /// Names of the source that start with the first get the second in its place.
   std::vector<std::pair<std::string, std::string>> rename;
-  std::optional<DType> dtype;                             ///< floats become this one
+  std::optional<DType> dtype;          ///< floats become this one
+  std::map<std::string, DType> casts;  ///< by name in the source: floats that become these
   std::uint64_t memory_bytes = std::uint64_t{256} << 20;  ///< for bytes on their way, on each rank
   /// safetensors: where not 0, the target is an index, and beside it are shards of at most so many
   /// bytes of tensors, or one tensor.

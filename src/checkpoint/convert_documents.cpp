@@ -35,7 +35,18 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
   if (!rest.empty()) travelling.documents[kMetadata] = rest.dump();
 }
 
-/// What is below the key "cairn": {step, documents: {name: text}}. False where there is nothing.
+/// The list of objects without what is below the key "cairn".
+std::string without_own(const Json& objects) {
+  Json others = Json::array();
+  for (const Json& object : objects) {
+    const Json path = object.value("path", Json::array());
+    if (path.empty() || path[0] != names::kOwnKey) others.push_back(object);
+  }
+  return others.dump();
+}
+
+/// What is below the key "cairn": {step, documents: {name: text}}. False where there is no step:
+/// the file is another program's, and may have documents of ours.
 bool unpack_tree(const Manifest& source, Travelling& travelling) {
   bool found = false;
   for (const Json& object : document_of(source.documents, "objects")) {
@@ -83,8 +94,12 @@ Travelling travelling_in(const Manifest& source) {
     travelling.packed = true;
     return travelling;
   }
+  const bool own = !travelling.documents.empty();
   for (const auto& [name, text] : source.documents) {
     if (!is_origin(name)) travelling.documents[name] = text;
+  }
+  if (own) {
+    travelling.documents["objects"] = without_own(document_of(source.documents, "objects"));
   }
   const Json metadata = metadata_of(source);
   if (source.is_container() || !metadata.contains(kMark)) return travelling;

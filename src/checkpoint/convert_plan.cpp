@@ -87,8 +87,10 @@ class Planner {
     if (to_container() && is_alias(tensor, entry.name)) return;
     entry.dtype = tensor.dtype;
     entry.shape = tensor.shape;
-    if (options_.dtype && is_float(tensor.dtype) && *options_.dtype != tensor.dtype) {
-      entry.dtype = *options_.dtype;
+    const auto cast = options_.casts.find(tensor.name);
+    if (options_.dtype && is_float(tensor.dtype)) entry.dtype = *options_.dtype;
+    if (cast != options_.casts.end()) entry.dtype = cast->second;
+    if (entry.dtype != tensor.dtype) {
       plan_.result.casts.push_back({entry.name, tensor.dtype, entry.dtype});
     }
     plan_.result.bytes += entry.bytes();

@@ -312,7 +312,10 @@ void TorchPlanner::add_own() {
                                [&](const auto& document) { return is_packed(document.first); });
   if (!any) return;
   const std::string own(names::kOwnKey);
-  tree_.add_value(Path{own, std::string("step")}, travelling_.step);
+  // With a tree the file is another program's again; the step marks one of ours.
+  if (!has_tree_ || travelling_.step != 0) {
+    tree_.add_value(Path{own, std::string("step")}, travelling_.step);
+  }
   for (const auto& [name, text] : travelling_.documents) {
     if (is_packed(name)) tree_.add_value(Path{own, std::string("documents"), name}, text);
   }

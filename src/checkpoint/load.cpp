@@ -172,6 +172,14 @@ void throw_if_damaged(const Manifest& manifest, std::span<const Defect> defects,
       /*rank=*/0);
 }
 
+/// Whether parallel HDF5 finds the tensors, by their names. Migrations (pipeline/migrations) give
+/// them others, and a path.
+bool is_in_datasets(const Manifest& manifest) {
+  return manifest.is_container() &&
+         std::all_of(manifest.tensors.begin(), manifest.tensors.end(),
+                     [](const TensorEntry& tensor) { return tensor.path.empty(); });
+}
+
 }  // namespace
 
 LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
@@ -181,8 +189,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
   std::uint64_t matched[1] = {0};     // targets of the rank that has the most
   std::unique_ptr<Engine> engine;
-  // Parallel HDF5 reads HDF5.
-  const EngineKind kind = manifest.is_container() ? options.engine : EngineKind::direct;
+  const EngineKind kind = is_in_datasets(manifest) ? options.engine : EngineKind::direct;
   agree(comm, "load: match", [&] {
     matches = match(manifest, targets, options);
     arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};

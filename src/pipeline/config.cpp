@@ -122,6 +122,7 @@ Config config_of(const Value& document, const std::string& origin) {
   const Block checkpoint = root.block("checkpoint");
   if (const Block source = checkpoint.block("source")) config.source = source_of(source);
   if (const Block loading = checkpoint.block("loading")) config.loading = loading_of(loading);
+  checkpoint.take("migrations", config.migrations);
   const Block lineage = checkpoint.block("lineage");
   config.lineage.resume_run_id = run_id_of(lineage, "resume_run_id");
   config.lineage.parent_run_id = run_id_of(lineage, "parent_run_id");

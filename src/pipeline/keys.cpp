@@ -35,6 +35,9 @@ constexpr std::array kCheckpointKeys{
         {},
         &kLoadingRule},
     Key{"lineage", Kind::block, "", "Who the run is", {}, false, {}, &kLineage},
+    Key{"migrations", Kind::text, "a path",
+        "The directory of the format migrations that a checkpoint goes through before it is "
+        "loaded"},
 };
 constexpr BlockRule kCheckpoint{kCheckpointKeys};
 

@@ -5,6 +5,7 @@
 #include "mpi/time_limit.hpp"
 #include "pipeline/foreign.hpp"
 #include "pipeline/load_plan.hpp"
+#include "pipeline/migrations/run.hpp"
 #include "pipeline/trace.hpp"
 #include "sources/acquisition.hpp"
 #include "torch/agree.hpp"
@@ -48,6 +49,7 @@ struct CheckpointManager::Impl {
   States states;
   Lineage lineage;                // of this run; rank 0's counts
   Trace trace;                    // of the last load
+  std::string history;            // rank 0: the document "migrations", once it is known
   Saver saver;                    // refers to comm, so an Impl stays where it is
   std::optional<Saver> exporter;  // as the saver; keeps the layout of the last export
 
@@ -72,11 +74,19 @@ struct CheckpointManager::Impl {
         fail(Errc::usage, "no directory to save to is configured; set save.dir");
       }
       collected = collect(trainer, options, info, adapters, states);
+      add_history(collected);
       path = checkpoint_path(config.save.dir, info.global_step);
     });
     add_documents(collected);
     save(path, collected.state);
     return path;
+  }
+
+  /// What is saved is as the program's migrations leave it. Local.
+  void add_history(Collected& collected) {
+    if (config.migrations.empty() || !comm.is_root()) return;
+    if (history.empty()) history = migrations::history_of_new(config.migrations);
+    collected.state.documents["migrations"] = history;
   }
 
   /// Collective.
@@ -91,8 +101,10 @@ struct CheckpointManager::Impl {
   Collected collect_for_export(const torch::nn::Module& model, ModelExport what,
                                const CheckpointInfo& info) {
     Collected collected;
-    agree_torch(comm, "export: collect state",
-                [&] { collected = collect_export(model, what, options, info, adapters, states); });
+    agree_torch(comm, "export: collect state", [&] {
+      collected = collect_export(model, what, options, info, adapters, states);
+      add_history(collected);
+    });
     add_documents(collected);
     if (!exporter) {
       // Of its own: the layout that the other one keeps is that of whole checkpoints.
@@ -200,7 +212,9 @@ struct CheckpointManager::Impl {
     return stage(comm, trace, "open", [&] {
       Manifest manifest = open_checkpoint(comm, path);
       agree(comm, "open", [&] { manifest = as_container(std::move(manifest)); });
-      return manifest;
+      if (config.migrations.empty()) return manifest;
+      const bool verify = settings.load.verify != VerifyWhen::never;
+      return migrations::migrated_for_load(comm, std::move(manifest), config.migrations, verify);
     });
   }
 
@@ -214,6 +228,8 @@ struct CheckpointManager::Impl {
     });
     require_same(comm, "load: source",
                  std::vector<Argument>{{"checkpoint.loading", detail::hash_of(loading)},
+                                       {"checkpoint.migrations",
+                                        digest_of(std::string_view(config.migrations.native()))},
                                        {"names of the added states", detail::hash_of(states)},
                                        {"model_modifier", detail::hash_of(config.modifiers)}});
   }

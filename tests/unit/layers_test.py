@@ -17,7 +17,7 @@ ALLOWED = {
     "transfer": {"base", "manifest", "os", "mpi", "plan", "formats"},
     "checkpoint": {"base", "manifest", "os", "mpi", "plan", "formats", "transfer"},
     "sources": {"base", "manifest", "os", "mpi", "formats", "checkpoint"},
-    "pipeline": {"base", "manifest", "os", "checkpoint", "sources"},
+    "pipeline": {"base", "manifest", "os", "mpi", "plan", "checkpoint", "sources"},
     "trainer": {"base", "manifest", "os", "mpi", "checkpoint", "pipeline"},
     "torch": {"base", "manifest", "mpi", "checkpoint", "sources", "pipeline", "trainer"},
 }

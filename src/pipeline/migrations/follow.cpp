@@ -1,0 +1,144 @@
+#include "pipeline/migrations/follow.hpp"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "base/throw.hpp"
+#include "cairn/tensor_view.hpp"
+
+namespace cairn::detail::migrations {
+namespace {
+
+std::vector<std::string> now(const NameChanges& changes, const std::string& name) {
+  const auto found = changes.find(name);
+  return found == changes.end() ? std::vector<std::string>{name} : found->second;
+}
+
+/// A list of names; `seen` are those of all lists of which each may have a name once.
+Json followed(const Json& list, const NameChanges& changes, std::set<std::string>& seen) {
+  Json result = Json::array();
+  std::set<std::string> here;
+  for (const Json& name : list) {
+    if (!name.is_string()) {
+      result.push_back(name);
+      continue;
+    }
+    for (const std::string& each : now(changes, name.get<std::string>())) {
+      if (!here.insert(each).second) continue;  // the next part of a whole
+      if (!seen.insert(each).second) {
+        fail(Errc::mismatch, "the parts of '{}' are in different groups of the optimizer", each);
+      }
+      result.push_back(each);
+    }
+  }
+  return result;
+}
+
+void follow_model(Working& working, const NameChanges& changes) {
+  if (!working.document("model").is_object()) return;
+  Json& model = working.change("model");
+  if (model.contains("aliases") && model["aliases"].is_object()) {
+    Json aliases = Json::object();
+    for (const auto& [alias, name] : model["aliases"].items()) {
+      const auto target = now(changes, name.is_string() ? name.get<std::string>() : "");
+      for (const std::string& each : now(changes, alias)) {
+        if (target.size() == 1 && target[0] != each) aliases[each] = target[0];
+      }
+    }
+    model["aliases"] = std::move(aliases);
+  }
+  if (model.contains("quantized") && model["quantized"].is_object()) {
+    Json quantized = Json::object();
+    for (const auto& [name, value] : model["quantized"].items()) {
+      for (const std::string& each : now(changes, name)) quantized[each] = value;
+    }
+    model["quantized"] = std::move(quantized);
+  }
+}
+
+void follow_optimizer(Working& working, const NameChanges& changes) {
+  if (!working.document("optimizer").is_object()) return;
+  Json& optimizer = working.change("optimizer");
+  std::set<std::string> seen;
+  if (optimizer.contains("param_groups") && optimizer["param_groups"].is_array()) {
+    for (Json& group : optimizer["param_groups"]) {
+      if (group.is_object() && group.contains("params")) {
+        group["params"] = followed(group["params"], changes, seen);
+      }
+    }
+  }
+  std::set<std::string> own;
+  if (optimizer.contains("parameters")) {
+    optimizer["parameters"] = followed(optimizer["parameters"], changes, own);
+  }
+}
+
+/// PyTorch numbers an optimizer's parameters: their names may change, their count may not.
+void follow_numbers(Working& working, const NameChanges& changes) {
+  if (!working.document("tree").is_array() || !working.document("optimizers").is_array()) return;
+  std::set<std::string> results;
+  for (Json& optimizer : working.change("optimizers")) {
+    if (!optimizer.is_object() || !optimizer.contains("parameters")) continue;
+    for (Json& name : optimizer["parameters"]) {
+      if (!name.is_string()) continue;
+      const auto names = now(changes, name.get<std::string>());
+      if (names.size() != 1 || !results.insert(names[0]).second) {
+        fail(Errc::unsupported,
+             "'{}' has a number in the optimizer of a file of PyTorch's, where parameters can be "
+             "renamed, but not divided, joined or left out: 'cairn convert --weights-only' the "
+             "file first",
+             name.get<std::string>());
+      }
+      name = names[0];
+    }
+    results.clear();
+  }
+}
+
+void follow_tree(Working& working, const NameChanges& changes) {
+  if (!working.document("tree").is_array()) return;
+  Json tree = Json::array();
+  std::set<std::string> seen;
+  const auto add = [&](Json item) {
+    if (seen.insert(item[1].dump()).second) tree.push_back(std::move(item));
+  };
+  for (const Json& item : std::as_const(working.change("tree"))) {
+    const auto role = role_of(item.at(0).get<std::string>());
+    if (!role) {
+      add(item);
+      continue;
+    }
+    if (role->is_slot()) {
+      for (const std::string& each : now(changes, role->parameter)) {
+        add(Json::array({role->name_for(each), item.at(1)}));
+      }
+      continue;
+    }
+    // The last key is the parameter's name, or that of one that is tied to it.
+    const Json& path = item.at(1);
+    const bool named = !path.empty() && path.back().is_string();
+    const std::string key = named ? path.back().get<std::string>() : role->parameter;
+    for (const std::string& each : now(changes, key)) {
+      const bool tied = key != role->parameter;
+      const auto target = tied ? now(changes, role->parameter) : std::vector<std::string>{each};
+      if (target.empty()) continue;
+      Json to = path;
+      if (named && each != key) to.back() = each;
+      add(Json::array({role->name_for(target[0]), std::move(to)}));
+    }
+  }
+  working.change("tree") = std::move(tree);
+}
+
+}  // namespace
+
+void follow_names(Working& working, const NameChanges& changes) {
+  if (!working.documents_follow || changes.empty()) return;
+  follow_numbers(working, changes);
+  follow_model(working, changes);
+  follow_optimizer(working, changes);
+  follow_tree(working, changes);
+}
+
+}  // namespace cairn::detail::migrations
