@@ -86,10 +86,14 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/sharded.cpp
   src/formats/strict_json.cpp
   src/formats/dcp/metadata.cpp
+  src/formats/dcp/parts.cpp
   src/formats/dcp/reader.cpp
+  src/formats/dcp/safetensors.cpp
+  src/formats/deepspeed/model_file.cpp
   src/formats/deepspeed/partitions.cpp
   src/formats/deepspeed/reader.cpp
-  src/formats/deepspeed/state_file.cpp
+  src/formats/deepspeed/tag.cpp
+  src/formats/deepspeed/universal.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
   src/formats/hdf5/h5.cpp
@@ -98,6 +102,8 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/hdf5/layout.cpp
   src/formats/hdf5/parallel.cpp
   src/formats/hdf5/skeleton.cpp
+  src/formats/megatron/join.cpp
+  src/formats/megatron/reader.cpp
   src/formats/pickle/globals.cpp
   src/formats/pickle/graph.cpp
   src/formats/pickle/machine.cpp
@@ -118,6 +124,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/numpy.cpp
   src/formats/torch/optimizer_names.cpp
   src/formats/torch/reader.cpp
+  src/formats/torch/state_file.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp
   src/formats/torch/tree.cpp

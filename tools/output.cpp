@@ -29,20 +29,36 @@ std::string counted(std::uint64_t n, const std::string& noun) {
   return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s");
 }
 
+namespace {
+
+/// Characters of a UTF-8 text.
+std::size_t width_of(std::string_view text) {
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
+}
+
+}  // namespace
+
 std::string Table::text(const std::string& indent) const {
   std::vector<std::size_t> widths;
   for (const auto& row : rows_) {
     widths.resize(std::max(widths.size(), row.size()), 0);
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
   }
   std::string text;
   for (const auto& row : rows_) {
-    std::string line = indent;
+    text += indent;
+    std::size_t gap = 0;  // before the next cell that is not empty
     for (std::size_t c = 0; c < row.size(); ++c) {
-      line += fmt::format("{}{:<{}}", c == 0 ? "" : "  ", row[c], widths[c]);
+      if (!row[c].empty()) {
+        text.append(gap, ' ');
+        text += row[c];
+        gap = 0;
+      }
+      gap += widths[c] - width_of(row[c]) + 2;
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+    text += "\n";
   }
   return text;
 }

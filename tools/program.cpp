@@ -32,6 +32,13 @@ bool under_launcher() {
                      [](const char* name) { return std::getenv(name) != nullptr; });
 }
 
+/// A process that nobody launched talks to no other: with these settings of Open MPI's, unless the
+/// user has made them otherwise, it does not look for networks.
+void stay_alone() {
+  setenv("OMPI_MCA_pml", "ob1", /*overwrite=*/0);
+  setenv("OMPI_MCA_btl", "self", /*overwrite=*/0);
+}
+
 std::string format_error(const CLI::App& app, ErrorForm form, const Failure& failure) {
   if (form == ErrorForm::text)
     return visible(fmt::format("{}: error: {}\n", app.get_name(), failure.text));
@@ -116,6 +123,7 @@ int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
   if (!proceed && !under_launcher()) {
     return tell(parsed);
   }
+  if (!under_launcher()) stay_alone();
   MPI_Init(&argc, &argv);
   int exit_code = parsed.exit_code;
   try {

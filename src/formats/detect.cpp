@@ -12,7 +12,11 @@
 #include <vector>
 
 #include "base/throw.hpp"
+#include "formats/dcp/safetensors.hpp"
+#include "formats/deepspeed/tag.hpp"
+#include "formats/deepspeed/universal.hpp"
 #include "formats/hdf5/commit.hpp"
+#include "formats/megatron/reader.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -94,7 +98,7 @@ Format format_of_file(const File& file) {
   fail(Errc::unsupported,
        "'{}' is {}: cairn reads its own containers (.h5), safetensors (.safetensors, "
        "*.safetensors.index.json), PyTorch's files (.pt, .pth, .ckpt, .bin, *.bin.index.json), and "
-       "the directories of PyTorch's distributed checkpoints and of DeepSpeed's",
+       "the directories of PyTorch's distributed checkpoints, of DeepSpeed's and of Megatron's",
        file.path().string(), head.empty() ? "empty" : "of no format that cairn knows");
 }
 
@@ -135,13 +139,15 @@ std::vector<std::string> names_in(const fs::path& directory) {
 std::optional<FoundFormat> find_in_directory(const fs::path& directory) {
   const std::vector<std::string> names = names_in(directory);
   const bool has_pieces = std::any_of(names.begin(), names.end(), [](const std::string& name) {
-    return name == ".metadata" || name.ends_with(".distcp");
+    return name == ".metadata" || name.ends_with(".distcp") || dcp::is_sharded_safetensors(name);
   });
   if (has_pieces) return FoundFormat{Format::dcp, directory};
   const bool has_states = std::any_of(names.begin(), names.end(), [](const std::string& name) {
     return name.ends_with("_model_states.pt") || name.ends_with("_optim_states.pt");
   });
-  if (has_states) return FoundFormat{Format::deepspeed, directory};
+  const bool has_zero = deepspeed::is_universal(directory);
+  if (has_states || has_zero) return FoundFormat{Format::deepspeed, directory};
+  if (is_megatron(directory)) return FoundFormat{Format::megatron, directory};
   if (auto path =
           only_one(directory, "model.safetensors.index.json", names, ".safetensors.index.json")) {
     return FoundFormat{Format::index, *path};
@@ -155,7 +161,7 @@ std::optional<FoundFormat> find_in_directory(const fs::path& directory) {
   if (is_file(directory / "pytorch_model.bin")) {
     return FoundFormat{Format::torch, directory / "pytorch_model.bin"};
   }
-  if (is_file(directory / "latest")) return FoundFormat{Format::deepspeed, directory};
+  if (deepspeed::names_tag(directory)) return FoundFormat{Format::deepspeed, directory};
   return std::nullopt;
 }
 
@@ -164,8 +170,8 @@ FoundFormat find_format(const fs::path& path) {
   if (!fs::is_directory(path, ignored)) return {format_of_file(File::open_read(path)), path};
   auto found = find_in_directory(path);
   if (!found) {
-    fail(Errc::unsupported, "the directory '{}' holds no checkpoint that cairn knows",
-         path.string());
+    fail(Errc::unsupported, "the directory '{}' holds no checkpoint that cairn knows: {}",
+         path.string(), kLookedFor);
   }
   // Whatever the name of its file says.
   return fs::is_directory(found->path, ignored) ? *found : find_format(found->path);

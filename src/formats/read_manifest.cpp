@@ -5,6 +5,7 @@
 #include "formats/dcp/reader.hpp"
 #include "formats/deepspeed/reader.hpp"
 #include "formats/hdf5/container.hpp"
+#include "formats/megatron/reader.hpp"
 #include "formats/reading.hpp"
 #include "formats/safetensors/reader.hpp"
 #include "formats/sharded.hpp"
@@ -31,6 +32,8 @@ Manifest read_foreign(const FoundFormat& found) {
       return read_dcp(found.path);
     case Format::deepspeed:
       return read_deepspeed(found.path);
+    case Format::megatron:
+      return read_megatron(found.path);
     case Format::index:
       return read_sharded(found.path, [](const std::filesystem::path& shard) {
         const FoundFormat file = find_format(shard);

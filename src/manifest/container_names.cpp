@@ -41,6 +41,18 @@ std::string in_zero(std::string_view role, std::string_view name) {
   return in_optimizer(name, role);
 }
 
+/// Megatron's tensors: the model's by their names with dots, all else by its whole name.
+std::string in_megatron(const TensorEntry& tensor) {
+  const auto* root = std::get_if<std::string>(&tensor.path[0]);
+  std::string name;
+  for (std::size_t i = 1; root != nullptr && *root == "model" && i < tensor.path.size(); ++i) {
+    const auto* key = std::get_if<std::string>(&tensor.path[i]);
+    if (key == nullptr) return fmt::format("megatron/{}", escape_component(tensor.name));
+    name += (i == 1 ? "" : ".") + *key;
+  }
+  return name.empty() ? fmt::format("megatron/{}", escape_component(tensor.name)) : in_model(name);
+}
+
 /// Whether the tensor is `more` keys below a path; the last one is a text.
 bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::size_t more) {
   return tensor.path.size() == path.size() + more &&
@@ -69,7 +81,9 @@ std::string by_path(const TensorEntry& tensor) {
 }  // namespace
 
 ContainerNames::ContainerNames(const Manifest& manifest)
-    : is_container_(manifest.is_container()), is_deepspeed_(manifest.format == "deepspeed") {
+    : is_container_(manifest.is_container()),
+      is_deepspeed_(manifest.format == "deepspeed"),
+      is_megatron_(manifest.format == "megatron") {
   if (manifest.format != "torch") return;
   try {
     read_documents(manifest);
@@ -106,6 +120,7 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
   if (is_container_) return tensor.name;
   if (is_deepspeed_ && tensor.path.size() == 2)
     return in_zero(key_at(tensor, 1), key_at(tensor, 0));
+  if (is_megatron_ && !tensor.path.empty()) return in_megatron(tensor);
   if (model_ && is_below(tensor, *model_, 1)) return in_model(key_at(tensor, 0));
   if (ema_ && is_below(tensor, *ema_, 1)) {
     return fmt::format("ema/{}", escape_component(key_at(tensor, 0)));

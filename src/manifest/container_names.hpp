@@ -38,6 +38,7 @@ class ContainerNames {
 
   bool is_container_;
   bool is_deepspeed_;
+  bool is_megatron_;
   std::optional<Path> model_;
   std::optional<Path> ema_;
   std::vector<Optimizer> optimizers_;

@@ -72,8 +72,8 @@ fs::path checkpoint_in(const fs::path& directory, bool fallback) {
   if (std::all_of(begin(entries), end(entries), is_of_run)) return newest_of(directory, fallback);
   fail(Errc::unsupported,
        "the directory '{}' holds neither checkpoints of a run (step-*.h5) nor files of another "
-       "format that cairn knows; name a file",
-       directory.string());
+       "format that cairn knows ({}); name a file",
+       directory.string(), kLookedFor);
 }
 
 }  // namespace

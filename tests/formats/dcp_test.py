@@ -7,12 +7,12 @@ import struct
 import unittest
 
 import fake_torch
-from harness import BIN, CORPUS, Case, corpus_entries, run
+from harness import BIN, CORPUS, Case, corpus_entries, memory_for, run
 
 
 class Dcp(Case):
-    def cairn(self, *words, ranks=0):
-        done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir)
+    def cairn(self, *words, ranks=0, memory=None):
+        done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir, memory=memory)
         self.assertIn(done.returncode, (0, 1, 2), done.stderr[-2000:])
         return done.returncode, json.loads(done.stdout)
 
@@ -60,6 +60,60 @@ class Dcp(Case):
                          {"model/w", "model/none", "optimizer/w/exp_avg"})
         self.assertTrue(self.cairn("diff", target, path, ranks=3)[1]["equal"])
 
+    def test_what_ranks_saved_by_themselves(self):
+        def part(*values):
+            return fake_torch.save((len(values),), struct.pack(f"<{len(values)}f", *values))
+
+        path = self.dir / "ranks"
+        for rank in range(2):
+            fake_torch.dcp(path, {
+                "model.cut": ((4,), ("model", "cut"), [((2 * rank,), (2,), part(2 * rank, 2 * rank + 1))]),
+                "model.same": ((2,), ("model", "same"), [((0,), (2,), part(8, 9))]),
+                "own": ((1,), ("own",), [((0,), (1,), part(rank))]),
+            }, values=["epoch"], rank=rank)
+        code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
+        self.assertEqual(code, 0, table)
+        found = {t["name"]: (t["shape"], t["sha256"]) for t in table["tensors"]}
+        self.assertEqual(found, {
+            name: ([len(values)], hashlib.sha256(struct.pack(f"<{len(values)}f", *values)).hexdigest())
+            for name, values in {"model.cut": (0, 1, 2, 3), "model.same": (8, 9), "__0/own": (0,),
+                                 "__1/own": (1,)}.items()})
+        self.assertEqual(table["documents"], {"values": ["epoch"]})
+        (path / "__0.metadata").unlink()
+        code, told = self.cairn("inspect", path)
+        self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+        self.assertIn("missing", told["error"]["message"])
+
+    def test_parts_in_safetensors(self):
+        def shard(number, tensors):
+            header, data = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps(
+                {name: {"saved_offsets": start} for name, (start, _, _) in tensors.items()}),
+                "DCP_VERSION": "1.0", "format": "pt"}}, b""
+            for name, (_, shape, values) in tensors.items():
+                content = struct.pack(f"<{len(values)}f", *values)
+                header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+                data += content
+            text = json.dumps(header).encode()
+            (path / f"shard-{number:05d}-model-00001-of-00001.safetensors").write_bytes(
+                struct.pack("<Q", len(text)) + text + data)
+
+        path = self.dir / "sharded"
+        path.mkdir()
+        shard(1, {"w": ([0, 0], [2, 1], (0, 2)), "bias": ([0], [2], (7, 8))})
+        shard(2, {"w": ([0, 1], [2, 1], (1, 3))})
+        code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
+        self.assertEqual(code, 0, table)
+        self.assertEqual({t["name"]: (t["shape"], t["sha256"]) for t in table["tensors"]},
+                         {"w": ([2, 2], hashlib.sha256(struct.pack("<4f", 0, 1, 2, 3)).hexdigest()),
+                          "bias": ([2], hashlib.sha256(struct.pack("<2f", 7, 8)).hexdigest())})
+        self.assertEqual(self.cairn("convert", path, self.dir / "a.h5", ranks=2)[0], 0)
+        self.assertTrue(self.cairn("diff", path, self.dir / "a.h5")[1]["equal"])
+        for start, shape in (([0, 2], [2, 1]), ([0, 0], [2, 1]), ([0], [2, 1])):  # a gap, an overlap, nonsense
+            with self.subTest(start=start):
+                shard(2, {"w": (start, shape, (1, 3))})
+                code, told = self.cairn("inspect", path)
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+
     def test_parts_must_fit(self):
         two = fake_torch.save((2,), bytes(8))
         cases = {
@@ -95,7 +149,8 @@ class Dcp(Case):
             with self.subTest(path=expected["path"]):
                 outcomes = [expected, *expected.get("also_accept", [])]
                 reasons = {outcome.get("reason") for outcome in outcomes if outcome["expect"] == "refuse"}
-                code, told = self.cairn("inspect", CORPUS / expected["path"])
+                path = CORPUS / expected["path"]
+                code, told = self.cairn("inspect", path, memory=memory_for(path))
                 if code == 0:
                     self.assertIn("load", [outcome["expect"] for outcome in outcomes])
                 else:

@@ -1,14 +1,26 @@
 """DeepSpeed's directories, through the cairn tool: the ranks' partitions are put together, or refused for the right reason."""
 
+import hashlib
 import json
+import pathlib
+import struct
 import unittest
 
-from harness import BIN, CORPUS, Case, corpus_entries, run
+import fake_torch
+from harness import BIN, CORPUS, Case, corpus_entries, memory_for, run
+
+
+def floats(*values):
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
 
 
 class DeepSpeed(Case):
-    def cairn(self, *words, ranks=0):
-        done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir)
+    def cairn(self, *words, ranks=0, memory=None):
+        done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir, memory=memory)
         self.assertIn(done.returncode, (0, 1, 2), done.stderr[-2000:])
         return done.returncode, json.loads(done.stdout)
 
@@ -42,10 +54,75 @@ class DeepSpeed(Case):
         self.assertTrue(self.cairn("diff", source, target)[1]["equal"])
         self.assertEqual(self.cairn("verify", source)[0], 0)
 
+    def universal(self, shape=(2, 3)):
+        """A checkpoint of two parameters: `a` as stages 1 and 2 have it, `b` flat, as stage 3 has it."""
+        tag = self.dir / "run" / "global_step7_universal"
+        files = {
+            "zero/a/fp32.pt": {"param": fake_torch.tensor((2, 2), floats(1, 2, 3, 4)), "cat_dim": 0},
+            "zero/a/exp_avg.pt": {"param": fake_torch.tensor((2, 2), floats(5, 6, 7, 8)), "cat_dim": 0},
+            "zero/a/step.pt": 7,
+            "zero/b.c/fp32.pt": fake_torch.tensor((6,), floats(0, 1, 2, 3, 4, 5)),
+            "zero/b.c/step.pt": 7,
+            "zero/optimizer_state.pt": {"zero_stage": 2, "param_groups": []},
+            "mp_rank_00_model_states.pt": {
+                "module": {"a": fake_torch.tensor((2, 2), floats(1, 2, 3, 4))},
+                "param_shapes": [{"a": fake_torch.size(2, 2), "b.c": fake_torch.size(*shape)}],
+                "buffer_names": [], "global_steps": 7, "ds_version": "0.15.0"},
+        }
+        for name, value in files.items():
+            path = tag / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(fake_torch.archive(value))
+        (self.dir / "run" / "latest_universal").write_text(tag.name)
+        return tag
+
+    def test_universal_checkpoints_are_read(self):
+        tag = self.universal()
+        code, table = self.cairn("inspect", tag.parent, "--hash", "sha256", ranks=2)
+        self.assertEqual(code, 0, table)
+        found = {t["name"]: (t["shape"], t["sha256"]) for t in table["tensors"]}
+        self.assertEqual(found, {
+            "fp32/a": ([2, 2], sha256(floats(1, 2, 3, 4))), "exp_avg/a": ([2, 2], sha256(floats(5, 6, 7, 8))),
+            "fp32/b.c": ([2, 3], sha256(floats(0, 1, 2, 3, 4, 5))), "module/a": ([2, 2], sha256(floats(1, 2, 3, 4)))})
+        facts = table["documents"]["deepspeed"]
+        self.assertEqual({key: facts[key] for key in ("tag", "universal", "step", "zero_stage", "global_steps")},
+                         {"tag": tag.name, "universal": True, "step": 7, "zero_stage": 2, "global_steps": 7})
+        self.assertEqual(self.cairn("inspect", tag)[1]["tensors"].__len__(), 4)
+        target = self.dir / "a.h5"
+        self.assertEqual(self.cairn("convert", tag, target, ranks=2)[0], 0)
+        self.assertEqual({t["name"] for t in self.cairn("inspect", target)[1]["tensors"]},
+                         {"model/a", "model/b.c", "optimizer/a/exp_avg", "module/a"})
+        self.assertTrue(self.cairn("diff", tag, target)[1]["equal"])
+        self.assertEqual(self.cairn("verify", tag)[0], 0)
+
+    def test_universal_checkpoints_must_be_whole(self):
+        tag = self.universal(shape=(2, 2))
+        code, told = self.cairn("inspect", tag)
+        self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+        self.assertIn("zero/b.c/fp32.pt", told["error"]["message"])
+        tag = self.universal()
+        (tag / "zero/b.c/fp32.pt").unlink()
+        code, told = self.cairn("inspect", tag)
+        self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+        self.assertIn("'b.c' has no 'fp32.pt'", told["error"]["message"])
+
+    def test_any_file_called_latest_makes_no_checkpoint(self):
+        for content, code in (("global_step5", "corrupt"), ("", "unsupported"), ("two\nlines\n", "unsupported"),
+                              ("x" * 300, "unsupported")):
+            with self.subTest(content=content[:20]):
+                path = pathlib.Path(self.dir) / f"d{len(content)}"
+                path.mkdir()
+                (path / "latest").write_text(content)
+                (path / "notes.txt").write_text("other things")
+                status, told = self.cairn("inspect", path)
+                self.assertEqual((status, told["error"]["code"]), (2, code), told)
+                self.assertIn("latest", told["error"]["message"])
+
     def test_what_is_broken_is_refused(self):
         for entry in corpus_entries("hostile/deepspeed/"):
             with self.subTest(path=entry["path"]):
-                code, found = self.cairn("inspect", CORPUS / entry["path"])
+                path = CORPUS / entry["path"]
+                code, found = self.cairn("inspect", path, memory=memory_for(path))
                 self.assertEqual(code, 2, found)
                 reasons = {other.get("reason") for other in [entry, *entry.get("also_accept", [])]}
                 self.assertIn(found["error"]["code"], reasons, found["error"]["message"])

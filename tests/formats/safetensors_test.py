@@ -5,7 +5,7 @@ import json
 import struct
 import unittest
 
-from harness import BIN, CORPUS, Case, corpus_entries, run
+from harness import BIN, CORPUS, Case, corpus_entries, memory_for, run
 
 F32 = {"dtype": "F32", "shape": [2]}
 PAIR = struct.pack("<2f", 1.5, -2.0)
@@ -23,7 +23,8 @@ def entry(begin, end, **more):
 
 class Tool(Case):
     def inspect(self, path, *words, ranks=0):
-        done = run([BIN / "cairn", "inspect", path, "--json", *words], ranks=ranks, cwd=self.dir)
+        done = run([BIN / "cairn", "inspect", path, "--json", *words], ranks=ranks, cwd=self.dir,
+                   memory=None if ranks else memory_for(path))
         self.assertIn(done.returncode, (0, 2), done.stderr[-2000:])
         return done.returncode, json.loads(done.stdout)
 

@@ -8,29 +8,27 @@ import subprocess
 import time
 import unittest
 
-from harness import BIN, CORPUS, ENVIRONMENT, Case, corpus_entries
+from harness import BIN, CORPUS, ENVIRONMENT, SANITIZED, Case, corpus_entries, memory_for, run
 
 CAIRN = BIN / "cairn"
 LOADED = ("torch/", "torch-legacy/", "training/", "lightning/", "inference/")
 HOSTILE = ("hostile/pickle-", "hostile/legacy/", "hostile/tensor/", "hostile/zip/", "hostile/not-a-checkpoint/")
 LIMITS = json.loads((CORPUS / "MANIFEST.json").read_text())["default_limits"] if CORPUS.exists() else {}
-SANITIZED = CAIRN.exists() and b"__asan_init" in CAIRN.read_bytes()  # whose shadow takes memory of its own
 
 
 def inspect(path, cwd):
-    """Runs `cairn inspect --json --hash sha256` and checks its time and memory; returns exit code and JSON."""
+    """Runs `cairn inspect --json --hash sha256` within limits of time and memory; returns exit code and JSON."""
     start = time.monotonic()
-    process = subprocess.Popen([CAIRN, "inspect", "--json", "--hash", "sha256", path], cwd=cwd,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **ENVIRONMENT})
-    out, err = process.communicate(timeout=LIMITS["seconds"])
+    done = run([CAIRN, "inspect", "--json", "--hash", "sha256", path], cwd=cwd, timeout=LIMITS["seconds"],
+               memory=memory_for(path))
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # MiB, of the largest child so far
     assert time.monotonic() - start <= LIMITS["seconds"]
     if not SANITIZED:
         assert peak <= LIMITS["rss_mb"], f"{peak} MiB"
     try:
-        return process.returncode, json.loads(out)
+        return done.returncode, json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise AssertionError(f"exit code {process.returncode}, no JSON: {out[:500]} {err[-2000:]}") from None
+        raise AssertionError(f"exit code {done.returncode}, no JSON: {done.stdout[:500]} {done.stderr[-2000:]}") from None
 
 
 def by_path(entries):

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import itertools
 import pickle
 import sys
 import types
@@ -37,36 +38,73 @@ def size(*numbers):
 
 
 class _Storage:
-    def __init__(self, kind, key, items):
-        self.id = ("storage", named("torch", kind), key, "cpu", items)
+    def __init__(self, kind, key, items, data):
+        self.id = ("storage", named(*kind) if isinstance(kind, tuple) else named("torch", kind), key, "cpu", items)
+        self.data = data
 
 
 class _Pickler(pickle.Pickler):
+    def __init__(self, stream, protocol):
+        super().__init__(stream, protocol)
+        self.storages = {}
+
     def persistent_id(self, value):
-        return value.id if isinstance(value, _Storage) else None
+        if not isinstance(value, _Storage):
+            return None
+        self.storages[value.id[2]] = value.data
+        return value.id
+
+
+_number = itertools.count()
+
+
+def _strides_of(shape):
+    strides, step = [], 1
+    for count in reversed(shape):
+        strides.insert(0, step)
+        step *= count
+    return tuple(strides)
+
+
+def tensor(shape, data, kind="FloatStorage", item=4, strides=None, first=0, key=None):
+    """What pickles as a tensor over the storage `data`, in archive()."""
+    storage = _Storage(kind, str(next(_number)) if key is None else key, len(data) // item, data)
+    return call("torch._utils", "_rebuild_tensor_v2", storage, first, tuple(shape),
+                tuple(strides or _strides_of(shape)), False, collections.OrderedDict())
+
+
+def tensor_v3(shape, data, dtype, item):
+    """A tensor of a type that has no storage of its own, as PyTorch 2 writes it."""
+    storage = _Storage(("torch.storage", "UntypedStorage"), str(next(_number)), len(data), data)
+    return call("torch._utils", "_rebuild_tensor_v3", storage, 0, tuple(shape), _strides_of(shape), False,
+                collections.OrderedDict(), named("torch", dtype), {})
+
+
+def archive(value, protocol=2, members=(), top="archive"):
+    """The bytes of torch.save of any value."""
+    stream = io.BytesIO()
+    pickler = _Pickler(stream, protocol)
+    pickler.dump(value)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as zipped:
+        zipped.writestr(f"{top}/data.pkl", stream.getvalue())
+        for key, data in pickler.storages.items():
+            zipped.writestr(f"{top}/data/{key}", data)
+        zipped.writestr(f"{top}/version", "3\n")
+        for name, data in members:
+            zipped.writestr(f"{top}/{name}", data)
+    return out.getvalue()
 
 
 def save(shape, data, kind="FloatStorage", item=4, strides=None, first=0):
     """The bytes of torch.save of one tensor over the storage `data`."""
-    if strides is None:
-        strides, step = [], 1
-        for count in reversed(shape):
-            strides.insert(0, step)
-            step *= count
-    tensor = call("torch._utils", "_rebuild_tensor_v2", _Storage(kind, "0", len(data) // item), first, tuple(shape),
-                  tuple(strides), False, collections.OrderedDict())
-    stream = io.BytesIO()
-    _Pickler(stream, protocol=2).dump(tensor)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("archive/data.pkl", stream.getvalue())
-        archive.writestr("archive/data/0", data)
-        archive.writestr("archive/version", "3\n")
-    return out.getvalue()
+    return archive(tensor(shape, data, kind, item, strides, first, key="0"))
 
 
-def dcp(directory, tensors, values=(), dtype="float32"):
-    """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}."""
+def dcp(directory, tensors, values=(), dtype="float32", rank=None):
+    """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}. With `rank`, what
+    that rank alone saved, beside what others did."""
+    data_file = f"__{rank or 0}_0.distcp"
     metadata = "torch.distributed.checkpoint.metadata"
     entries, storage, data = {}, {}, b""
     for name, (shape, _, parts) in tensors.items():
@@ -75,7 +113,7 @@ def dcp(directory, tensors, values=(), dtype="float32"):
             chunks.append(made(metadata, "ChunkStorageMetadata", {"offsets": size(*start), "sizes": size(*count)}))
             index = made(metadata, "MetadataIndex", {"fqn": name, "offset": size(*start), "index": None})
             storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
-                "relative_path": "__0_0.distcp", "offset": len(data), "length": len(archive)})
+                "relative_path": data_file, "offset": len(data), "length": len(archive)})
             data += archive
         properties = made(metadata, "TensorProperties", {
             "dtype": named("torch", dtype), "layout": None, "requires_grad": False})
@@ -86,6 +124,6 @@ def dcp(directory, tensors, values=(), dtype="float32"):
     root = made(metadata, "Metadata", {
         "state_dict_metadata": entries, "planner_data": {name: path for name, (_, path, _) in tensors.items()},
         "storage_data": storage, "version": "1.0.0"})
-    directory.mkdir()
-    (directory / "__0_0.distcp").write_bytes(data)
-    (directory / ".metadata").write_bytes(pickle.dumps(root, protocol=4))
+    directory.mkdir(exist_ok=rank is not None)
+    (directory / data_file).write_bytes(data)
+    (directory / (".metadata" if rank is None else f"__{rank}.metadata")).write_bytes(pickle.dumps(root, protocol=4))

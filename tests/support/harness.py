@@ -1,9 +1,12 @@
 """Runs cairn's programs for black-box tests."""
 
+import functools
 import json
 import os
 import pathlib
+import resource
 import shutil
+import struct
 import subprocess
 import tempfile
 import unittest
@@ -30,15 +33,49 @@ def corpus_entries(*folders):
 ENVIRONMENT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
-def run(command, ranks=0, timeout=60, env=None, cwd=None):
+SANITIZED = (BIN / "cairn").exists() and b"__asan_init" in (BIN / "cairn").read_bytes()  # takes terabytes of addresses
+MEMORY = 256 << 20  # what reading a file may take beyond what a tiny one takes, and beyond the file itself
+
+
+def _limited(command, limit, **more):
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)), **more)
+
+
+@functools.cache
+def _least_memory():
+    """The addresses that `cairn inspect` needs for a tiny file, in steps of 32 MiB."""
+    with tempfile.TemporaryDirectory(prefix="cairn-test-") as directory:
+        tiny = pathlib.Path(directory) / "tiny.safetensors"
+        tiny.write_bytes(struct.pack("<Q", 2) + b"{}")
+        for limit in range(64 << 20, 8 << 30, 32 << 20):
+            done = _limited([BIN / "cairn", "inspect", tiny], limit, env={**os.environ, **ENVIRONMENT}, timeout=60)
+            if done.returncode == 0:
+                return limit
+    raise AssertionError("cairn inspect needs more than 8 GiB of addresses for a tiny file")
+
+
+def memory_for(path):
+    """The most addresses that `cairn inspect` may take for a file or directory; None where nobody can say."""
+    if SANITIZED:
+        return None
+    path = pathlib.Path(path)
+    files = path.rglob("*") if path.is_dir() else [path]
+    return _least_memory() + MEMORY + sum(file.stat().st_size for file in files if file.is_file())
+
+
+def run(command, ranks=0, timeout=60, env=None, cwd=None, memory=None):
     """Runs a command, under mpirun when ranks > 0, and returns the finished process with its texts.
 
-    A command that outlives `timeout` seconds raises: a hang is a failure, never a result.
+    A command that outlives `timeout` seconds raises: a hang is a failure, never a result. With `memory`, it may take
+    so many bytes of addresses.
     """
     words = [str(word) for word in command]
     if ranks > 0:
         words = ["mpirun", "--oversubscribe", "-n", str(ranks)] + words
     environment = {**os.environ, **ENVIRONMENT, **(env or {})}
+    if memory is not None:
+        return _limited(words, memory, timeout=timeout, env=environment, cwd=cwd)
     return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout,
                           env=environment, cwd=cwd, stdin=subprocess.DEVNULL)
 

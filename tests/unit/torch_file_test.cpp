@@ -22,7 +22,8 @@
 #include "formats/torch/optimizer_names.hpp"
 #include "formats/torch/reader.hpp"
 #include "formats/torch/walk.hpp"
-#include "fuzz/torch_target.hpp"
+#include "fuzz/mutate.hpp"
+#include "fuzz/reader_target.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::detail {
@@ -304,38 +305,10 @@ std::string with_pickle(const std::string& file_bytes, const fs::path& path,
   return zip_of(parts);
 }
 
-void mutate(std::string& bytes, std::mt19937_64& random) {
-  const auto below = [&](std::size_t n) { return n == 0 ? 0 : random() % n; };
-  for (std::size_t changes = 1 + below(4); changes > 0; --changes) {
-    const std::size_t at = below(bytes.size());
-    switch (below(6)) {
-      case 0:
-        if (!bytes.empty()) bytes[at] = static_cast<char>(random());
-        break;
-      case 1:
-        if (!bytes.empty()) bytes[at] = static_cast<char>(bytes[at] ^ 1 << below(8));
-        break;
-      case 2:
-        bytes.erase(at, below(16));
-        break;
-      case 3:
-        bytes.insert(at, bytes.substr(below(bytes.size()), below(64)));
-        break;
-      case 4:
-        bytes.insert(at, 1,
-                     ")]}(.0R\x81"
-                     "bQtseau\x85\x86\x93\x94"[below(17)]);
-        break;
-      default:
-        bytes.replace(at, below(16), bytes.substr(below(bytes.size()), below(16)));
-    }
-  }
-}
-
 TEST_F(TorchFile, BrokenFilesAreRefusedOrReadWithinTheFile) {
   std::mt19937_64 random(20261125);
   const auto run = [](const std::string& bytes) {
-    fuzz::read_as_torch({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
+    fuzz::read_as_file({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
   };
   const std::vector<std::string> all = seeds();
   if (all.size() < 3) std::puts("NOT TESTED: no corpus of checkpoints; set CAIRN_CORPUS");
@@ -344,10 +317,10 @@ TEST_F(TorchFile, BrokenFilesAreRefusedOrReadWithinTheFile) {
     const bool zip = seed.starts_with("PK");
     for (std::size_t i = 0; i < rounds; ++i) {
       if (zip && i % 4 != 0) {
-        run(with_pickle(seed, dir_ / "seed", [&](std::string& pickle) { mutate(pickle, random); }));
+        run(with_pickle(seed, dir_ / "seed", [&](std::string& pickle) { fuzz::mutate(pickle, random); }));
       } else {
         std::string bytes = seed;
-        mutate(bytes, random);
+        fuzz::mutate(bytes, random);
         run(bytes);
       }
     }

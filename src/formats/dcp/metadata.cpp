@@ -158,17 +158,8 @@ class Reader {
     stored.file = text(field(info, "relative_path"), "the name of a data file");
     stored.offset = number(field(info, "offset"), "the place of a part");
     stored.bytes = number(field(info, "length"), "the length of a part");
-    check_name(stored.file);
+    check_file_name(stored.file);
     return stored;
-  }
-
-  static void check_name(const std::string& file) {
-    const std::filesystem::path path(file);
-    const bool leaves =
-        std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
-    if (file.empty() || path.is_absolute() || leaves || file.find('\0') != std::string::npos) {
-      fail(Errc::unsafe, "it names the data file '{}', which is not in its directory", file);
-    }
   }
 
   TensorMetadata tensor(const std::string& name, Ref ref) const {
@@ -190,7 +181,6 @@ class Reader {
       tensor.stored.push_back(stored_at(name, box.start));
       tensor.boxes.push_back(std::move(box));
     }
-    check_tiling_of(tensor);
     return tensor;
   }
 
@@ -214,23 +204,6 @@ class Reader {
     }
   }
 
-  static void check_tiling_of(const TensorMetadata& tensor) {
-    TensorEntry entry;
-    entry.name = tensor.name;
-    entry.dtype = tensor.dtype;
-    entry.shape = tensor.shape;
-    entry.placement = Placement::Kind::block;
-    for (const Box& box : tensor.boxes) {
-      entry.extents.emplace_back();
-      entry.extents.back().box = box;
-    }
-    try {
-      check_tiling(entry);
-    } catch (const Error& error) {
-      fail(Errc::corrupt, "{}", error.what());
-    }
-  }
-
   const Graph& graph_;
   std::map<StoredKey, Ref> stored_;
   std::map<std::string_view, Ref> paths_;
@@ -241,6 +214,41 @@ class Reader {
 Metadata read_metadata(std::vector<std::byte> bytes) {
   const Graph graph = pickle::parse(std::move(bytes), "its .metadata");
   return Reader(graph).read();
+}
+
+void check_boxes(const TensorMetadata& tensor) {
+  TensorEntry entry;
+  entry.name = tensor.name;
+  entry.dtype = tensor.dtype;
+  entry.shape = tensor.shape;
+  entry.placement = Placement::Kind::block;
+  for (const Box& box : tensor.boxes) {
+    entry.extents.emplace_back();
+    entry.extents.back().box = box;
+  }
+  try {
+    check_tiling(entry);
+  } catch (const Error& error) {
+    fail(Errc::corrupt, "{}", error.what());
+  }
+}
+
+bool are_tiling(const TensorMetadata& tensor) {
+  try {
+    check_boxes(tensor);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+void check_file_name(const std::string& file) {
+  const std::filesystem::path path(file);
+  const bool leaves =
+      std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
+  if (file.empty() || path.is_absolute() || leaves || file.find('\0') != std::string::npos) {
+    fail(Errc::unsafe, "it names the data file '{}', which is not in its directory", file);
+  }
 }
 
 }  // namespace cairn::detail::dcp

@@ -24,7 +24,7 @@ struct TensorMetadata {
   DType dtype = DType::f32;
   Shape shape;
   std::vector<PathKey> path;
-  std::vector<Box> boxes;      ///< they tile the tensor
+  std::vector<Box> boxes;      ///< parts of the tensor
   std::vector<Stored> stored;  ///< of each box
 };
 
@@ -36,9 +36,17 @@ struct Metadata {
   std::string version;  ///< of the format, where it is noted
 };
 
-/// Reads the pickle `.metadata`. Boxes without elements are left out. Local. Errors: corrupt (boxes
-/// that do not tile their tensor, a box that is stored nowhere, ...); unsupported; unsafe (a file
-/// outside of the directory, a pickle that would execute something).
+/// Reads the pickle `.metadata`. Boxes without elements are left out. Whether boxes tile their
+/// tensors is not checked. Local. Errors: corrupt (a box that is stored nowhere, ...); unsupported;
+/// unsafe (a file outside of the directory, a pickle that would execute something).
 Metadata read_metadata(std::vector<std::byte> pickle);
+
+/// Checks that the boxes tile the tensor. Local. Errors: corrupt.
+void check_boxes(const TensorMetadata& tensor);
+/// The same as an answer. Local.
+bool are_tiling(const TensorMetadata& tensor);
+/// Checks that a name in a checkpoint's metadata is of a file in or below its directory. Local.
+/// Errors: unsafe.
+void check_file_name(const std::string& file);
 
 }  // namespace cairn::detail::dcp

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <regex>
+#include <set>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -11,150 +14,21 @@
 
 #include "base/throw.hpp"
 #include "formats/dcp/metadata.hpp"
-#include "formats/pickle/parse.hpp"
-#include "formats/torch/storages.hpp"
-#include "formats/torch/tensor.hpp"
-#include "formats/torch/zip.hpp"
+#include "formats/dcp/parts.hpp"
+#include "formats/dcp/safetensors.hpp"
 #include "os/file.hpp"
-#include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
 
 namespace fs = std::filesystem;
-using dcp::Stored;
+using dcp::DataFiles;
+using dcp::Metadata;
+using dcp::Placed;
 using dcp::TensorMetadata;
 
 constexpr std::string_view kMetadata = ".metadata";
 constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
-constexpr std::uint64_t kMostPickleBytes = 1 << 20;  // of a single tensor
-constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
-constexpr std::uint64_t kMostExtents = 1 << 22;      // of all tensors
-constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
-
-/// The data files of one checkpoint, each listed once, and a limited number open at a time.
-class DataFiles {
- public:
-  DataFiles(const fs::path& directory, Manifest& manifest)
-      : directory_(directory), manifest_(manifest) {}
-
-  struct Open {
-    File file;
-    std::uint32_t number;  ///< in the manifest
-    std::uint64_t bytes;
-  };
-
-  /// Lifetime: the result until the next call.
-  const Open& open(const std::string& name) {
-    auto known = open_.find(name);
-    if (known == open_.end()) {
-      if (open_.size() == kMostOpen) open_.clear();
-      known = open_.emplace(name, open_new(name)).first;
-    }
-    return known->second;
-  }
-
- private:
-  Open open_new(const std::string& name) {
-    try {
-      File file = File::open_read(directory_ / name);
-      const std::uint64_t bytes = file.size();
-      const auto next = static_cast<std::uint32_t>(manifest_.files.size());
-      const auto [number, is_new] = numbers_.try_emplace(name, next);
-      if (is_new) {
-        manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
-      }
-      return {std::move(file), number->second, bytes};
-    } catch (const Error& error) {
-      if (error.code() != Errc::not_found) throw;
-      fail(Errc::corrupt, "its data file '{}' does not exist", name);
-    }
-  }
-
-  const fs::path& directory_;
-  Manifest& manifest_;
-  std::map<std::string, Open> open_;
-  std::map<std::string, std::uint32_t> numbers_;  // in the manifest
-};
-
-/// Where the elements of a part lie in a data file.
-struct Placed {
-  Checksum checksum;         ///< of the storage around them
-  std::uint64_t offset = 0;  ///< of the first
-  Shape strides;             ///< in bytes
-};
-
-/// Looks into the file that torch.save wrote of one part of a tensor.
-Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const Box& box,
-                const Stored& stored) {
-  if (stored.offset > data.bytes || stored.bytes > data.bytes - stored.offset) {
-    fail(Errc::corrupt, "a part of tensor '{}' lies behind the end of '{}'", tensor.name,
-         stored.file);
-  }
-  const ZipTable archive = ZipTable::read(data.file, stored.offset, stored.bytes);
-  const auto& members = archive.members();
-  const auto pickled = std::find_if(members.begin(), members.end(), [](const ZipMember& member) {
-    return member.name.ends_with(kPickle) &&
-           member.name.find('/') + kPickle.size() == member.name.size();
-  });
-  if (pickled == members.end()) fail(Errc::corrupt, "a part of '{}' has no pickle", tensor.name);
-  const pickle::Graph graph =
-      pickle::parse(read_member(data.file, *pickled, kMostPickleBytes), "the pickle of a part");
-  if (!torch::is_tensor(graph, graph.root())) {
-    fail(Errc::corrupt, "a part of tensor '{}' is no tensor", tensor.name);
-  }
-  const torch::Storages storages = torch::storages_of(graph);
-  const torch::Tensor part = torch::tensor_of(graph, graph.root(), storages);
-  if (part.dtype != tensor.dtype || part.shape != box.count) {
-    fail(Errc::corrupt, "tensor '{}' has a part {} of {}, but {} {} is stored there", tensor.name,
-         to_string(box), to_string(tensor.dtype), to_string(part.dtype), to_string(part.shape));
-  }
-  const torch::Storage& storage = storages.all[part.storage];
-  const std::string top = pickled->name.substr(0, pickled->name.size() - kPickle.size());
-  const ZipMember* bytes = archive.find(fmt::format("{}/data/{}", top, storage.key));
-  if (bytes == nullptr || bytes->bytes < storage.bytes) {
-    fail(Errc::corrupt, "a part of tensor '{}' lacks its bytes", tensor.name);
-  }
-  if (bytes->method != 0) {
-    fail(Errc::unsupported, "a part of tensor '{}' is compressed", tensor.name);
-  }
-  return {{data.number, bytes->offset, bytes->bytes, bytes->crc},
-          bytes->offset + part.first,
-          part.strides};
-}
-
-/// Cuts a part whose elements do not lie densely into boxes whose elements do.
-void add_rows(const Placed& placed, const Box& box, std::uint64_t item, std::uint32_t file,
-              TensorEntry& entry, std::uint64_t& extents) {
-  std::size_t inner = box.count.size();  // from here on, dimensions are dense
-  std::uint64_t run = item;
-  while (inner > 0 && (box.count[inner - 1] == 1 || placed.strides[inner - 1] == run)) {
-    run *= box.count[--inner];
-  }
-  Box row = box;
-  for (std::size_t d = 0; d < inner; ++d) row.count[d] = 1;
-  for (;;) {
-    std::uint64_t offset = placed.offset;
-    for (std::size_t d = 0; d < inner; ++d) {
-      offset += (row.start[d] - box.start[d]) * placed.strides[d];
-    }
-    if (++extents > kMostExtents) {
-      fail(Errc::unsupported, "its tensors up to '{}' are stored in more than {} pieces",
-           entry.name, kMostExtents);
-    }
-    Extent extent;
-    extent.file = file;
-    extent.offset = offset;
-    extent.box = row;
-    entry.extents.push_back(std::move(extent));
-    std::size_t d = inner;
-    while (d > 0 && ++row.start[d - 1] == box.start[d - 1] + box.count[d - 1]) {
-      row.start[d - 1] = box.start[d - 1];
-      --d;
-    }
-    if (d == 0) return;
-  }
-}
 
 /// Each part has bytes of its own.
 void sort_checksums(std::vector<Checksum>& checksums) {
@@ -169,64 +43,142 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
-/// `extents` counts those of all tensors.
-TensorEntry entry_of(DataFiles& files, TensorMetadata tensor, std::vector<Checksum>& checksums,
-                     std::uint64_t& extents) {
-  TensorEntry entry;
-  entry.name = tensor.name;
-  entry.dtype = tensor.dtype;
-  entry.shape = tensor.shape;
-  entry.path = tensor.path;
-  for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
-    const DataFiles::Open& data = files.open(tensor.stored[i].file);
-    const Placed placed = place_of(data, tensor, tensor.boxes[i], tensor.stored[i]);
-    checksums.push_back(placed.checksum);
-    add_rows(placed, tensor.boxes[i], item_bytes(tensor.dtype), data.number, entry, extents);
-  }
-  if (entry.extents.size() == 1) {
-    entry.offset = entry.extents.front().offset;
-  } else if (!entry.extents.empty()) {
-    entry.placement = Placement::Kind::block;
-    entry.layout = Layout::pieces;
-  }
-  return entry;
-}
-
-std::vector<std::byte> read_whole(const File& file) {
+Metadata read_one(const fs::path& path, Manifest& manifest) {
+  const File file = File::open_read(path);
+  manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   const std::uint64_t size = file.size();
   if (size > kMostMetadataBytes) {
-    fail(Errc::unsafe, "its .metadata has {} bytes; at most {} are read", size, kMostMetadataBytes);
+    fail(Errc::unsafe, "its '{}' has {} bytes; at most {} are read", path.filename().string(), size,
+         kMostMetadataBytes);
   }
   std::vector<std::byte> bytes(size);
   file.read_at(0, bytes);
-  return bytes;
+  return dcp::read_metadata(std::move(bytes));
 }
+
+/// The metadata that each rank wrote for itself (`__3.metadata`), by rank.
+std::map<std::uint32_t, fs::path> metadata_of_ranks(const fs::path& directory) {
+  static const std::regex known(R"(__(\d{1,9})\.metadata)");
+  std::map<std::uint32_t, fs::path> ranks;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    std::smatch match;
+    if (name.size() > 32 || !std::regex_match(name, match, known)) continue;
+    ranks[static_cast<std::uint32_t>(std::stoul(match[1].str()))] = entry->path();
+  }
+  if (error) fail_system("list", directory, error.value());
+  if (!ranks.empty() && ranks.rbegin()->first != ranks.size() - 1) {
+    fail(Errc::corrupt,
+         "it has the metadata of {} ranks, of which one is number {}: some are missing",
+         ranks.size(), ranks.rbegin()->first);
+  }
+  return ranks;
+}
+
+class Reader {
+ public:
+  explicit Reader(const fs::path& directory) : directory_(directory), files_(directory, manifest_) {
+    manifest_.format = "dcp";
+  }
+
+  Manifest read() {
+    std::error_code ignored;
+    if (fs::exists(directory_ / kMetadata, ignored)) {
+      read_whole();
+    } else if (const auto ranks = metadata_of_ranks(directory_); !ranks.empty()) {
+      read_ranks(ranks);
+    } else {
+      fail(Errc::corrupt, "it has data files but no '{}': the save never committed", kMetadata);
+    }
+    sort_checksums(manifest_.checksums);
+    if (!values_.empty()) {
+      manifest_.documents["values"] =
+          nlohmann::json(values_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    }
+    return std::move(manifest_);
+  }
+
+ private:
+  void read_whole() {
+    Metadata metadata = read_one(directory_ / kMetadata, manifest_);
+    for (const TensorMetadata& tensor : metadata.tensors) {
+      check_boxes(tensor);
+      add(tensor, places_of(files_, tensor));
+    }
+    values_ = std::move(metadata.values);
+  }
+
+  /// Saved without a coordinator: what several ranks have under one name are parts of one tensor,
+  /// or copies of it, or tensors of their own.
+  void read_ranks(const std::map<std::uint32_t, fs::path>& ranks) {
+    std::map<std::string, std::vector<std::pair<std::uint32_t, TensorMetadata>>> by_name;
+    std::vector<std::string> order;
+    std::set<std::string> values;
+    for (const auto& [rank, path] : ranks) {
+      Metadata metadata = read_one(path, manifest_);
+      for (TensorMetadata& tensor : metadata.tensors) {
+        auto& found = by_name[tensor.name];
+        if (found.empty()) order.push_back(tensor.name);
+        found.emplace_back(rank, std::move(tensor));
+      }
+      values.insert(metadata.values.begin(), metadata.values.end());
+    }
+    values_.assign(values.begin(), values.end());
+    for (const std::string& name : order) add_of_ranks(by_name.at(name));
+  }
+
+  void add_of_ranks(const std::vector<std::pair<std::uint32_t, TensorMetadata>>& found) {
+    TensorMetadata all = found[0].second;
+    bool alike = true;
+    for (std::size_t i = 1; i < found.size(); ++i) {
+      const TensorMetadata& other = found[i].second;
+      alike = alike && other.dtype == all.dtype && other.shape == all.shape;
+      all.boxes.insert(all.boxes.end(), other.boxes.begin(), other.boxes.end());
+      all.stored.insert(all.stored.end(), other.stored.begin(), other.stored.end());
+    }
+    if (alike && are_tiling(all)) return add(all, places_of(files_, all));
+    for (const auto& [rank, tensor] : found) check_boxes(tensor);
+    std::vector<std::vector<Placed>> places;
+    for (const auto& [rank, tensor] : found) places.push_back(places_of(files_, tensor));
+    if (alike && are_copies(found, places)) return add(found[0].second, places[0]);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      TensorMetadata own = found[i].second;
+      own.name = fmt::format("__{}/{}", found[i].first, own.name);
+      own.path = {own.name};
+      add(own, places[i]);
+    }
+  }
+
+  static bool are_copies(const std::vector<std::pair<std::uint32_t, TensorMetadata>>& found,
+                         const std::vector<std::vector<Placed>>& places) {
+    for (std::size_t i = 1; i < found.size(); ++i) {
+      if (found[i].second.boxes != found[0].second.boxes) return false;
+      for (std::size_t p = 0; p < places[i].size(); ++p) {
+        if (!places[i][p].is_like(places[0][p])) return false;
+      }
+    }
+    return true;
+  }
+
+  void add(const TensorMetadata& tensor, const std::vector<Placed>& places) {
+    for (const Placed& place : places) manifest_.checksums.push_back(place.checksum);
+    manifest_.tensors.push_back(entry_of(tensor, places, extents_));
+  }
+
+  const fs::path& directory_;
+  Manifest manifest_;
+  DataFiles files_;
+  std::uint64_t extents_ = 0;
+  std::vector<std::string> values_;
+};
 
 }  // namespace
 
 Manifest read_dcp(const fs::path& directory) {
-  const fs::path path = directory / kMetadata;
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) {
-    fail(Errc::corrupt, "it has data files but no '{}': the save never committed", kMetadata);
-  }
-  const File file = File::open_read(path);
-  Manifest manifest;
-  manifest.format = "dcp";
-  manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
-  dcp::Metadata metadata = dcp::read_metadata(read_whole(file));
-  DataFiles files(directory, manifest);
-  std::uint64_t extents = 0;
-  for (TensorMetadata& tensor : metadata.tensors) {
-    manifest.tensors.push_back(entry_of(files, std::move(tensor), manifest.checksums, extents));
-  }
-  sort_checksums(manifest.checksums);
-  if (!metadata.values.empty()) {
-    manifest.documents["values"] =
-        nlohmann::json(metadata.values)
-            .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  }
-  return manifest;
+  if (dcp::has_sharded_safetensors(directory)) return dcp::read_sharded_safetensors(directory);
+  return Reader(directory).read();
 }
 
 }  // namespace cairn::detail

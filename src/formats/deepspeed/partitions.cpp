@@ -14,8 +14,8 @@ using pickle::Ref;
 
 constexpr const char* kWeights = "fp32";
 
-Run run_of(const StateFile& file, Ref ref, const std::string& name) {
-  const StateFile::Found found = file.tensor(ref, name);
+Run run_of(const torch::StateFile& file, Ref ref, const std::string& name) {
+  const torch::StateFile::Found found = file.tensor(ref, name);
   if (found.tensor.shape.size() != 1 || !found.tensor.contiguous) {
     file.corrupt(fmt::format("'{}' is no flat run of elements", name));
   }
@@ -23,7 +23,7 @@ Run run_of(const StateFile& file, Ref ref, const std::string& name) {
 }
 
 /// The state of a torch.optim optimizer whose parameters are the runs: {state: {0: {exp_avg}}}.
-void read_slots(const StateFile& file, Ref optimizer, Partition& partition) {
+void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partition) {
   const auto& graph = file.graph();
   const Ref state = file.find(optimizer, "state");
   if (state == kNoRef) return;
@@ -118,7 +118,7 @@ TensorEntry entry_of(const std::string& role, const std::string& name, DType dty
   return entry;
 }
 
-Partition read_partition(const StateFile& file) {
+Partition read_partition(const torch::StateFile& file) {
   const Ref state = file.get(file.root(), "optimizer_state_dict");
   Partition partition;
   partition.stage = file.integer(file.get(state, "zero_stage"), "zero_stage");

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
-#include "formats/deepspeed/state_file.hpp"
+#include "formats/torch/state_file.hpp"
 
 namespace cairn::detail::deepspeed {
 
@@ -33,7 +33,7 @@ struct Parameter {
 };
 
 /// Local. Errors: corrupt.
-Partition read_partition(const StateFile& file);
+Partition read_partition(const torch::StateFile& file);
 /// Puts the parameters together from the ranks' partitions, stages 1 and 2: by group, each group's
 /// ranks one behind the other. Local. Errors: corrupt.
 void add_groups(const std::vector<Partition>& ranks,

@@ -12,8 +12,11 @@
 #include <vector>
 
 #include "base/throw.hpp"
+#include "formats/deepspeed/model_file.hpp"
 #include "formats/deepspeed/partitions.hpp"
-#include "formats/deepspeed/state_file.hpp"
+#include "formats/deepspeed/tag.hpp"
+#include "formats/deepspeed/universal.hpp"
+#include "formats/torch/state_file.hpp"
 #include "formats/torch/values.hpp"
 #include "os/file.hpp"
 
@@ -23,34 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using deepspeed::Parameter;
 using deepspeed::Partition;
-using deepspeed::StateFile;
-using pickle::Kind;
-using pickle::kNoRef;
 using pickle::Ref;
 using torch::Json;
+using torch::StateFile;
 
-constexpr std::uint64_t kMostTagBytes = 256;
-constexpr std::string_view kLatest = "latest";
-
-/// The directory that `latest` names, or the given one where there is no such file.
-fs::path tagged(const fs::path& directory, Manifest& manifest) {
-  std::error_code ignored;
-  if (!fs::exists(directory / kLatest, ignored)) return directory;
-  const File file = File::open_read(directory / kLatest);
-  if (file.size() > kMostTagBytes) fail(Errc::corrupt, "its 'latest' names no tag");
-  std::string tag(file.size(), '\0');
-  file.read_at(0, std::as_writable_bytes(std::span(tag)));
-  while (!tag.empty() && (tag.back() == '\n' || tag.back() == '\r')) tag.pop_back();
-  if (tag.empty() || tag == "." || tag == ".." || tag.find('/') != std::string::npos ||
-      tag.find('\0') != std::string::npos) {
-    fail(Errc::unsafe, "its 'latest' names '{}', which leaves the directory", tag);
-  }
-  manifest.files.push_back({directory / kLatest, file.size(), Access::extents, file.fingerprint()});
-  if (!fs::is_directory(directory / tag, ignored)) {
-    fail(Errc::corrupt, "its 'latest' names '{}', which does not exist", tag);
-  }
-  return directory / tag;
-}
+constexpr std::size_t kMostNameBytes = 256;
 
 /// The files of a tag by their ranks.
 struct Files {
@@ -69,7 +49,7 @@ Files files_in(const fs::path& directory) {
   for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.size() > kMostTagBytes) continue;
+    if (name.size() > kMostNameBytes) continue;
     std::smatch match;
     if (std::regex_match(name, experts)) {
       fail(Errc::unsupported,
@@ -101,61 +81,11 @@ void require_all(const std::map<int, fs::path>& files, std::int64_t ranks, const
   fail(Errc::corrupt, "it was saved by {} ranks and has {} files of {}", ranks, files.size(), what);
 }
 
-/// An ordered dict of names and shapes.
-std::vector<Parameter> parameters_of(const StateFile& file, Ref dict) {
-  std::vector<Parameter> parameters;
-  if (dict == kNoRef) return parameters;
-  for (auto& [name, ref] : file.entries(dict)) {
-    parameters.push_back({name, torch::numbers_of(file.graph(), ref, "a parameter's shape")});
-  }
-  return parameters;
-}
-
-void add_whole(const StateFile& file, const std::string& role, const std::string& name, Ref ref,
-               Manifest& manifest) {
-  const StateFile::Found found = file.tensor(ref, name);
-  TensorEntry entry = deepspeed::entry_of(role, name, found.tensor.dtype, found.tensor.shape);
-  if (element_count(entry.shape) != 0) {
-    entry.offset = found.offset;
-    Extent extent;
-    extent.file = file.number();
-    extent.offset = found.offset;
-    extent.box = Box::whole(entry.shape);
-    entry.extents.push_back(std::move(extent));
-    if (!found.tensor.contiguous) {
-      entry.layout = Layout::strided;
-      entry.strides = found.tensor.strides;
-    }
-  }
-  manifest.tensors.push_back(std::move(entry));
-}
-
-/// What rank 0's file of the model holds whole; of stage 3 only buffers are.
-void add_model(const StateFile& model, bool divided, Manifest& manifest) {
-  const Ref module = model.get(model.root(), "module");
-  if (!divided) {
-    for (const auto& [name, ref] : model.entries(module)) {
-      add_whole(model, "module", name, ref, manifest);
-    }
-    for (const auto& [name, ref] :
-         model.entries(model.find(model.root(), "frozen_param_fragments"))) {
-      add_whole(model, "frozen", name, ref, manifest);
-    }
-  }
-  const Ref buffers = model.find(model.root(), "buffer_names");
-  if (buffers == kNoRef) return;
-  for (const Ref name : model.graph().elements(buffers)) {
-    if (model.graph().kind(name) != Kind::text) model.corrupt("a buffer's name is no text");
-    const std::string text(model.graph().text(name));
-    add_whole(model, "buffer", text, model.get(module, text), manifest);
-  }
-}
-
 /// Frozen parameters of stage 3: a fragment in each rank's file of the model.
 void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
   const StateFile& first = models.front();
   for (const Parameter& parameter :
-       parameters_of(first, first.find(first.root(), "frozen_param_shapes"))) {
+       deepspeed::parameters_of(first, first.find(first.root(), "frozen_param_shapes"))) {
     std::vector<std::vector<deepspeed::Run>> runs;
     for (const StateFile& model : models) {
       const Ref fragments = model.get(model.root(), "frozen_param_fragments");
@@ -169,28 +99,8 @@ void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
   }
 }
 
-std::string document_of(const StateFile& model, const fs::path& tag, std::int64_t stage) {
-  Json json = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
-  for (const char* key : {"dp_world_size", "mp_world_size", "global_steps", "global_samples",
-                          "skipped_steps", "ds_version"}) {
-    const Ref ref = model.find(model.root(), key);
-    const auto value = ref == kNoRef ? std::nullopt : torch::scalar_of(model.graph(), ref);
-    if (value) json[key] = value->at("value");
-  }
-  Json shared = Json::object();
-  for (const auto& [alias, ref] : model.entries(model.find(model.root(), "shared_params"))) {
-    if (model.graph().kind(ref) == Kind::text) shared[alias] = std::string(model.graph().text(ref));
-  }
-  json["shared_params"] = std::move(shared);
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-}  // namespace
-
-Manifest read_deepspeed(const fs::path& directory) {
-  Manifest manifest;
-  manifest.format = "deepspeed";
-  const fs::path tag = tagged(directory, manifest);
+/// The partitions of ZeRO, put together.
+void read_zero(const fs::path& tag, Manifest& manifest) {
   const Files files = files_in(tag);
   std::vector<Partition> partitions;
   for (const auto& [rank, path] : files.optimizers) {
@@ -206,13 +116,7 @@ Manifest read_deepspeed(const fs::path& directory) {
     if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
   }
   const StateFile& model = models.front();
-  std::vector<std::vector<Parameter>> groups;
-  const Ref shapes = model.find(model.root(), "param_shapes");
-  if (shapes != kNoRef && model.graph().kind(shapes) == Kind::list) {
-    for (const Ref group : model.graph().elements(shapes)) {
-      groups.push_back(parameters_of(model, group));
-    }
-  }
+  const std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model);
   if (stage == 3) {
     require_all(files.models, partitions.front().ranks, "the model");
     std::vector<Parameter> all;
@@ -222,8 +126,23 @@ Manifest read_deepspeed(const fs::path& directory) {
   } else if (!partitions.empty()) {
     deepspeed::add_groups(partitions, groups, manifest);
   }
-  add_model(model, stage == 3, manifest);
-  manifest.documents["deepspeed"] = document_of(model, tag, stage);
+  deepspeed::add_model(model, stage == 3, manifest);
+  Json facts = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
+  facts.update(deepspeed::facts_of(model));
+  manifest.documents["deepspeed"] = facts.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Manifest read_deepspeed(const fs::path& directory) {
+  Manifest manifest;
+  manifest.format = "deepspeed";
+  const fs::path tag = deepspeed::tagged(directory, manifest);
+  if (deepspeed::is_universal(tag)) {
+    deepspeed::read_universal(tag, manifest);
+  } else {
+    read_zero(tag, manifest);
+  }
   return manifest;
 }
 

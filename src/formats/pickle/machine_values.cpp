@@ -13,12 +13,16 @@ namespace cairn::detail::pickle {
 Machine::Machine(std::vector<std::byte> bytes, std::string_view what, const Limits& limits)
     : graph_{}, scanner_(bytes, what), limits_(limits) {
   graph_.bytes_ = std::move(bytes);  // moving leaves the bytes where the scanner sees them
-  make(Kind::none, Class::unknown, 0, 0);
-  make(Kind::boolean, Class::unknown, 0, 0);
-  make(Kind::boolean, Class::unknown, 0, 1);
-  make(Kind::tuple, Class::unknown, 0, 0);
-  for (std::int64_t i = 0; i < kSmall; ++i) {
-    make(Kind::integer, Class::unknown, 0, static_cast<std::uint64_t>(i));
+  constexpr std::size_t kRoom =
+      64;  // a directory of distributed checkpoints has one tiny pickle a part
+  auto& values = graph_.values_;
+  values.reserve(kZero + kSmall + kRoom);
+  values.push_back({Kind::none, Class::unknown, 0, 0});
+  values.push_back({Kind::boolean, Class::unknown, 0, 0});
+  values.push_back({Kind::boolean, Class::unknown, 0, 1});
+  values.push_back({Kind::tuple, Class::unknown, 0, 0});
+  for (std::uint64_t i = 0; i < kSmall; ++i) {
+    values.push_back({Kind::integer, Class::unknown, 0, i});
   }
 }
 

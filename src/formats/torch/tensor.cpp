@@ -41,11 +41,18 @@ std::span<const Ref> unwrap(const Graph& graph, Ref ref, Class& cls) {
           nonsense("a subclass without a tensor");
         }
         cls = graph.class_of(args[0]);
+        const auto inner = graph.elements(args[2]);
+        if (cls == Class::rebuild_parameter && !inner.empty()) {
+          ref = inner[0];
+          continue;
+        }
         if (cls != Class::rebuild_tensor_v2 && cls != Class::rebuild_tensor_v3) {
-          fail(Errc::unsupported, "cairn cannot read tensors made by '{}'",
+          fail(Errc::unsupported,
+               "cairn cannot read tensors made by '{}' (DTensor and other classes around tensors); "
+               "save plain ones, for example full_tensor(), or use torch.distributed.checkpoint",
                graph.global(args[0]).qualified());
         }
-        return graph.elements(args[2]);
+        return inner;
       }
       default:
         return args;

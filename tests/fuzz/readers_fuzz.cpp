@@ -1,7 +1,7 @@
 // libFuzzer's entry (CONTRIBUTING.md says how to run it).
-#include "fuzz/torch_target.hpp"
+#include "fuzz/reader_target.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  cairn::fuzz::read_as_torch({data, size});
+  cairn::fuzz::read_input({data, size});
   return 0;
 }

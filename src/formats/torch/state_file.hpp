@@ -12,18 +12,20 @@
 #include "formats/torch/storages.hpp"
 #include "formats/torch/tensor.hpp"
 
-namespace cairn::detail::deepspeed {
+namespace cairn::detail::torch {
 
-/// One of the files of a checkpoint, with its pickled object. What is missing in it is corrupt, and
-/// errors name the file. All members are Local.
+/// One of the files of a checkpoint that is a directory, with its pickled object. What is missing in
+/// it is corrupt, and errors name the file. All members are Local.
 class StateFile {
  public:
-  /// Also adds the file and its checksums to `manifest`.
-  StateFile(const std::filesystem::path& path, Manifest& manifest);
+  /// Also adds the file and its checksums to `manifest`. Errors name it by `name`, or where that is
+  /// empty by the last part of its path.
+  StateFile(const std::filesystem::path& path, Manifest& manifest, std::string name = {});
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
   const pickle::Graph& graph() const { return graph_; }
+  const Storages& storages() const { return storages_; }
   std::uint32_t number() const { return number_; }  ///< in the manifest
   pickle::Ref root() const { return graph_.root(); }
   /// The value of a key; kNoRef where there is none, or where `dict` is none.
@@ -31,7 +33,7 @@ class StateFile {
   pickle::Ref get(pickle::Ref dict, std::string_view key) const;
   /// A tensor, and where it starts in the file.
   struct Found {
-    torch::Tensor tensor;
+    Tensor tensor;
     std::uint64_t offset = 0;
   };
   Found tensor(pickle::Ref ref, std::string_view name) const;
@@ -45,7 +47,7 @@ class StateFile {
   std::string name_;
   std::uint32_t number_;
   pickle::Graph graph_;
-  torch::Storages storages_;
+  Storages storages_;
 };
 
-}  // namespace cairn::detail::deepspeed
+}  // namespace cairn::detail::torch

@@ -1,25 +1,33 @@
-#include "formats/deepspeed/state_file.hpp"
+#include "formats/torch/state_file.hpp"
 
 #include <utility>
 
 #include "base/throw.hpp"
 #include "formats/torch/archive.hpp"
+#include "formats/torch/legacy.hpp"
 #include "os/file.hpp"
 
-namespace cairn::detail::deepspeed {
+namespace cairn::detail::torch {
 
 using pickle::Kind;
 using pickle::kNoRef;
 using pickle::Ref;
 
-StateFile::StateFile(const std::filesystem::path& path, Manifest& manifest)
-    : name_(path.filename().string()), number_(static_cast<std::uint32_t>(manifest.files.size())) {
+StateFile::StateFile(const std::filesystem::path& path, Manifest& manifest, std::string name)
+    : name_(name.empty() ? path.filename().string() : std::move(name)),
+      number_(static_cast<std::uint32_t>(manifest.files.size())) {
   const File file = File::open_read(path);
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   try {
-    const torch::Archive archive = torch::Archive::open(file, 0, file.size());
+    if (is_legacy(file)) {
+      LegacyFile old = read_legacy(file);
+      graph_ = std::move(old.graph);
+      storages_ = std::move(old.storages);
+      return;
+    }
+    const Archive archive = Archive::open(file, 0, file.size());
     graph_ = archive.read_pickle(file);
-    storages_ = torch::storages_of(graph_);
+    storages_ = storages_of(graph_);
     archive.place(storages_);
     for (Checksum checksum : archive.checksums()) {
       checksum.file = number_;
@@ -45,10 +53,10 @@ Ref StateFile::get(Ref dict, std::string_view key) const {
 }
 
 StateFile::Found StateFile::tensor(Ref ref, std::string_view name) const {
-  if (ref == kNoRef || !torch::is_tensor(graph_, ref)) {
+  if (ref == kNoRef || !is_tensor(graph_, ref)) {
     corrupt(fmt::format("'{}' is no tensor", name));
   }
-  torch::Tensor tensor = torch::tensor_of(graph_, ref, storages_);
+  Tensor tensor = tensor_of(graph_, ref, storages_);
   const std::uint64_t offset = storages_.all[tensor.storage].offset + tensor.first;
   return {std::move(tensor), offset};
 }
@@ -76,4 +84,4 @@ std::vector<std::pair<std::string, Ref>> StateFile::entries(Ref dict) const {
   return entries;
 }
 
-}  // namespace cairn::detail::deepspeed
+}  // namespace cairn::detail::torch

@@ -1,0 +1,154 @@
+#include "formats/dcp/parts.hpp"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "base/throw.hpp"
+#include "formats/pickle/parse.hpp"
+#include "formats/torch/storages.hpp"
+#include "formats/torch/tensor.hpp"
+#include "formats/torch/zip.hpp"
+
+namespace cairn::detail::dcp {
+namespace {
+
+constexpr std::uint64_t kMostPickleBytes = 1 << 20;  // of a single tensor
+constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
+constexpr std::uint64_t kMostExtents = 1 << 22;      // of all tensors
+constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
+
+/// Looks into the file that torch.save wrote of one part of a tensor.
+Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const Box& box,
+                const Stored& stored) {
+  if (stored.offset > data.bytes || stored.bytes > data.bytes - stored.offset) {
+    fail(Errc::corrupt, "a part of tensor '{}' lies behind the end of '{}'", tensor.name,
+         stored.file);
+  }
+  const ZipTable archive = ZipTable::read(data.file, stored.offset, stored.bytes);
+  const auto& members = archive.members();
+  const auto pickled = std::find_if(members.begin(), members.end(), [](const ZipMember& member) {
+    return member.name.ends_with(kPickle) &&
+           member.name.find('/') + kPickle.size() == member.name.size();
+  });
+  if (pickled == members.end()) fail(Errc::corrupt, "a part of '{}' has no pickle", tensor.name);
+  const pickle::Graph graph =
+      pickle::parse(read_member(data.file, *pickled, kMostPickleBytes), "the pickle of a part");
+  if (!torch::is_tensor(graph, graph.root())) {
+    fail(Errc::corrupt, "a part of tensor '{}' is no tensor", tensor.name);
+  }
+  const torch::Storages storages = torch::storages_of(graph);
+  const torch::Tensor part = torch::tensor_of(graph, graph.root(), storages);
+  if (part.dtype != tensor.dtype || part.shape != box.count) {
+    fail(Errc::corrupt, "tensor '{}' has a part {} of {}, but {} {} is stored there", tensor.name,
+         to_string(box), to_string(tensor.dtype), to_string(part.dtype), to_string(part.shape));
+  }
+  const torch::Storage& storage = storages.all[part.storage];
+  const std::string top = pickled->name.substr(0, pickled->name.size() - kPickle.size());
+  const ZipMember* bytes = archive.find(fmt::format("{}/data/{}", top, storage.key));
+  if (bytes == nullptr || bytes->bytes < storage.bytes) {
+    fail(Errc::corrupt, "a part of tensor '{}' lacks its bytes", tensor.name);
+  }
+  if (bytes->method != 0) {
+    fail(Errc::unsupported, "a part of tensor '{}' is compressed", tensor.name);
+  }
+  return {{data.number, bytes->offset, bytes->bytes, bytes->crc},
+          bytes->offset + part.first,
+          part.strides};
+}
+
+/// Cuts a part whose elements do not lie densely into boxes whose elements do.
+void add_rows(const Placed& placed, const Box& box, std::uint64_t item, TensorEntry& entry,
+              std::uint64_t& extents) {
+  std::size_t inner = box.count.size();  // from here on, dimensions are dense
+  std::uint64_t run = item;
+  while (inner > 0 && (box.count[inner - 1] == 1 || placed.strides[inner - 1] == run)) {
+    run *= box.count[--inner];
+  }
+  Box row = box;
+  for (std::size_t d = 0; d < inner; ++d) row.count[d] = 1;
+  for (;;) {
+    std::uint64_t offset = placed.offset;
+    for (std::size_t d = 0; d < inner; ++d) {
+      offset += (row.start[d] - box.start[d]) * placed.strides[d];
+    }
+    if (++extents > kMostExtents) {
+      fail(Errc::unsupported, "its tensors up to '{}' are stored in more than {} pieces",
+           entry.name, kMostExtents);
+    }
+    Extent extent;
+    extent.file = placed.checksum.file;
+    extent.offset = offset;
+    extent.box = row;
+    entry.extents.push_back(std::move(extent));
+    std::size_t d = inner;
+    while (d > 0 && ++row.start[d - 1] == box.start[d - 1] + box.count[d - 1]) {
+      row.start[d - 1] = box.start[d - 1];
+      --d;
+    }
+    if (d == 0) return;
+  }
+}
+
+}  // namespace
+
+const DataFiles::Open& DataFiles::open(const std::string& name) {
+  auto known = open_.find(name);
+  if (known == open_.end()) {
+    if (open_.size() == kMostOpen) open_.clear();
+    known = open_.emplace(name, open_new(name)).first;
+  }
+  return known->second;
+}
+
+DataFiles::Open DataFiles::open_new(const std::string& name) {
+  try {
+    File file = File::open_read(directory_ / name);
+    const std::uint64_t bytes = file.size();
+    const auto next = static_cast<std::uint32_t>(manifest_.files.size());
+    const auto [number, is_new] = numbers_.try_emplace(name, next);
+    if (is_new) {
+      manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
+    }
+    return {std::move(file), number->second, bytes};
+  } catch (const Error& error) {
+    if (error.code() != Errc::not_found) throw;
+    fail(Errc::corrupt, "its data file '{}' does not exist", name);
+  }
+}
+
+bool Placed::is_like(const Placed& other) const {
+  return checksum.crc32 == other.checksum.crc32 && checksum.bytes == other.checksum.bytes &&
+         offset - checksum.offset == other.offset - other.checksum.offset &&
+         strides == other.strides;
+}
+
+std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
+  std::vector<Placed> places;
+  for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
+    const DataFiles::Open& data = files.open(tensor.stored[i].file);
+    places.push_back(place_of(data, tensor, tensor.boxes[i], tensor.stored[i]));
+  }
+  return places;
+}
+
+TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
+                     std::uint64_t& extents) {
+  TensorEntry entry;
+  entry.name = tensor.name;
+  entry.dtype = tensor.dtype;
+  entry.shape = tensor.shape;
+  entry.path = tensor.path;
+  for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
+    add_rows(places[i], tensor.boxes[i], item_bytes(tensor.dtype), entry, extents);
+  }
+  if (entry.extents.size() == 1) {
+    entry.offset = entry.extents.front().offset;
+  } else if (!entry.extents.empty()) {
+    entry.placement = Placement::Kind::block;
+    entry.layout = Layout::pieces;
+  }
+  return entry;
+}
+
+}  // namespace cairn::detail::dcp

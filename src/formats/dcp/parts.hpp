@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "cairn/manifest.hpp"
+#include "formats/dcp/metadata.hpp"
+#include "os/file.hpp"
+
+namespace cairn::detail::dcp {
+
+/// The data files of one checkpoint, each listed once, and a limited number open at a time. All
+/// members are Local.
+class DataFiles {
+ public:
+  /// Lifetime: that of both arguments.
+  DataFiles(const std::filesystem::path& directory, Manifest& manifest)
+      : directory_(directory), manifest_(manifest) {}
+
+  struct Open {
+    File file;
+    std::uint32_t number;  ///< in the manifest
+    std::uint64_t bytes;
+  };
+
+  /// Lifetime: the result until the next call. Errors: corrupt (no such file), io.
+  const Open& open(const std::string& name);
+
+ private:
+  Open open_new(const std::string& name);
+
+  const std::filesystem::path& directory_;
+  Manifest& manifest_;
+  std::map<std::string, Open> open_;
+  std::map<std::string, std::uint32_t> numbers_;  // in the manifest
+};
+
+/// Where the elements of a part lie in a data file.
+struct Placed {
+  Checksum checksum;         ///< of the storage around them
+  std::uint64_t offset = 0;  ///< of the first
+  Shape strides;             ///< in bytes
+
+  /// Whether another part has the same bytes, as far as checksums tell.
+  bool is_like(const Placed& other) const;
+};
+
+/// Looks into the files that torch.save wrote of a tensor's parts, in the order of its boxes.
+/// Local. Errors: corrupt, unsupported, unsafe, io.
+std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor);
+
+/// Makes a tensor of its parts. `extents` counts those of all tensors. Local. Errors: unsupported
+/// (too many).
+TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
+                     std::uint64_t& extents);
+
+}  // namespace cairn::detail::dcp

@@ -1,0 +1,179 @@
+#include "formats/deepspeed/universal.hpp"
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/throw.hpp"
+#include "formats/deepspeed/model_file.hpp"
+#include "formats/deepspeed/partitions.hpp"
+#include "formats/pickle/texts.hpp"
+#include "formats/torch/state_file.hpp"
+#include "formats/torch/values.hpp"
+#include "os/file.hpp"
+
+namespace cairn::detail::deepspeed {
+namespace {
+
+namespace fs = std::filesystem;
+using pickle::Kind;
+using pickle::kNoRef;
+using pickle::Ref;
+using torch::Json;
+using torch::StateFile;
+
+constexpr std::string_view kZero = "zero";
+constexpr std::string_view kWeights = "fp32";
+constexpr std::string_view kOptimizer = "optimizer_state.pt";  // what is not of single parameters
+
+/// What is in a directory, in the order of the names.
+std::vector<fs::path> sorted(const fs::path& directory) {
+  std::vector<fs::path> paths;
+  std::error_code error;
+  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
+       entry.increment(error)) {
+    paths.push_back(entry->path());
+  }
+  if (error) fail_system("list", directory, error.value());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+/// The parameters' directories and their files, and what is to be told about all.
+class Universal {
+ public:
+  Universal(const fs::path& tag, Manifest& manifest) : tag_(tag), manifest_(manifest) {}
+
+  void read() {
+    read_models();
+    std::error_code ignored;
+    for (const fs::path& path : sorted(tag_ / kZero)) {
+      if (fs::is_directory(path, ignored)) {
+        read_parameter(path);
+      } else if (path.filename() == kOptimizer) {
+        read_optimizer(path);
+      }
+    }
+    if (manifest_.tensors.empty()) fail(Errc::corrupt, "its 'zero' holds no parameter");
+    finish();
+  }
+
+ private:
+  /// One file of the model, where the model is not divided: of several, each has other parts of the
+  /// weights, which `zero` has whole.
+  void read_models() {
+    std::vector<fs::path> whole;
+    std::vector<fs::path> models;
+    for (const fs::path& path : sorted(tag_)) {
+      const std::string name = path.filename().string();
+      if (!name.ends_with("_model_states.pt") || name.find("mp_rank_") == std::string::npos) {
+        continue;
+      }
+      models.push_back(path);
+      if (name.starts_with("mp_rank_")) whole.push_back(path);
+    }
+    if (models.empty()) return;
+    const StateFile model(whole.empty() ? models[0] : whole[0], manifest_);
+    for (const auto& group : groups_of(model)) {
+      for (const Parameter& parameter : group) shapes_[parameter.name] = parameter.shape;
+    }
+    facts_ = facts_of(model);
+    if (whole.size() == 1 || (whole.empty() && models.size() == 1)) {
+      add_model(model, whole.empty(), manifest_);
+    } else {
+      manifest_.warnings.push_back(
+          fmt::format("the weights that the model computes with are in {} files by ranks, and are "
+                      "left out; those of the optimizer are whole",
+                      models.size()));
+    }
+  }
+
+  void read_parameter(const fs::path& directory) {
+    const std::string name = directory.filename().string();
+    if (!pickle::is_utf8(name)) fail(Errc::corrupt, "a parameter's name is no UTF-8");
+    bool has_weights = false;
+    for (const fs::path& path : sorted(directory)) {
+      const std::string role = path.stem().string();
+      if (path.extension() != ".pt" || !pickle::is_utf8(role)) continue;
+      has_weights = has_weights || role == kWeights;
+      read_state(path, role, name);
+    }
+    if (!has_weights) {
+      fail(Errc::corrupt, "its parameter '{}' has no '{}.pt'", name, kWeights);
+    }
+  }
+
+  /// A dict with the tensor under `param`, or (stage 3, and steps) the bare value.
+  void read_state(const fs::path& path, const std::string& role, const std::string& name) {
+    const StateFile file(path, manifest_, fmt::format("zero/{}/{}.pt", name, role));
+    const Ref param = file.find(file.root(), "param");
+    const Ref value = param == kNoRef ? file.root() : param;
+    if (!torch::is_tensor(file.graph(), value)) {
+      const auto number = torch::scalar_of(file.graph(), value);
+      if (!number) file.corrupt("it holds neither a tensor nor a number");
+      numbers_[role][name] = number->at("value");
+      return;
+    }
+    add_whole(file, role, name, value, manifest_);
+    if (param == kNoRef) give_shape(file, name);
+  }
+
+  /// Stage 3 knows its parameters flat; their shapes are in the file of the model.
+  void give_shape(const StateFile& file, const std::string& name) {
+    TensorEntry& tensor = manifest_.tensors.back();
+    const auto known = shapes_.find(name);
+    if (known == shapes_.end() || tensor.shape.size() != 1 || known->second == tensor.shape) return;
+    if (element_count(known->second) != tensor.shape[0]) {
+      file.corrupt(fmt::format("it has {} elements, but the parameter is {}", tensor.shape[0],
+                               to_string(known->second)));
+    }
+    if (tensor.layout == Layout::strided) file.corrupt("it is no flat run of elements");
+    tensor.shape = known->second;
+    for (Extent& extent : tensor.extents) extent.box = Box::whole(tensor.shape);
+  }
+
+  void read_optimizer(const fs::path& path) {
+    const StateFile file(path, manifest_, fmt::format("zero/{}", kOptimizer));
+    const Ref stage = file.find(file.root(), "zero_stage");
+    if (stage != kNoRef) facts_["zero_stage"] = file.integer(stage, "zero_stage");
+  }
+
+  void finish() {
+    facts_["tag"] = tag_.filename().string();
+    facts_["universal"] = true;
+    // Alike for all parameters, as a rule.
+    for (auto& [role, by_name] : numbers_) {
+      const bool same = std::all_of(by_name.begin(), by_name.end(), [&](const auto& pair) {
+        return pair.second == by_name.begin()->second;
+      });
+      facts_[role] = same ? by_name.begin()->second : Json(by_name);
+    }
+    manifest_.documents["deepspeed"] = facts_.dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+
+  const fs::path& tag_;
+  Manifest& manifest_;
+  std::map<std::string, Shape> shapes_;
+  std::map<std::string, std::map<std::string, Json>> numbers_;  // by role and parameter
+  Json facts_ = Json::object();
+};
+
+}  // namespace
+
+bool is_universal(const fs::path& tag) {
+  std::error_code ignored;
+  for (fs::directory_iterator entry(tag / kZero, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    if (fs::exists(entry->path() / fmt::format("{}.pt", kWeights), ignored)) return true;
+  }
+  return false;
+}
+
+void read_universal(const fs::path& tag, Manifest& manifest) { Universal(tag, manifest).read(); }
+
+}  // namespace cairn::detail::deepspeed

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <filesystem>
+
+#include "cairn/manifest.hpp"
+
+namespace cairn::detail::deepspeed {
+
+/// Whether the directory of a tag holds a universal checkpoint, which DeepSpeed's converter makes
+/// for any number of ranks. Local.
+bool is_universal(const std::filesystem::path& tag);
+/// Reads one: `zero/<parameter>/<fp32, exp_avg, ...>.pt`, each a whole tensor, and the files of the
+/// model beside `zero`. Adds tensors, files and the document `deepspeed`. Local. Errors: corrupt,
+/// unsupported, unsafe, io.
+void read_universal(const std::filesystem::path& tag, Manifest& manifest);
+
+}  // namespace cairn::detail::deepspeed
