@@ -14,6 +14,7 @@
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/filter.hpp"
+#include "checkpoint/load_steps.hpp"
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
 #include "mpi/same.hpp"
@@ -249,6 +250,13 @@ void throw_if_damaged(const Manifest& manifest, std::span<const Defect> defects,
 
 LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
                         std::span<const MutableTensorView> targets, const LoadOptions& options) {
+  return detail::load_tensors(comm, manifest, targets, options, [] {});
+}
+
+LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
+                                std::span<const MutableTensorView> targets,
+                                const LoadOptions& options,
+                                const std::function<void()>& before_move) {
   Matches matches;
   std::vector<Argument> arguments;
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
@@ -291,6 +299,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
       result.bytes_read += check_integers(manifest, matches.converted);
     });
   }
+  before_move();
   try {
     move_straight(comm, *engine, options, manifest, matches, result);
     if (!result.casts.empty()) {

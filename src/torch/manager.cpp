@@ -1,11 +1,10 @@
-#include <bit>
-
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
 #include "mpi/same.hpp"
 #include "mpi/time_limit.hpp"
+#include "pipeline/config_document.hpp"
+#include "pipeline/document.hpp"
 #include "pipeline/foreign.hpp"
 #include "pipeline/trace.hpp"
 #include "sources/acquisition.hpp"
@@ -37,24 +36,24 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   return save;
 }
 
-/// What is equal for equal settings of a load.
-std::uint64_t hash_of(const LoadingConfig& loading) {
-  Digester digester;
-  digester.update(static_cast<std::uint64_t>(loading.type));
-  for (const bool flag :
-       {loading.strict, loading.skip_mismatched, loading.freeze_loaded, loading.cast}) {
-    digester.update(static_cast<std::uint64_t>(flag));
-  }
-  digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
-  digester.update(static_cast<std::uint64_t>(loading.rescale_lr));
-  digester.update(static_cast<std::uint64_t>(loading.rename.size()));
-  for (const RenameRule& rule : loading.rename) {
-    digester.update(std::string_view(rule.from));
-    digester.update(std::string_view(rule.to));
-    digester.update(static_cast<std::uint64_t>(rule.regex));
-  }
-  for (const std::string& layer : loading.reset_layers) digester.update(std::string_view(layer));
-  return digester.value();
+/// Whether all ranks mean the same. Collective.
+void compare(const Comm& comm, std::string_view step, const Config& config, const States& states) {
+  std::vector<Argument> arguments;
+  agree(comm, step, [&] {
+    for (const auto& [subject, hash] : parts_of(config)) arguments.push_back({subject, hash});
+    arguments.push_back({"names of the added states", hash_of(states)});
+  });
+  require_same(comm, step, arguments);
+}
+
+/// What `config` means, after checks on all ranks. Collective.
+Config settled(const Comm& comm, Config config) {
+  agree(comm, "configuration", [&] {
+    settle(config);
+    check(config, "configuration");
+  });
+  compare(comm, "configuration", config, {});
+  return config;
 }
 
 }  // namespace
@@ -91,7 +90,7 @@ struct CheckpointManager::Impl {
 
   Impl(MPI_Comm parent, Config c, ManagerOptions o)
       : comm(parent, o.deadline),
-        config(std::move(c)),
+        config(settled(comm, std::move(c))),
         options(std::move(o)),
         saver(comm, save_options(config, options)) {
     std::string fresh = new_uuid();
@@ -137,8 +136,7 @@ struct CheckpointManager::Impl {
   }
 
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {
-    require_same(comm, "prepare model",
-                 std::vector<Argument>{{"model_modifier", detail::hash_of(config.modifiers)}});
+    compare(comm, "prepare model", config, states);
     const Modification modification =
         prepare_modifiers(comm, model, config.modifiers, ModifierChoice::structure, adapters);
     std::vector<ModifierReport> reports;
@@ -162,23 +160,28 @@ struct CheckpointManager::Impl {
   }
 
   /// Local.
-  std::unique_ptr<Acquisition> acquire() const {
-    return std::make_unique<Acquisition>(comm, *config.source, source_settings(config));
+  std::unique_ptr<Acquisition> acquire(const Config& of) const {
+    return std::make_unique<Acquisition>(comm, *of.source, source_settings(of));
   }
 
-  CheckpointContext load(const TrainerState& trainer,
-                         std::unique_ptr<Acquisition> acquisition = nullptr) {
+  CheckpointContext load(const TrainerState& trainer) { return load(config, trainer, nullptr); }
+
+  /// By `used`: set_source may have replaced `config` meanwhile. Collective.
+  CheckpointContext load(const Config& used, const TrainerState& trainer,
+                         std::unique_ptr<Acquisition> acquisition) {
     trace = Trace();
-    RestoreSettings settings{
-        options, config, config.loading.value_or(LoadingConfig{}), {}, adapters, states, trace};
-    settings.load.engine = config.save.engine;
-    settings.load.transfer = config.save.transfer;
-    settings.load.mpio = config.save.mpio;
+    bool changed = false;
+    RestoreSettings settings{options, used,     used.loading.value_or(LoadingConfig{}),
+                             {},      adapters, states,
+                             trace,   changed};
+    settings.load.engine = used.save.engine;
+    settings.load.transfer = used.save.transfer;
+    settings.load.mpio = used.save.mpio;
     settings.load.cast = settings.loading.cast;
     for (;;) {
       const auto path = trace.stage("source", [&] {
-        check_source(settings.loading);
-        if (!acquisition) acquisition = acquire();
+        check_source(used);
+        if (!acquisition) acquisition = acquire(used);
         return acquisition->get(comm);
       });
       trace.set_bytes(acquisition->bytes());
@@ -192,9 +195,9 @@ struct CheckpointManager::Impl {
         context.run = lineage;
         return context;
       } catch (const Error& error) {
-        // Nothing has changed yet: digests are checked before the first byte is moved.
-        if (error.code() != Errc::corrupt) throw;
-        if (!skip_damaged(comm, *config.source, source_settings(config), path, error)) throw;
+        // Another checkpoint is for a model that is as it was.
+        if (error.code() != Errc::corrupt || changed) throw;
+        if (!skip_damaged(comm, *used.source, source_settings(used), path, error)) throw;
       }
     }
   }
@@ -203,12 +206,13 @@ struct CheckpointManager::Impl {
   std::unique_ptr<PendingLoad::Impl> load_later(const TrainerState& trainer,
                                                 std::optional<SchedulerRef> scheduler) {
     auto pending = std::make_unique<PendingLoad::Impl>();
-    pending->load = [this, trainer, scheduler](std::unique_ptr<Acquisition> acquisition) {
+    pending->load = [this, begun = config, trainer,
+                     scheduler](std::unique_ptr<Acquisition> acquisition) {
       TrainerState all = trainer;
       if (scheduler) all.scheduler = &*scheduler;
-      return load(all, std::move(acquisition));
+      return load(begun, all, std::move(acquisition));
     };
-    if (config.source && config.pipeline.async_execution) pending->acquisition = acquire();
+    if (config.source && config.pipeline.async_execution) pending->acquisition = acquire(config);
     return pending;
   }
 
@@ -223,17 +227,14 @@ struct CheckpointManager::Impl {
   }
 
   /// Collective.
-  void check_source(const LoadingConfig& loading) {
+  void check_source(const Config& used) {
     agree(comm, "load: source", [&] {
-      check_fork(config);
-      if (config.source) return;
+      check_fork(used);
+      if (used.source) return;
       fail(Errc::usage,
            "no checkpoint to load is configured; set checkpoint.source, or call set_source");
     });
-    require_same(comm, "load: source",
-                 std::vector<Argument>{{"checkpoint.loading", hash_of(loading)},
-                                       {"names of the added states", detail::hash_of(states)},
-                                       {"model_modifier", detail::hash_of(config.modifiers)}});
+    compare(comm, "load: source", used, states);
   }
 };
 
