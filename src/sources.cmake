@@ -207,6 +207,7 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/url.cpp
   src/pipeline/checkpoint_names.cpp
   src/pipeline/config.cpp
+  src/pipeline/config_document.cpp
   src/pipeline/config_save.cpp
   src/pipeline/config_source.cpp
   src/pipeline/context.cpp
@@ -249,6 +250,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/path_patterns.cpp
   src/pipeline/rules.cpp
   src/pipeline/schema.cpp
+  src/pipeline/secrets.cpp
   src/pipeline/value.cpp
   src/trainer/best.cpp
   src/trainer/budget.cpp
@@ -275,6 +277,7 @@ set(CAIRN_TORCH_SOURCES
   src/torch/model.cpp
   src/torch/modify.cpp
   src/torch/optimizer.cpp
+  src/torch/owners.cpp
   src/torch/quantized.cpp
   src/torch/random.cpp
   src/torch/rescale.cpp

@@ -10,8 +10,11 @@ namespace {
 
 using detail::Value;
 
+/// What another program may have registered is told on stderr: it can't be checked here.
 Value read(const std::string& file) {
-  Value document = detail::checked_document(detail::read_configuration(file), file);
+  std::vector<std::string> strangers;
+  Value document = detail::checked_document(detail::read_configuration(file), file, &strangers);
+  for (const std::string& text : strangers) fmt::print(stderr, "cairn: warning: {}\n", text);
   detail::config_of(document, file);
   return document;
 }

@@ -13,6 +13,7 @@
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/filter.hpp"
+#include "checkpoint/load_steps.hpp"
 #include "checkpoint/move_step.hpp"
 #include "checkpoint/verify.hpp"
 #include "manifest/names.hpp"
@@ -184,6 +185,13 @@ bool is_in_datasets(const Manifest& manifest) {
 
 LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
                         std::span<const MutableTensorView> targets, const LoadOptions& options) {
+  return detail::load_tensors(comm, manifest, targets, options, [] {});
+}
+
+LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
+                                std::span<const MutableTensorView> targets,
+                                const LoadOptions& options,
+                                const std::function<void()>& before_move) {
   Matches matches;
   std::vector<Argument> arguments;
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
@@ -225,6 +233,7 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
       result.bytes_read += check_integers(manifest, matches.converted);
     });
   }
+  before_move();
   try {
     move_straight(comm, *engine, kind, options, manifest, matches.straight, result);
     if (!result.casts.empty()) {

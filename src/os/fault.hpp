@@ -8,7 +8,7 @@ namespace cairn::detail {
 /// comma-separated list of POINT:RANK:ACTION[:N]; the Nth (first) pass of POINT on that world rank
 /// does ACTION:
 ///   kill   SIGKILL of this process
-///   error  a local Error (io)
+///   error  a local Error (io); damage: one that says corrupt
 ///   stay   this process stays where it is, for ever
 ///   stop   this process stops (SIGSTOP) until somebody lets it go on
 ///   full   the write at the point fails with ENOSPC

@@ -108,6 +108,9 @@ class Block {
 std::map<std::string, std::string> texts_of(const Block& block);
 /// Errors: usage (what a rule cannot say: a digest, the form of a URL).
 Source source_of(const Block& block);
+/// Errors: usage.
 void take_save(const Block& block, SaveConfig& save);
+/// What triggers say of when to save, and what `enabled` switches off.
+void settle_triggers(SaveConfig& save);
 
 }  // namespace cairn::detail

@@ -3,6 +3,8 @@
 #include "base/bounded_regex.hpp"
 #include "pipeline/block.hpp"
 #include "pipeline/document.hpp"
+#include "pipeline/words.hpp"
+#include "sources/local.hpp"
 
 namespace cairn {
 namespace detail {
@@ -24,31 +26,16 @@ RenameRule rename_of(const Block& block) {
 }
 
 LoadingConfig loading_of(const Block& block) {
-  constexpr std::array<std::pair<std::string_view, LoadingType>, 4> kTypes{
-      {{"warm_start", LoadingType::warm_start},
-       {"cold_start", LoadingType::cold_start},
-       {"weights_only", LoadingType::weights_only},
-       {"transfer_learning", LoadingType::transfer_learning}}};
-  constexpr std::array<std::pair<std::string_view, RescaleRate>, 3> kRates{
-      {{"off", RescaleRate::off}, {"linear", RescaleRate::linear}, {"sqrt", RescaleRate::sqrt}}};
-  constexpr std::array<std::pair<std::string_view, VerifyWhen>, 3> kVerify{
-      {{"before", VerifyWhen::before},
-       {"loaded", VerifyWhen::loaded},
-       {"never", VerifyWhen::never}}};
-  constexpr std::array<std::pair<std::string_view, BroadcastReplicas>, 3> kBroadcast{
-      {{"auto", BroadcastReplicas::automatic},
-       {"always", BroadcastReplicas::always},
-       {"never", BroadcastReplicas::never}}};
   LoadingConfig loading;
-  block.take("type", loading.type, kTypes);
+  block.take("type", loading.type, kLoadingWords);
   loading.strict = loading.type != LoadingType::transfer_learning;
   block.take("strict", loading.strict);
   block.take("skip_mismatched", loading.skip_mismatched);
   block.take("freeze_loaded", loading.freeze_loaded);
   block.take("cast", loading.cast);
-  block.take("verify", loading.verify, kVerify);
-  block.take("broadcast", loading.broadcast, kBroadcast);
-  block.take("rescale_lr", loading.rescale_lr, kRates);
+  block.take("verify", loading.verify, kVerifyWords);
+  block.take("broadcast", loading.broadcast, kBroadcastWords);
+  block.take("rescale_lr", loading.rescale_lr, kRescaleWords);
   block.take("min_match", loading.min_match);
   block.take("reset_progress", loading.reset_progress);
   block.take("reset_layers", loading.reset_layers);
@@ -69,8 +56,6 @@ LoraModifier lora_of(const Block& block) {
 }
 
 Modifier modifier_of(const Block& block) {
-  constexpr std::array<std::pair<std::string_view, DType>, 4> kTypes{
-      {{"f64", DType::f64}, {"f32", DType::f32}, {"f16", DType::f16}, {"bf16", DType::bf16}}};
   std::string type;
   block.take("type", type);
   if (type == "lora") return lora_of(block);
@@ -82,7 +67,7 @@ Modifier modifier_of(const Block& block) {
   if (type == "freeze") return FreezeModifier{std::move(layers)};
   if (type == "reset") return ResetModifier{std::move(layers)};
   CastModifier cast{DType::f32, std::move(layers)};
-  block.take("dtype", cast.dtype, kTypes);
+  block.take("dtype", cast.dtype, kFloatWords);
   return cast;
 }
 
@@ -131,8 +116,15 @@ Config config_of(const Value& document, const std::string& origin) {
   }
   take_pipeline(root.block("pipeline"), config.pipeline);
   take_save(root.block("save"), config.save);
-  fill_in_root(config);
+  settle(config);
   return config;
+}
+
+void settle(Config& config) {
+  config.save.dir = expand_home(config.save.dir);
+  config.save.root = expand_home(config.save.root);
+  fill_in_root(config);
+  settle_triggers(config.save);
 }
 
 }  // namespace detail

@@ -1,44 +1,52 @@
 #include "pipeline/block.hpp"
+#include "pipeline/words.hpp"
 
 namespace cairn::detail {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, MetricOrder>, 2> kOrders{
-    {{"min", MetricOrder::min}, {"max", MetricOrder::max}}};
-
-constexpr std::array<std::pair<std::string_view, SaveUnit>, 3> kUnits{
-    {{"minutes", SaveUnit::minutes},
-     {"epochs", SaveUnit::epochs},
-     {"train_steps", SaveUnit::train_steps}}};
-
 AsyncOptions async_of(const Block& block) {
-  constexpr std::array<std::pair<std::string_view, WhenBusy>, 3> kBusy{
-      {{"wait", WhenBusy::wait}, {"skip", WhenBusy::skip}, {"queue", WhenBusy::queue}}};
-  constexpr std::array<std::pair<std::string_view, OnFailure>, 3> kFailure{
-      {{"fatal", OnFailure::fatal}, {"warn", OnFailure::warn}, {"retry", OnFailure::retry}}};
   AsyncOptions async;
   block.take("budget_bytes", async.budget_bytes);
-  block.take("when_busy", async.when_busy, kBusy);
-  block.take("on_failure", async.on_failure, kFailure);
+  block.take("when_busy", async.when_busy, kBusyWords);
+  block.take("on_failure", async.on_failure, kFailureWords);
   return async;
 }
 
 SaveTrigger trigger_of(const Block& block) {
   SaveTrigger trigger;
-  block.take("unit", trigger.unit, kUnits);
+  block.take("unit", trigger.unit, kUnitWords);
   block.take("save_frequency", trigger.save_frequency);
   block.take("num_models_saved", trigger.num_models_saved);
   return trigger;
 }
 
-void add_trigger(const SaveTrigger& trigger, SaveConfig& save) {
-  const std::uint64_t frequency = trigger.save_frequency;
-  if (trigger.unit == SaveUnit::train_steps && save.every_n_steps == 0) {
-    save.every_n_steps = frequency;
-  } else if (trigger.unit == SaveUnit::epochs && save.every_n_epochs == 0) {
-    save.every_n_epochs = frequency;
-  } else if (trigger.unit == SaveUnit::minutes && save.every_minutes == 0) {
-    save.every_minutes = static_cast<double>(frequency);
+/// When the unit saves: the member of `save` for it.
+double frequency_of(SaveUnit unit, const SaveConfig& save) {
+  if (unit == SaveUnit::train_steps) return static_cast<double>(save.every_n_steps);
+  return unit == SaveUnit::epochs ? static_cast<double>(save.every_n_epochs) : save.every_minutes;
+}
+
+constexpr std::string_view key_of(SaveUnit unit) {
+  if (unit == SaveUnit::train_steps) return "every_n_steps";
+  return unit == SaveUnit::epochs ? "every_n_epochs" : "every_minutes";
+}
+
+/// A unit has one answer to when it saves.
+void check_triggers(const Block& block, const SaveConfig& save) {
+  const auto blocks = block.blocks("triggers");
+  for (std::size_t i = 0; i < save.triggers.size(); ++i) {
+    const auto [unit, frequency, kept] = save.triggers[i];
+    const auto refuse = [&](const std::string& why) {
+      blocks[i].place().at("unit").refuse(*blocks[i].find("unit"), why);
+    };
+    for (std::size_t j = 0; j < i; ++j) {
+      if (save.triggers[j].unit != unit) continue;
+      refuse(fmt::format("has another trigger, save.triggers[{}]; give a unit one", j));
+    }
+    const double given = frequency_of(unit, save);
+    if (given == 0 || given == static_cast<double>(frequency)) continue;
+    refuse(fmt::format("is to save every {}, but save.{} says {}; give one of them", frequency,
+                       key_of(unit), given));
   }
 }
 
@@ -48,19 +56,12 @@ void take_triggers(const Block& block, SaveConfig& save) {
   block.take("every_n_epochs", save.every_n_epochs);
   block.take("every_minutes", save.every_minutes);
   block.take("monitor", save.monitor);
-  block.take("mode", save.mode, kOrders);
+  block.take("mode", save.mode, kOrderWords);
   block.take("save_top_k", save.save_top_k);
   for (const Block& trigger : block.blocks("triggers")) {
     save.triggers.push_back(trigger_of(trigger));
   }
-  if (!save.enabled) {
-    save.every_n_steps = 0;
-    save.every_n_epochs = 0;
-    save.every_minutes = 0;
-    save.monitor.clear();
-    save.triggers.clear();
-  }
-  for (const SaveTrigger& trigger : save.triggers) add_trigger(trigger, save);
+  check_triggers(block, save);
 }
 
 PreemptionConfig preemption_of(const Block& block) {
@@ -80,7 +81,7 @@ void take_retention(const Block& block, RetentionPolicy& retention) {
   if (const Block best = block.block("keep_best")) {
     best.take("k", retention.keep_best.k);
     best.take("metric", retention.keep_best.metric);
-    best.take("mode", retention.keep_best.mode, kOrders);
+    best.take("mode", retention.keep_best.mode, kOrderWords);
   }
   if (retention.keep_last != 0) return;
   for (const std::string_view key : {"keep_every_n_steps", "keep_best"}) {
@@ -94,13 +95,9 @@ void take_retention(const Block& block, RetentionPolicy& retention) {
 }
 
 MpioOptions mpio_of(const Block& block) {
-  constexpr std::array<std::pair<std::string_view, IoComponent>, 3> kComponents{
-      {{"auto", IoComponent::automatic},
-       {"ompio", IoComponent::ompio},
-       {"romio", IoComponent::romio}}};
   MpioOptions mpio;
   block.take("hints", mpio.hints);
-  block.take("component", mpio.component, kComponents);
+  block.take("component", mpio.component, kComponentWords);
   block.take("deflate", mpio.deflate);
   block.take("shuffle", mpio.shuffle);
   if (block.find("watchdog") != nullptr) block.take("watchdog", mpio.watchdog.emplace());
@@ -109,13 +106,22 @@ MpioOptions mpio_of(const Block& block) {
 
 }  // namespace
 
+void settle_triggers(SaveConfig& save) {
+  if (!save.enabled) {
+    save.every_n_steps = 0;
+    save.every_n_epochs = 0;
+    save.every_minutes = 0;
+    save.monitor.clear();
+    save.triggers.clear();
+  }
+  for (const auto& [unit, frequency, kept] : save.triggers) {
+    if (unit == SaveUnit::train_steps) save.every_n_steps = frequency;
+    if (unit == SaveUnit::epochs) save.every_n_epochs = frequency;
+    if (unit == SaveUnit::minutes) save.every_minutes = static_cast<double>(frequency);
+  }
+}
+
 void take_save(const Block& block, SaveConfig& save) {
-  constexpr std::array<std::pair<std::string_view, EngineKind>, 2> kEngines{
-      {{"direct", EngineKind::direct}, {"mpio", EngineKind::mpio}}};
-  constexpr std::array<std::pair<std::string_view, Transfer>, 2> kTransfers{
-      {{"collective", Transfer::collective}, {"independent", Transfer::independent}}};
-  constexpr std::array<std::pair<std::string_view, ReplicaCheck>, 3> kChecks{
-      {{"off", ReplicaCheck::off}, {"sample", ReplicaCheck::sample}, {"full", ReplicaCheck::full}}};
   block.take("dir", save.dir);
   block.take("root", save.root);
   take_triggers(block, save);
@@ -125,16 +131,16 @@ void take_save(const Block& block, SaveConfig& save) {
   take_retention(block, save.retention);
   block.take("lease", save.lease);
   block.take("max_restarts", save.max_restarts);
-  for (const auto& [word, unit] : kUnits) {
+  for (const auto& [word, unit] : kUnitWords) {
     const Block templates = block.block("name_templates");
     if (templates.find(word) != nullptr) templates.take(word, save.name_templates[unit]);
   }
-  block.take("engine", save.engine, kEngines);
-  block.take("transfer", save.transfer, kTransfers);
+  block.take("engine", save.engine, kEngineWords);
+  block.take("transfer", save.transfer, kTransferWords);
   if (const Block mpio = block.block("mpio")) save.mpio = mpio_of(mpio);
   block.take("durable", save.durable);
   block.take("statistics", save.statistics);
-  block.take("replica_check", save.replica_check, kChecks);
+  block.take("replica_check", save.replica_check, kReplicaWords);
   block.take("delta", save.delta);
   if (const Block async = block.block("async")) {
     save.async = async_of(async);

@@ -2,6 +2,7 @@
 #include <cctype>
 
 #include "pipeline/block.hpp"
+#include "pipeline/words.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -43,14 +44,12 @@ HttpSource http_of(const Block& block, std::string_view type) {
 }
 
 S3Source s3_of(const Block& block) {
-  constexpr std::array<std::pair<std::string_view, S3Style>, 3> kStyles{
-      {{"auto", S3Style::automatic}, {"path", S3Style::path}, {"virtual", S3Style::virtual_host}}};
   S3Source source;
   block.take("bucket", source.bucket);
   block.take("key", source.key);
   block.take("region", source.region);
   block.take("endpoint", source.endpoint);
-  block.take("style", source.style, kStyles);
+  block.take("style", source.style, kStyleWords);
   block.take("profile", source.profile);
   block.take("anonymous", source.anonymous);
   source.sha256 = sha256_of(block);

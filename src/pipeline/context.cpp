@@ -6,9 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/json_numbers.hpp"
 #include "base/near_names.hpp"
 #include "base/throw.hpp"
-#include "base/json_numbers.hpp"
+#include "pipeline/config_document.hpp"
 
 namespace cairn {
 namespace {
@@ -18,8 +19,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::string_view kMetrics = "metrics.";
 constexpr std::string_view kMetadata = "metadata.";
-
-Json numbers(const Shape& shape) { return std::vector<std::uint64_t>(shape.begin(), shape.end()); }
 
 /// A document; one that is no JSON stays a text.
 Json tree_of(const std::string& document) {
@@ -34,9 +33,8 @@ Json report_of(const LoadReport& report) {
             {"resharded", report.resharded},   {"rng_restored", report.rng_restored},
             {"states", Json::array()},         {"fraction_matched", report.fraction_matched}};
   for (const auto& [name, in_checkpoint, in_memory] : report.mismatched) {
-    json["mismatched"].push_back({{"name", name},
-                                  {"in_checkpoint", numbers(in_checkpoint)},
-                                  {"in_memory", numbers(in_memory)}});
+    json["mismatched"].push_back(
+        {{"name", name}, {"in_checkpoint", in_checkpoint}, {"in_memory", in_memory}});
   }
   for (const auto& [name, text] : report.states) {
     json["states"].push_back({{"name", name}, {"text", text}});
@@ -154,9 +152,7 @@ std::string to_json(const CheckpointContext& context) {
   json["lineage"] = lineage_of(context.lineage);
   json["run"] = lineage_of(context.run);
   json["run"].erase("uuid");
-  json["config"] = {
-      {"source", context.config.source ? Json(describe(*context.config.source)) : Json()},
-      {"loading", to_string(context.config.loading.value_or(LoadingConfig{}).type)}};
+  json["config"] = config_json(context.config);
   json["report"] = report_of(context.report);
   json["modifiers"] = json["trace"] = Json::array();
   for (const auto& [type, names, text] : context.modifiers) {

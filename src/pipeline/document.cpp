@@ -54,13 +54,14 @@ std::string read_configuration(const std::filesystem::path& path) {
   return text;
 }
 
-Value checked_document(const std::string& yaml, const std::string& origin) {
+Value checked_document(const std::string& yaml, const std::string& origin,
+                       std::vector<std::string>* strangers) {
   Value document = parse_yaml(yaml, origin);
   if (document.type == Value::Type::null) document.type = Value::Type::mapping;
   const Place place{origin, ""};
   legacy::refuse_legacy_keys(document, place);
   interpolate(document, origin);
-  check_block(document, kDocument, place);
+  check_block(document, kDocument, place, strangers);
   return document;
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "pipeline/rules.hpp"
+#include "pipeline/secrets.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -16,15 +17,6 @@ constexpr std::size_t kMostBytes = 1 << 20;
 
 /// A value with the mappings and lists around it, outermost first.
 using Chain = std::vector<Value*>;
-
-bool sounds_secret(std::string_view name) {
-  std::string upper;
-  for (const char c : name) upper += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  for (const std::string_view word : {"SECRET", "PASSWORD", "PASSWD", "TOKEN", "CREDENTIAL"}) {
-    if (upper.find(word) != std::string::npos) return true;
-  }
-  return upper.ends_with("_KEY") || upper.ends_with("KEY_ID");
-}
 
 std::string_view trimmed(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\n");

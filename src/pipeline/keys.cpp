@@ -2,19 +2,20 @@
 
 #include "pipeline/modifier_types.hpp"
 #include "pipeline/rules.hpp"
+#include "pipeline/words.hpp"
 
 namespace cairn::detail {
 namespace {
 
-constexpr std::array<std::string_view, 2> kEngines{"direct", "mpio"};
-constexpr std::array<std::string_view, 2> kTransfers{"collective", "independent"};
-constexpr std::array<std::string_view, 3> kComponents{"auto", "ompio", "romio"};
-constexpr std::array<std::string_view, 3> kReplicaChecks{"off", "sample", "full"};
-constexpr std::array<std::string_view, 3> kWhenBusy{"wait", "skip", "queue"};
-constexpr std::array<std::string_view, 3> kOnFailure{"fatal", "warn", "retry"};
-constexpr std::array<std::string_view, 3> kUnits{"minutes", "epochs", "train_steps"};
-constexpr std::array<std::string_view, 2> kOrders{"min", "max"};
-constexpr std::array<std::string_view, 4> kFloats{"f64", "f32", "f16", "bf16"};
+constexpr auto kEngines = words_of(kEngineWords);
+constexpr auto kTransfers = words_of(kTransferWords);
+constexpr auto kComponents = words_of(kComponentWords);
+constexpr auto kReplicaChecks = words_of(kReplicaWords);
+constexpr auto kWhenBusy = words_of(kBusyWords);
+constexpr auto kOnFailure = words_of(kFailureWords);
+constexpr auto kUnits = words_of(kUnitWords);
+constexpr auto kOrders = words_of(kOrderWords);
+constexpr auto kFloats = words_of(kFloatWords);
 
 // ---- checkpoint
 
@@ -104,7 +105,6 @@ constexpr std::array kModifierTypes{
     TypeRule{"reset", kResetKeys},
     TypeRule{"cast", kCastKeys},
 };
-constexpr BlockRule kModifier{{}, kModifierTypes, {}, {}, registered_modifier_types};
 constexpr std::array kModifierKeys{Key{"modifiers",
                                        Kind::blocks,
                                        "a list of mappings",
@@ -112,7 +112,7 @@ constexpr std::array kModifierKeys{Key{"modifiers",
                                        {},
                                        false,
                                        {},
-                                       &kModifier}};
+                                       &kModifierRule}};
 constexpr BlockRule kModelModifier{kModifierKeys};
 
 // ---- pipeline, save
@@ -228,13 +228,13 @@ constexpr std::array kSaveKeys{
     Key{"root", Kind::text, "a path", "The directory of all runs"},
     Key{"enabled", Kind::flag, "true or false", "false: nothing is saved by itself", "true"},
     Key{"every_n_steps", Kind::count, "a number of steps",
-        "0: as the first trigger of train_steps says, else no such saves", "0"},
+        "0: as the trigger of train_steps says, else no such saves", "0"},
     Key{"every_n_epochs", Kind::count, "a number of epochs",
-        "0: as the first trigger of epochs says, else no such saves", "0"},
+        "0: as the trigger of epochs says, else no such saves", "0"},
     Key{"every_minutes",
         Kind::number,
         "a number of minutes",
-        "0: as the first trigger of minutes says, else no such saves",
+        "0: as the trigger of minutes says, else no such saves",
         "0",
         false,
         {},
@@ -331,6 +331,7 @@ constexpr std::array kRootKeys{
 
 }  // namespace
 
+const BlockRule kModifierRule{{}, kModifierTypes, {}, {}, registered_modifier_types};
 const BlockRule kDocument{kRootKeys, {}, {}, {}, nullptr, true, true};
 
 }  // namespace cairn::detail

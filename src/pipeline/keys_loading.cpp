@@ -1,13 +1,14 @@
 #include <array>
 
 #include "pipeline/rules.hpp"
+#include "pipeline/words.hpp"
 
 namespace cairn::detail {
 namespace {
 
-constexpr std::array<std::string_view, 3> kRescale{"off", "linear", "sqrt"};
-constexpr std::array<std::string_view, 3> kVerify{"before", "loaded", "never"};
-constexpr std::array<std::string_view, 3> kBroadcast{"auto", "always", "never"};
+constexpr auto kRescale = words_of(kRescaleWords);
+constexpr auto kVerify = words_of(kVerifyWords);
+constexpr auto kBroadcast = words_of(kBroadcastWords);
 
 constexpr std::array kRenameKeys{
     Key{"from",

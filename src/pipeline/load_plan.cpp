@@ -27,8 +27,6 @@ Shape shape_in(const Manifest& manifest, std::size_t position) {
   return {shape.begin(), shape.end()};
 }
 
-Json numbers(const Shape& shape) { return std::vector<std::uint64_t>(shape.begin(), shape.end()); }
-
 Shape shape_from(const Json& json) {
   const auto numbers = json.get<std::vector<std::uint64_t>>();
   return {numbers.begin(), numbers.end()};
@@ -216,7 +214,7 @@ std::string encode(const LoadNotes& notes) {
   Json json{{"missing", notes.missing}, {"warnings", notes.warnings}};
   json["mismatched"] = json["skipped"] = Json::array();
   for (const auto& [name, in_checkpoint, in_memory] : notes.mismatched) {
-    json["mismatched"].push_back({name, numbers(in_checkpoint), numbers(in_memory)});
+    json["mismatched"].push_back({name, in_checkpoint, in_memory});
   }
   for (const auto& [name, reason] : notes.skipped) json["skipped"].push_back({name, reason});
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);

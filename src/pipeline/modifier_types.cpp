@@ -1,17 +1,13 @@
 #include "pipeline/modifier_types.hpp"
 
-#include <algorithm>
-#include <array>
 #include <mutex>
 #include <set>
-#include <string_view>
 
 #include "base/throw.hpp"
+#include "pipeline/rules.hpp"
 
 namespace cairn::detail {
 namespace {
-
-constexpr std::array<std::string_view, 4> kBuiltIn{"freeze", "lora", "reset", "cast"};
 
 /// One for the process, because a configuration is read without any object that could hold it.
 struct Registry {
@@ -33,7 +29,7 @@ std::vector<std::string> registered_modifier_types() {
 
 void add_modifier_type(const std::string& type) {
   if (type.empty()) fail(Errc::usage, "a modifier type needs a name");
-  const bool built_in = std::find(kBuiltIn.begin(), kBuiltIn.end(), type) != kBuiltIn.end();
+  const bool built_in = find_type(kModifierRule, type) != nullptr;
   const std::lock_guard lock(registry().mutex);
   if (built_in || !registry().types.insert(type).second) {
     fail(Errc::usage, "the modifier type '{}' exists already; choose another name", type);

@@ -40,6 +40,11 @@ void check_scalar(const Value& value, const Key& key, const Place& place) {
   double number = 0;
   bool flag = false;
   bool fine = true;
+  const bool is_text = key.kind == Kind::text || key.kind == Kind::any_text ||
+                       key.kind == Kind::word || key.kind == Kind::texts;
+  if (value.quoted && !is_text) {
+    place.refuse(value, fmt::format("must be {}, without quotes", wanted));
+  }
   switch (key.kind) {
     case Kind::flag:
     case Kind::flag_block:
@@ -67,7 +72,9 @@ void check_scalar(const Value& value, const Key& key, const Place& place) {
   if (!fine) refuse();
 }
 
-void check_list(const Value& value, const Key& key, const Place& place) {
+using Strangers = std::vector<std::string>*;
+
+void check_list(const Value& value, const Key& key, const Place& place, Strangers strangers) {
   if (value.type != Value::Type::list) {
     place.refuse(value, fmt::format("must be {}", key.what));
   }
@@ -77,7 +84,7 @@ void check_list(const Value& value, const Key& key, const Place& place) {
   for (std::size_t i = 0; i < value.items.size(); ++i) {
     const Value& item = value.items[i];
     if (key.kind == Kind::blocks) {
-      check_block(item, *key.block, place.at(i));
+      check_block(item, *key.block, place.at(i), strangers);
     } else if (item.type != Value::Type::scalar || item.text.empty()) {
       place.at(i).refuse(item, "must be a text");
     }
@@ -93,20 +100,22 @@ void check_pairs(const Value& value, const Key& key, const Place& place) {
   }
 }
 
-void check_key(const Value& value, const Key& key, const Place& place) {
+void check_key(const Value& value, const Key& key, const Place& place, Strangers strangers) {
   if (value.type == Value::Type::scalar && value.text == "\?\?\?") {
     place.refuse(value, "is '\?\?\?': give it a value");
   }
   switch (key.kind) {
     case Kind::block:
-      return check_block(value, *key.block, place);
+      return check_block(value, *key.block, place, strangers);
     case Kind::texts:
     case Kind::blocks:
-      return check_list(value, key, place);
+      return check_list(value, key, place, strangers);
     case Kind::pairs:
       return check_pairs(value, key, place);
     case Kind::flag_block:
-      if (value.type == Value::Type::mapping) return check_block(value, *key.block, place);
+      if (value.type == Value::Type::mapping) {
+        return check_block(value, *key.block, place, strangers);
+      }
       return check_scalar(value, key, place);
     default:
       return check_scalar(value, key, place);
@@ -129,7 +138,13 @@ std::vector<const Key*> keys_of(const BlockRule& rule, const TypeRule* type) {
   return keys;
 }
 
-void check_type(const Value& value, const BlockRule& rule, const Place& place) {
+/// A slip of the pen, not another word.
+bool is_near(std::string_view word, std::string_view known) {
+  return edit_distance(word, known) <= (known.size() > 4 ? 2U : 1U);
+}
+
+void check_type(const Value& value, const BlockRule& rule, const Place& place,
+                Strangers strangers) {
   const Value* type = value.find("type");
   std::vector<std::string_view> known;
   for (const TypeRule& each : rule.types) known.push_back(each.type);
@@ -147,8 +162,16 @@ void check_type(const Value& value, const BlockRule& rule, const Place& place) {
     return;
   }
   if (type->type != Value::Type::scalar) place.at("type").refuse(*type, "must be a word");
-  place.at("type").refuse(*type, fmt::format("must be {}; did you mean '{}'?", quoted(known),
-                                             nearest(type->text, known)));
+  const std::string_view near = nearest(type->text, known);
+  if (strangers != nullptr && rule.registered != nullptr && !is_near(type->text, near)) {
+    strangers->push_back(
+        fmt::format("{}:{}: '{}' is '{}', which only a program that registers it "
+                    "can check",
+                    place.origin, type->line, place.at("type").key, type->text));
+    return;
+  }
+  place.at("type").refuse(*type,
+                          fmt::format("must be {}; did you mean '{}'?", quoted(known), near));
 }
 
 /// Whether a key of another type of the block; the error then says so.
@@ -161,6 +184,18 @@ const TypeRule* other_type_with(const BlockRule& rule, std::string_view name) {
     }
   }
   return nullptr;
+}
+
+/// Whether the name of a section is, or was to be, that of one of the document's blocks. In a long
+/// one a letter more may have been left out ("chckpnt").
+bool is_top(std::string_view name, std::string_view block) {
+  return is_near(name, block) ||
+         (block.size() >= 10 && name.size() < block.size() && edit_distance(name, block) == 3);
+}
+
+/// The same of a block inside these: they are words of every day, so that less is taken for a slip.
+bool is_nested(std::string_view name, std::string_view block) {
+  return edit_distance(name, block) <= (block.size() > 5 ? 1U : 0U);
 }
 
 void check_names(const Value& value, const BlockRule& rule, const std::vector<const Key*>& keys,
@@ -180,6 +215,12 @@ void check_names(const Value& value, const BlockRule& rule, const std::vector<co
       place.at(name).refuse(child, fmt::format("is a key of the type '{}', not of '{}'",
                                                other->type, type_of(value, rule)));
     }
+    if (rule.sections) {
+      for (const auto& [nested, path] : nested_blocks()) {
+        if (!is_nested(name, nested)) continue;
+        place.at(name).refuse(child, fmt::format("is unknown; did you mean '{}'?", path));
+      }
+    }
     place.at(name).refuse(child,
                           fmt::format("is unknown; did you mean '{}'?", nearest(name, known)));
   }
@@ -188,9 +229,22 @@ void check_names(const Value& value, const BlockRule& rule, const std::vector<co
 }  // namespace
 
 bool is_foreign_section(std::string_view name) {
-  return std::none_of(kDocument.keys.begin(), kDocument.keys.end(), [&](const Key& key) {
-    return edit_distance(name, key.name) <= (key.name.size() > 4 ? 2U : 1U);
-  });
+  const auto nested = nested_blocks();
+  return std::none_of(kDocument.keys.begin(), kDocument.keys.end(),
+                      [&](const Key& key) { return is_top(name, key.name); }) &&
+         std::none_of(nested.begin(), nested.end(),
+                      [&](const auto& block) { return is_nested(name, block.first); });
+}
+
+std::vector<std::pair<std::string, std::string>> nested_blocks() {
+  std::vector<std::pair<std::string, std::string>> blocks;
+  for (const Key& top : kDocument.keys) {
+    for (const Key& key : top.block->keys) {
+      if (key.block == nullptr) continue;
+      blocks.emplace_back(key.name, fmt::format("{}.{}", top.name, key.name));
+    }
+  }
+  return blocks;
 }
 
 bool parse_integer(std::string_view text, std::int64_t& integer) {
@@ -237,17 +291,18 @@ const TypeRule* find_type(const BlockRule& rule, std::string_view type) {
   return at == rule.types.end() ? nullptr : &*at;
 }
 
-void check_block(const Value& value, const BlockRule& rule, const Place& place) {
+void check_block(const Value& value, const BlockRule& rule, const Place& place,
+                 std::vector<std::string>* strangers) {
   if (value.type != Value::Type::mapping) place.refuse(value, "must be a mapping");
   const bool typed = !rule.types.empty();
-  if (typed) check_type(value, rule, place);
+  if (typed) check_type(value, rule, place, strangers);
   const TypeRule* type = typed ? find_type(rule, type_of(value, rule)) : nullptr;
   const auto keys = keys_of(rule, type);
   check_names(value, rule, keys, typed, typed && type == nullptr, place);
   for (const Key* key : keys) {
     const Value* child = value.find(key->name);
     const bool absent = child == nullptr || child->type == Value::Type::null;
-    if (!absent) check_key(*child, *key, place.at(key->name));
+    if (!absent) check_key(*child, *key, place.at(key->name), strangers);
     if (absent && key->required) {
       place.refuse(value, fmt::format("needs a '{}'{}", key->name,
                                       key->kind == Kind::word ? ": " + quoted(key->words) : ""));

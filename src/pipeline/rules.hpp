@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "pipeline/value.hpp"
@@ -63,16 +64,20 @@ struct BlockRule {
 };
 
 /// The whole document (keys.cpp), and its blocks checkpoint.source (keys_source.cpp),
-/// checkpoint.loading (keys_loading.cpp) and save.preemption (keys_trainer.cpp).
+/// checkpoint.loading (keys_loading.cpp) and save.preemption (keys_trainer.cpp). kModifierRule is
+/// an item of model_modifier.modifiers.
 extern const BlockRule kDocument;
+extern const BlockRule kModifierRule;
 extern const BlockRule kSourceRule;
 extern const BlockRule kLoadingRule;
 extern const BlockRule kPreemptionRule;
 inline constexpr double kMostTimeoutSeconds = 1e7;
 
 /// Checks `value` against the rule: unknown keys, types, words, ranges, what is required. Null is
-/// absent. Errors: usage.
-void check_block(const Value& value, const BlockRule& rule, const Place& place);
+/// absent. Types that only another program may have registered are errors, or, where `strangers`
+/// is given, added to it as "file:line: 'key' ...". Errors: usage.
+void check_block(const Value& value, const BlockRule& rule, const Place& place,
+                 std::vector<std::string>* strangers = nullptr);
 
 /// What holds after `value` was read, with what is absent filled in. Secrets are masked.
 nlohmann::ordered_json resolved_block(const Value* value, const BlockRule& rule);
@@ -85,8 +90,11 @@ std::string_view type_of(const Value& value, const BlockRule& rule);
 /// The rule of that type; null when a program has registered it.
 const TypeRule* find_type(const BlockRule& rule, std::string_view type);
 
-/// Whether a key of the document is neither a block nor like the name of one. Local.
+/// Whether a key of the document is another program's: neither a block, nor one from inside a
+/// block, nor like the name of either. Local.
 bool is_foreign_section(std::string_view name);
+/// The blocks inside those of the document, by name, with the dotted path of each. Local.
+std::vector<std::pair<std::string, std::string>> nested_blocks();
 
 /// An integer from 0, "60_000" included; any integer; a finite number. Nothing for any other text.
 bool parse_count(std::string_view text, std::uint64_t& count);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "pipeline/rules.hpp"
+#include "pipeline/secrets.hpp"
 #include "sources/url.hpp"
 
 namespace cairn::detail {
@@ -30,6 +31,7 @@ Json scalar_of(std::string_view text, Kind kind) {
 
 /// A URL may carry a password, and a signature behind its "?"; a path may hold an "@".
 std::string shown_text(const std::string& text) {
+  if (holds_secret(text)) return std::string(kMask);
   return text.find(':') == std::string::npos ? text : masked_url(text);
 }
 
@@ -42,7 +44,7 @@ Json shown(const Value& value, const Key& key) {
   if (key.kind == Kind::pairs) {
     Json pairs = Json::object();
     for (const auto& [name, child] : value.entries) {
-      pairs[name] = child.secret ? kMask : std::string_view(child.text);
+      pairs[name] = child.secret ? std::string(kMask) : shown_text(child.text);
     }
     return pairs;
   }
@@ -51,7 +53,7 @@ Json shown(const Value& value, const Key& key) {
   for (const Value& item : value.items) {
     list.push_back(key.kind == Kind::blocks ? resolved_block(&item, *key.block)
                    : item.secret            ? Json(kMask)
-                                            : Json(item.text));
+                                            : Json(shown_text(item.text)));
   }
   return list;
 }
@@ -68,12 +70,6 @@ void show_keys(const Value* value, std::span<const Key> keys, Json& json) {
       if (!block.empty()) json[std::string(key.name)] = std::move(block);
     }
   }
-}
-
-bool sounds_secret(const std::string& name) {
-  constexpr std::string_view kWords[] = {"secret", "password", "token", "key"};
-  return std::any_of(std::begin(kWords), std::end(kWords),
-                     [&](std::string_view word) { return name.find(word) != std::string::npos; });
 }
 
 // ---- the schema
@@ -174,8 +170,12 @@ Json schema_of(const BlockRule& rule) {
   Json schema = mapping_schema();
   add_keys(rule.keys, schema);
   if (rule.notes) schema["patternProperties"]["^x-"] = Json::object();
-  if (rule.sections)
+  if (rule.sections) {
     schema["additionalProperties"] = true;  // no pattern can tell what is like a key
+    Json inside = Json::array();
+    for (const auto& [name, path] : nested_blocks()) inside.push_back(name);
+    schema["propertyNames"] = {{"not", {{"enum", std::move(inside)}}}};
+  }
   return schema;
 }
 

@@ -22,6 +22,8 @@ class Expander {
       value.type = Value::Type::scalar;
       count_bytes(node.Scalar(), value);
       value.text = node.Scalar();
+      // "!" is what the library says of quotes.
+      value.quoted = node.Tag() == "!" || node.Tag() == "tag:yaml.org,2002:str";
     } else if (node.IsSequence()) {
       value.type = Value::Type::list;
       for (const auto& item : node) value.items.push_back(expand(item, level + 1));
@@ -104,7 +106,7 @@ Place Place::at(std::string_view name) const {
 Place Place::at(std::size_t index) const { return {origin, fmt::format("{}[{}]", key, index)}; }
 
 void Place::refuse(const Value& value, const std::string& why, Errc code) const {
-  fail(code, "{}:{}: {} {}", origin, value.line,
+  fail(code, "{}{}: {} {}", origin, value.line > 0 ? fmt::format(":{}", value.line) : "",
        key.empty() ? "the document" : fmt::format("'{}'", key), why);
 }
 

@@ -23,6 +23,7 @@ struct Value {
   bool in_flow = false;    ///< of an entry: its mapping is written with braces
   bool shadows = false;    ///< of an entry: "<<" brings the same key
   bool secret = false;     ///< from an environment variable that sounds like one
+  bool quoted = false;     ///< written as a text, so that it is no number and no flag
 
   Value* find(std::string_view key);
   const Value* find(std::string_view key) const;

@@ -10,6 +10,7 @@
 #include "torch/random.hpp"
 #include "torch/scheduler.hpp"
 #include "torch/tensor_memory.hpp"
+#include "torch/text.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -104,7 +105,7 @@ Collected collect(const TrainerView& trainer, const ManagerOptions& options,
   auto& documents = collected.state.documents;
   documents["context"] = context_document(info);
   if (trainer.scheduler != nullptr) {
-    documents["scheduler"] = scheduler_document(*trainer.scheduler).dump();
+    documents["scheduler"] = to_text(scheduler_document(*trainer.scheduler));
   }
   collected.state.rank_blobs["rng"] = random_state();
   if (!info.metadata.empty()) documents["user"] = user_document(info);

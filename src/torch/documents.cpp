@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "torch/text.hpp"
+
 namespace cairn::detail {
 namespace {
 
@@ -49,8 +51,7 @@ std::map<std::string, std::string> texts_of(const StateDocuments& documents) {
 std::string context_document(const CheckpointInfo& info) {
   Json metrics = Json::object();
   for (const auto& [name, value] : info.metrics) metrics[name] = number_to_json(value);
-  return Json{{"epoch", info.epoch}, {"global_step", info.global_step}, {"metrics", metrics}}
-      .dump();
+  return to_text({{"epoch", info.epoch}, {"global_step", info.global_step}, {"metrics", metrics}});
 }
 
 std::string user_document(const CheckpointInfo& info) {
@@ -61,7 +62,7 @@ std::string user_document(const CheckpointInfo& info) {
       fail(Errc::usage, "the metadata '{}' of a save is not JSON; quote a text", name);
     }
   }
-  return user.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return to_text(user);
 }
 
 std::optional<Json> find_document(const Manifest& manifest, const std::string& name) {

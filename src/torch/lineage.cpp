@@ -10,6 +10,7 @@
 #include "cairn/source.hpp"
 #include "sources/local.hpp"
 #include "torch/documents.hpp"
+#include "torch/text.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -48,12 +49,11 @@ std::string new_uuid() {
 }
 
 std::string lineage_document(const Lineage& lineage) {
-  return Json{{"run_id", lineage.run_id},
-              {"uuid", lineage.uuid},
-              {"parent_uuid", lineage.parent_uuid},
-              {"parent_run_id", lineage.parent_run_id},
-              {"fork", lineage.fork}}
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  return to_text({{"run_id", lineage.run_id},
+                  {"uuid", lineage.uuid},
+                  {"parent_uuid", lineage.parent_uuid},
+                  {"parent_run_id", lineage.parent_run_id},
+                  {"fork", lineage.fork}});
 }
 
 Lineage read_lineage(const Manifest& manifest) {

@@ -6,11 +6,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <set>
 #include <utility>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "pipeline/config_document.hpp"
+#include "torch/owners.hpp"
+#include "torch/parameters.hpp"
+#include "torch/tensor_memory.hpp"
 
 namespace cairn {
 namespace detail {
@@ -44,16 +49,42 @@ at::Tensor draw_a(const LoraLayer& layer, std::uint64_t seed) {
   return a.to(layer.base.options().requires_grad(false));
 }
 
-void adopt_or_make(LoraLayer& layer, std::uint64_t seed) {
+/// A and B that the layer has already. Where they have another rank, check_rank tells it better.
+void adopt(LoraLayer& layer, const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined() || !b.defined()) {
+    fail(Errc::usage, "lora: '{}' has a parameter lora_{} but no lora_{}; give it both, or none",
+         layer.path, a.defined() ? 'A' : 'B', a.defined() ? 'B' : 'A');
+  }
+  const std::int64_t rank = a.dim() == 0 ? 0 : a.size(0);
+  if (a.sizes() != at::IntArrayRef{rank, layer.base.size(1)} ||
+      b.sizes() != at::IntArrayRef{layer.base.size(0), rank}) {
+    fail(Errc::usage,
+         "lora: '{}' has a lora_A of shape {} and a lora_B of shape {}, which are no adapter of "
+         "its weight of shape {}",
+         layer.path, to_string(shape_of(a)), to_string(shape_of(b)),
+         to_string(shape_of(layer.base)));
+  }
+  layer.a = a;
+  layer.b = b;
+}
+
+void adopt_or_make(const torch::nn::Module& model, LoraLayer& layer, std::uint64_t seed) {
   const auto own = layer.linear->named_parameters(/*recurse=*/false);
-  layer.base = own["weight"];
+  const at::Tensor* a = own.find("lora_A");
+  const at::Tensor* b = own.find("lora_B");
+  const bool adopted = a != nullptr || b != nullptr;
+  const std::string tie = tie_of(model, layer.path, *layer.linear, adopted);
+  if (!tie.empty()) {
+    fail(Errc::unsupported, "lora: {}: an adapter would change both; choose other target_modules",
+         tie);
+  }
+  layer.base = own_weight(*layer.linear);
   if (!layer.base.is_floating_point()) {
     fail(Errc::unsupported, "lora: the weight of '{}' is {}; adapters need floating-point weights",
          layer.path, c10::toString(layer.base.scalar_type()));
   }
-  if (own.contains("lora_A") && own.contains("lora_B")) {
-    layer.a = own["lora_A"];
-    layer.b = own["lora_B"];
+  if (adopted) {
+    adopt(layer, a == nullptr ? at::Tensor() : *a, b == nullptr ? at::Tensor() : *b);
     return;
   }
   const at::NoGradGuard no_grad;
@@ -73,11 +104,6 @@ void check_rank(const LoraLayer& layer, std::uint64_t wanted) {
 at::Tensor sum(const LoraLayer& layer, const at::Tensor& a) {
   return at::add(layer.base, layer.b.matmul(a), layer.scale());
 }
-
-struct ParametersOf : torch::nn::Module {
-  static constexpr torch::OrderedDict<std::string, at::Tensor> Module::*kMember =
-      &ParametersOf::parameters_;
-};
 
 /// The layers as LibTorch knows them, for as long as the object lives.
 class WithoutAdapters {
@@ -104,6 +130,15 @@ class WithoutAdapters {
  private:
   const std::vector<LoraLayer>& layers_;
 };
+
+/// The bases as they were before merge(): the last one first, should the program have tied two of
+/// them since.
+void put_back(std::vector<LoraLayer>& layers) {
+  for (LoraLayer& layer : layers | std::views::reverse) {
+    if (layer.kept.defined()) layer.base.copy_(layer.kept);
+    layer.kept = at::Tensor();
+  }
+}
 
 /// Module::clone() makes all parameters take gradients.
 void keep_gradients(const torch::nn::Module& from, const torch::nn::Module& to) {
@@ -140,7 +175,7 @@ std::vector<LoraLayer> make_adapters(const torch::nn::Module& model, const LoraM
     layer.rank = settings.rank;
     layer.alpha = settings.alpha.value_or(static_cast<double>(settings.rank));
     layer.dropout = settings.dropout;
-    adopt_or_make(layer, seed);
+    adopt_or_make(model, layer, seed);
     check_rank(layer, settings.rank);
   }
   return layers;
@@ -198,6 +233,9 @@ LoraAdapters::LoraAdapters() : state_(std::make_shared<State>()) {}
 
 void LoraAdapters::attach(torch::nn::Module& model, const LoraModifier& settings,
                           std::uint64_t seed) {
+  Config config;
+  config.modifiers = {settings};
+  check(config, "the settings of an adapter");
   const PathPatterns patterns(settings.target_modules);
   const auto paths = linear_paths(model);
   require_hits(patterns, patterns.hits(paths), "lora", "linear layer at or under", paths);
@@ -238,11 +276,15 @@ void LoraAdapters::apply() {
 void LoraAdapters::merge() {
   if (state_->merged) return;
   const at::NoGradGuard no_grad;
-  for (LoraLayer& layer : state_->layers) {
-    layer.kept = layer.base.detach().clone();
-    layer.base.copy_(merged_weight(layer));
-    layer.linear->weight = layer.base;
+  auto& layers = state_->layers;
+  try {
+    for (LoraLayer& layer : layers) layer.kept = layer.base.detach().clone();
+    for (LoraLayer& layer : layers) layer.base.copy_(merged_weight(layer));
+  } catch (...) {
+    put_back(layers);
+    throw;
   }
+  for (LoraLayer& layer : layers) layer.linear->weight = layer.base;
   state_->merged = true;
 }
 
@@ -250,10 +292,7 @@ void LoraAdapters::unmerge() {
   if (!state_->merged) return;
   {
     const at::NoGradGuard no_grad;
-    for (LoraLayer& layer : state_->layers) {
-      layer.base.copy_(layer.kept);
-      layer.kept = at::Tensor();
-    }
+    put_back(state_->layers);
   }
   state_->merged = false;
   apply();

@@ -1,10 +1,9 @@
 #include "base/throw.hpp"
 #include "cairn/source.hpp"
 #include "cairn/torch.hpp"
-#include "mpi/same.hpp"
 #include "mpi/time_limit.hpp"
+#include "pipeline/document.hpp"
 #include "pipeline/foreign.hpp"
-#include "pipeline/load_plan.hpp"
 #include "pipeline/migrations/run.hpp"
 #include "pipeline/trace.hpp"
 #include "sources/acquisition.hpp"
@@ -55,7 +54,7 @@ struct CheckpointManager::Impl {
 
   Impl(MPI_Comm parent, Config c, ManagerOptions o)
       : comm(parent, o.deadline),
-        config(std::move(c)),
+        config(settled(comm, std::move(c))),
         options(std::move(o)),
         saver(comm, save_options(config, options)) {
     std::string fresh = new_uuid();
@@ -116,8 +115,7 @@ struct CheckpointManager::Impl {
   }
 
   std::vector<ModifierReport> prepare_model(torch::nn::Module& model) {
-    require_same(comm, "prepare model",
-                 std::vector<Argument>{{"model_modifier", detail::hash_of(config.modifiers)}});
+    compare(comm, "prepare model", config, states);
     const Modification modification =
         prepare_modifiers(comm, model, config.modifiers, ModifierChoice::structure, adapters);
     std::vector<ModifierReport> reports;
@@ -141,33 +139,38 @@ struct CheckpointManager::Impl {
   }
 
   /// Local.
-  std::unique_ptr<Acquisition> acquire() const {
-    return std::make_unique<Acquisition>(comm, *config.source, source_settings(config));
+  std::unique_ptr<Acquisition> acquire(const Config& of) const {
+    return std::make_unique<Acquisition>(comm, *of.source, source_settings(of));
   }
 
   /// Whether the source has another checkpoint than this damaged one, in what is left of the time.
   /// Collective.
-  bool fall_back(const std::filesystem::path& path, const Error& error,
+  bool fall_back(const Config& used, const std::filesystem::path& path, const Error& error,
                  const RestoreSettings& settings) {
     const TimeLimit limit(settings.until, settings.limit);
-    return skip_damaged(comm, *config.source, source_settings(config), path, error);
+    return skip_damaged(comm, *used.source, source_settings(used), path, error);
   }
 
-  CheckpointContext load(const TrainerState& trainer,
-                         std::unique_ptr<Acquisition> acquisition = nullptr) {
+  CheckpointContext load(const TrainerState& trainer) { return load(config, trainer, nullptr); }
+
+  /// By `used`: set_source may have replaced `config` meanwhile. Collective.
+  CheckpointContext load(const Config& used, const TrainerState& trainer,
+                         std::unique_ptr<Acquisition> acquisition) {
     trace = Trace();
-    RestoreSettings settings{
-        options, config, config.loading.value_or(LoadingConfig{}), {}, adapters, states, trace};
-    settings.load.engine = config.save.engine;
-    settings.load.transfer = config.save.transfer;
-    settings.load.mpio = config.save.mpio;
+    bool changed = false;
+    RestoreSettings settings{options, used,     used.loading.value_or(LoadingConfig{}),
+                             {},      adapters, states,
+                             trace,   changed};
+    settings.load.engine = used.save.engine;
+    settings.load.transfer = used.save.transfer;
+    settings.load.mpio = used.save.mpio;
     settings.load.cast = settings.loading.cast;
     settings.load.verify = settings.loading.verify;
     settings.load.broadcast = settings.loading.broadcast;
     for (;;) {
       const auto path = trace.stage("source", [&] {
-        check_source(settings.loading);
-        if (!acquisition) acquisition = acquire();
+        check_source(used);
+        if (!acquisition) acquisition = acquire(used);
         return acquisition->get(comm);
       });
       trace.set_bytes(acquisition->bytes());
@@ -177,18 +180,15 @@ struct CheckpointManager::Impl {
       }
       acquisition.reset();  // ends its line on the terminal
       try {
-        const Manifest manifest = open(path, settings);
+        const Manifest manifest = open(used, path, settings);
         CheckpointContext context = restore(comm, manifest, trainer, settings);
         lineage = descend(lineage, context);
         context.run = lineage;
         return context;
       } catch (const Error& error) {
-        // Nothing has changed yet: digests are checked before the first byte is moved. With
-        // `loaded` tensors may hold damaged bytes, which only a load that must fill them all
-        // replaces.
-        if (error.code() != Errc::corrupt) throw;
-        if (settings.load.verify == VerifyWhen::loaded && !is_strict(settings.loading)) throw;
-        if (!fall_back(path, error, settings)) throw;
+        // Another checkpoint is for a model that is as it was.
+        if (error.code() != Errc::corrupt || changed) throw;
+        if (!fall_back(used, path, error, settings)) throw;
       }
     }
   }
@@ -197,41 +197,38 @@ struct CheckpointManager::Impl {
   std::unique_ptr<PendingLoad::Impl> load_later(const TrainerState& trainer,
                                                 std::optional<SchedulerRef> scheduler) {
     auto pending = std::make_unique<PendingLoad::Impl>();
-    pending->load = [this, trainer, scheduler](std::unique_ptr<Acquisition> acquisition) {
+    pending->load = [this, begun = config, trainer,
+                     scheduler](std::unique_ptr<Acquisition> acquisition) {
       TrainerState all = trainer;
       if (scheduler) all.scheduler = &*scheduler;
-      return load(all, std::move(acquisition));
+      return load(begun, all, std::move(acquisition));
     };
-    if (config.source && config.pipeline.async_execution) pending->acquisition = acquire();
+    if (config.source && config.pipeline.async_execution) pending->acquisition = acquire(config);
     return pending;
   }
 
   /// Whatever its format, with a container's names and documents. Collective.
-  Manifest open(const std::filesystem::path& path, const RestoreSettings& settings) {
+  Manifest open(const Config& used, const std::filesystem::path& path,
+                const RestoreSettings& settings) {
     const TimeLimit limit(settings.until, settings.limit);
     return stage(comm, trace, "open", [&] {
       Manifest manifest = open_checkpoint(comm, path);
       agree(comm, "open", [&] { manifest = as_container(std::move(manifest)); });
-      if (config.migrations.empty()) return manifest;
+      if (used.migrations.empty()) return manifest;
       const bool verify = settings.load.verify != VerifyWhen::never;
-      return migrations::migrated_for_load(comm, std::move(manifest), config.migrations, verify);
+      return migrations::migrated_for_load(comm, std::move(manifest), used.migrations, verify);
     });
   }
 
   /// Collective.
-  void check_source(const LoadingConfig& loading) {
+  void check_source(const Config& used) {
     agree(comm, "load: source", [&] {
-      check_fork(config);
-      if (config.source) return;
+      check_fork(used);
+      if (used.source) return;
       fail(Errc::usage,
            "no checkpoint to load is configured; set checkpoint.source, or call set_source");
     });
-    require_same(comm, "load: source",
-                 std::vector<Argument>{{"checkpoint.loading", detail::hash_of(loading)},
-                                       {"checkpoint.migrations",
-                                        digest_of(std::string_view(config.migrations.native()))},
-                                       {"names of the added states", detail::hash_of(states)},
-                                       {"model_modifier", detail::hash_of(config.modifiers)}});
+    compare(comm, "load: source", used, states);
   }
 };
 

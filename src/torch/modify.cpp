@@ -3,14 +3,15 @@
 #include "torch/modify.hpp"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/nn/module.h>
 
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
@@ -19,6 +20,7 @@
 #include "torch/random.hpp"
 #include "torch/reset.hpp"
 #include "torch/share.hpp"
+#include "torch/text.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -62,18 +64,26 @@ ModifierReport freeze(const torch::nn::Module& model, const PathPatterns& patter
   return report;
 }
 
+/// Memory for tensors of another type, by the tensors that will get it: found before a load changes
+/// anything.
+using CastMemory = std::unordered_map<const at::TensorImpl*, at::Tensor>;
+
 ModifierReport cast(const torch::nn::Module& model, const PathPatterns& patterns,
-                    at::ScalarType type) {
+                    at::ScalarType type, CastMemory& memory) {
   ModifierReport report{"cast", {}, {}};
   std::int64_t elements = 0;
   const at::NoGradGuard no_grad;
   for_each_under(model, patterns, true, [&](const std::string& name, const at::Tensor& tensor) {
     if (!tensor.is_floating_point() || tensor.scalar_type() == type) return;
-    tensor.set_data(tensor.detach().to(type));
+    const auto found = memory.find(tensor.unsafeGetTensorImpl());
+    const bool fits = found != memory.end() && found->second.sizes() == tensor.sizes() &&
+                      found->second.device() == tensor.device();
+    tensor.set_data(fits ? found->second.copy_(tensor.detach()) : tensor.detach().to(type));
     tensor.mutable_grad() = at::Tensor();
     report.names.push_back(name);
     elements += tensor.numel();
   });
+  memory.clear();
   report.text =
       elements_text(report.names.size(), elements, fmt::format("are {} now", c10::toString(type)));
   return report;
@@ -115,8 +125,9 @@ class Preparer {
   void operator()(const CastModifier& modifier) {
     PathPatterns patterns(modifier.layers);
     demand("cast", patterns, "module or parameter", names_);
-    add([&model = model_, patterns, type = scalar_type(modifier.dtype)] {
-      return cast(model, patterns, type);
+    const at::ScalarType type = scalar_type(modifier.dtype);
+    add([&model = model_, patterns, type, memory = memory_for_cast(patterns, type)]() mutable {
+      return cast(model, patterns, type, memory);
     });
   }
 
@@ -164,6 +175,20 @@ class Preparer {
   const std::vector<Demand>& demands() const { return demands_; }
 
  private:
+  /// Of all that has another type by the time of the cast; adapters are small and wait.
+  CastMemory memory_for_cast(const PathPatterns& patterns, at::ScalarType type) {
+    CastMemory memory;
+    for_each_under(model_, patterns, true, [&](const std::string&, const at::Tensor& tensor) {
+      if (!tensor.is_floating_point()) return;
+      auto& planned =
+          types_.try_emplace(tensor.unsafeGetTensorImpl(), tensor.scalar_type()).first->second;
+      if (std::exchange(planned, type) == type) return;
+      memory.try_emplace(tensor.unsafeGetTensorImpl(),
+                         at::empty_like(tensor, tensor.options().dtype(type).requires_grad(false)));
+    });
+    return memory;
+  }
+
   void add(ModifierWork work) { prepared_.work.push_back(std::move(work)); }
   void demand(std::string user, PathPatterns patterns, std::string_view what,
               std::vector<std::string> paths) {
@@ -176,43 +201,12 @@ class Preparer {
   std::uint64_t seed_;
   LoraAdapters::State known_;  ///< with the adapters of earlier modifiers
   std::vector<std::string> names_;
+  std::unordered_map<const at::TensorImpl*, at::ScalarType> types_;  ///< after earlier casts
   std::vector<Demand> demands_;
   Modification prepared_;
 };
 
-struct Hasher {
-  Digester& digester;
-  void operator()(const FreezeModifier& modifier) const { add(modifier.layers); }
-  void operator()(const ResetModifier& modifier) const { add(modifier.layers); }
-  void operator()(const LoraModifier& modifier) const {
-    digester.update(modifier.rank);
-    digester.update(fmt::format("{} {}", modifier.alpha.value_or(-1), modifier.dropout));
-    add(modifier.target_modules);
-  }
-  void operator()(const CastModifier& modifier) const {
-    digester.update(static_cast<std::uint64_t>(modifier.dtype));
-    add(modifier.layers);
-  }
-  void operator()(const CustomModifier& modifier) const {
-    digester.update(std::string_view(modifier.type));
-    for (const auto& [key, value] : modifier.options) add({key, value});
-  }
-  void add(const std::vector<std::string>& texts) const {
-    digester.update(static_cast<std::uint64_t>(texts.size()));
-    for (const std::string& text : texts) digester.update(std::string_view(text));
-  }
-};
-
 }  // namespace
-
-std::uint64_t hash_of(const std::vector<Modifier>& modifiers) {
-  Digester digester;
-  for (const Modifier& modifier : modifiers) {
-    digester.update(static_cast<std::uint64_t>(modifier.index()));
-    std::visit(Hasher{digester}, modifier);
-  }
-  return digester.value();
-}
 
 Modification prepare_modifiers(const Comm& comm, torch::nn::Module& model,
                                const std::vector<Modifier>& modifiers, ModifierChoice choice,
@@ -258,7 +252,7 @@ std::vector<ModifierReport> unite_reports(const Comm& comm,
     for (const ModifierReport& report : mine) {
       json.push_back({report.type, report.names, report.text});
     }
-    text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+    text = to_text(json);
   });
   const auto texts = share_texts(comm, "modifiers: report", text);
   std::vector<ModifierReport> united = mine;

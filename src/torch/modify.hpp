@@ -27,9 +27,6 @@ enum class ModifierChoice : std::uint8_t {
   structure,  ///< what decides which tensors there are and which are trained; twice is as once
 };
 
-/// What is equal for equal lists.
-std::uint64_t hash_of(const std::vector<Modifier>& modifiers);
-
 /// Checks all that can be checked. Changes nothing. Collective; the same `modifiers` on all ranks.
 /// Errors: not_found (a path that no rank has), usage, unsupported, and what registered modifiers
 /// throw.

@@ -5,6 +5,7 @@
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "torch/owners.hpp"
 #include "torch/random.hpp"
 
 namespace cairn::detail {
@@ -29,7 +30,7 @@ bool reset_module(Module& module, bool for_real) {
   using namespace torch::nn;
   if (auto* linear = dynamic_cast<LinearImpl*>(&module); linear != nullptr && for_real) {
     // With an adapter the member is the sum; what is reset is the parameter.
-    linear->weight = linear->named_parameters(/*recurse=*/false)["weight"];
+    linear->weight = own_weight(*linear);
   }
   if (auto* attention = dynamic_cast<MultiheadAttentionImpl*>(&module)) {
     if (for_real) attention->_reset_parameters();
@@ -43,6 +44,16 @@ bool reset_module(Module& module, bool for_real) {
          reset_as_any<Conv1dImpl, Conv2dImpl, Conv3dImpl, ConvTranspose1dImpl, ConvTranspose2dImpl,
                       ConvTranspose3dImpl, RNNImpl, LSTMImpl, GRUImpl, RNNCellImpl, LSTMCellImpl,
                       GRUCellImpl>(module, for_real);
+}
+
+/// A layer that computes with another's weight would lose it, or give the other fresh values.
+void refuse_tie(const Module& model, const std::string& path, const Module& module) {
+  const auto* linear = dynamic_cast<const torch::nn::LinearImpl*>(&module);
+  if (linear == nullptr) return;
+  const bool has_adapter = linear->named_parameters(/*recurse=*/false).contains("lora_A");
+  const std::string tie = tie_of(model, path, *linear, has_adapter);
+  if (tie.empty()) return;
+  fail(Errc::unsupported, "reset: {}: both would change; leave it out of the layers", tie);
 }
 
 /// Calls `visit(path, module)` for the model, with an empty path, and for all its modules.
@@ -59,6 +70,7 @@ void for_each_module(Module& model, F&& visit) {
 void check_reset(Module& model, const PathPatterns& patterns) {
   for_each_module(model, [&](const std::string& path, Module& module) {
     const bool named = !path.empty() && patterns.matches(path);
+    if (named) refuse_tie(model, path, module);
     if (named && reset_module(module, false)) return;
     for (const auto& item : module.named_parameters(/*recurse=*/false)) {
       const std::string name = path.empty() ? item.key() : path + "." + item.key();

@@ -9,9 +9,9 @@
 //              random state
 //
 // Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
-// that stops reading, or is too slow for pipeline.timeout): the tensors are then partly filled, and
-// the Error says so. Modifiers of the program's own may throw, too: where there are such, a copy of
-// everything is made before 4, and put back.
+// that stops reading, or is too slow for pipeline.timeout; a file that another program cuts): the
+// tensors are then partly filled, and the Error says so. Modifiers of the program's own may throw,
+// too: where there are such, a copy of everything is made before 4, and put back.
 #include "torch/restore.hpp"
 
 #include <ATen/quantized/Quantizer.h>
@@ -21,6 +21,7 @@
 #include <span>
 #include <string_view>
 
+#include "checkpoint/load_steps.hpp"
 #include "pipeline/foreign.hpp"
 #include "pipeline/path_patterns.hpp"
 #include "torch/agree.hpp"
@@ -234,12 +235,12 @@ class Restoration {
         if (own_scheduler_) scheduler_->apply();
         if (states_) states_->apply();
       });
-      const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load);
+      const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load,
+                                             [&] { settings_.changed = true; });
       context_.report.cast = result.casts;
       settings_.trace.set_bytes(result.bytes_read);
     } catch (...) {
-      if (states_) states_->roll_back();
-      if (own_scheduler_) roll_back(*scheduler_);
+      take_back();
       throw;
     }
   }
@@ -256,9 +257,7 @@ class Restoration {
         adapters.apply();
       });
     } catch (...) {
-      if (before_) before_->restore();
-      if (states_) states_->roll_back();
-      if (own_scheduler_) roll_back(*scheduler_);
+      take_back();
       throw;
     }
     before_.reset();
@@ -278,6 +277,16 @@ class Restoration {
   CheckpointContext take() { return std::move(context_); }
 
  private:
+  /// After a failure: all of it where there is a copy, else what has no memory of its own. Local.
+  void take_back() {
+    if (before_) {
+      before_->restore();
+      settings_.changed = false;
+    }
+    if (states_) states_->roll_back();
+    if (own_scheduler_) roll_back(*scheduler_);
+  }
+
   void match() {
     const std::string wrapper = find_wrapper();
     agree_torch(comm_, "load: match", [&] {

@@ -26,16 +26,20 @@ struct RestoreSettings {
   LoraAdapters adapters;
   const States& states;
   Trace& trace;
+  /// Becomes true when the load begins to change what was given, and false again where that is
+  /// taken back.
+  bool& changed;
   /// When the time of the load is over, and whose it is: until all tensors are moved.
   std::chrono::steady_clock::time_point until = {};
   std::string limit = {};
 };
 
 /// Fills what the strategy restores of what is given, then carries out the modifiers; or, on Error,
-/// does nothing: only an io Error while
-/// the bytes move, after all checks, leaves tensors partly filled. Collective.
-/// Errors: mismatch, not_found (paths that the model does not have), corrupt, unsupported, usage,
-/// io, timeout, and what registered modifiers throw.
+/// does nothing: only an Error while the bytes move, after all checks (io, timeout, or corrupt
+/// where another program changes the file), leaves tensors partly filled. Where modifiers of the
+/// program's own are configured, not even that. Collective. Errors: mismatch, not_found (paths that
+/// the model does not have), corrupt, unsupported, usage, io, timeout, and what registered
+/// modifiers throw.
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
                           const RestoreSettings& settings);
 

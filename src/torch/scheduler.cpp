@@ -25,7 +25,14 @@ Json scheduler_document(const SchedulerRef& scheduler) {
   if (auto* torch = scheduler.torch_scheduler()) {
     return {{"kind", kTorch}, {"step_count", StepCount::of(*torch)}};
   }
-  return {{"kind", kUser}, {"state", scheduler.own_scheduler()->state()}};
+  const Json state = scheduler.own_scheduler()->state();
+  try {
+    static_cast<void>(state.dump());
+  } catch (const Json::exception&) {
+    // Another text in its place would be another state.
+    fail(Errc::usage, "the state that the scheduler gives is no text in UTF-8");
+  }
+  return {{"kind", kUser}, {"state", state}};
 }
 
 PreparedScheduler prepare_scheduler(const SchedulerRef& scheduler, const Json& document) {

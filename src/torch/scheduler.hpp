@@ -8,7 +8,8 @@
 
 namespace cairn::detail {
 
-/// The document "scheduler". Local. Throws what the user's scheduler throws.
+/// The document "scheduler". Local. Errors: usage (a state that is no text); throws what the user's
+/// scheduler throws.
 Json scheduler_document(const SchedulerRef& scheduler);
 
 /// A scheduler's new state, checked but not yet taken.

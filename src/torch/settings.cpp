@@ -1,11 +1,13 @@
 #include "torch/settings.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
+#include <vector>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "mpi/same.hpp"
+#include "pipeline/config_document.hpp"
+#include "pipeline/document.hpp"
 
 namespace cairn::detail {
 
@@ -40,25 +42,22 @@ void warn_of_idle_keys(const SaveConfig& save) {
   }
 }
 
-std::uint64_t hash_of(const LoadingConfig& loading) {
-  Digester digester;
-  digester.update(static_cast<std::uint64_t>(loading.type));
-  for (const bool flag : {loading.strict, loading.skip_mismatched, loading.freeze_loaded,
-                          loading.cast, loading.reset_progress}) {
-    digester.update(static_cast<std::uint64_t>(flag));
-  }
-  digester.update(std::bit_cast<std::uint64_t>(loading.min_match));
-  digester.update(static_cast<std::uint64_t>(loading.verify));
-  digester.update(static_cast<std::uint64_t>(loading.broadcast));
-  digester.update(static_cast<std::uint64_t>(loading.rescale_lr));
-  digester.update(static_cast<std::uint64_t>(loading.rename.size()));
-  for (const RenameRule& rule : loading.rename) {
-    digester.update(std::string_view(rule.from));
-    digester.update(std::string_view(rule.to));
-    digester.update(static_cast<std::uint64_t>(rule.regex));
-  }
-  for (const std::string& layer : loading.reset_layers) digester.update(std::string_view(layer));
-  return digester.value();
+void compare(const Comm& comm, std::string_view step, const Config& config, const States& states) {
+  std::vector<Argument> arguments;
+  agree(comm, step, [&] {
+    for (const auto& [subject, hash] : parts_of(config)) arguments.push_back({subject, hash});
+    arguments.push_back({"names of the added states", hash_of(states)});
+  });
+  require_same(comm, step, arguments);
+}
+
+Config settled(const Comm& comm, Config config) {
+  agree(comm, "configuration", [&] {
+    settle(config);
+    check(config, "configuration");
+  });
+  compare(comm, "configuration", config, {});
+  return config;
 }
 
 }  // namespace cairn::detail

@@ -1,17 +1,21 @@
 #pragma once
 
-#include <cstdint>
+#include <string_view>
 
 #include "cairn/torch.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn::detail {
 
-// What a CheckpointManager makes of its configuration. All Local.
+// What a CheckpointManager makes of its configuration. Local, but for what
+// says otherwise.
 
 SaveOptions save_options(const Config& config, const ManagerOptions& options);
 /// Warns of what the configuration says and nothing acts on.
 void warn_of_idle_keys(const SaveConfig& save);
-/// What is equal for equal settings of a load.
-std::uint64_t hash_of(const LoadingConfig& loading);
+/// Whether all ranks mean the same. Collective. Errors: mismatch.
+void compare(const Comm& comm, std::string_view step, const Config& config, const States& states);
+/// What `config` means, after checks on all ranks. Collective. Errors: usage, mismatch.
+Config settled(const Comm& comm, Config config);
 
 }  // namespace cairn::detail

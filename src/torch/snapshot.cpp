@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "torch/lora.hpp"
+#include "torch/parameters.hpp"
 #include "torch/random.hpp"
 
 namespace cairn::detail {
@@ -19,8 +20,8 @@ using torch::nn::Module;
 using Tensors = torch::OrderedDict<std::string, at::Tensor>;
 using Children = torch::OrderedDict<std::string, std::shared_ptr<Module>>;
 
-// LibTorch has no way to take back the registration of a buffer. An explicit instantiation may name
-// private members.
+// LibTorch has no way to take back the registration of a buffer, either. An explicit instantiation
+// may name private members.
 template <class Tag, typename Tag::Member member>
 struct Grant {
   friend typename Tag::Member granted(Tag) { return member; }
@@ -32,9 +33,6 @@ struct Buffers {
 struct Submodules {
   using Member = Children Module::*;
   friend Member granted(Submodules);
-};
-struct ParametersOf : Module {
-  static constexpr Tensors Module::*kMember = &ParametersOf::parameters_;
 };
 template struct Grant<Buffers, &Module::buffers_>;
 template struct Grant<Submodules, &Module::children_>;

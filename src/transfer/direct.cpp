@@ -95,6 +95,7 @@ void DirectEngine::read(const Comm& comm, const Manifest& manifest,
       }
     }
     reader.flush();
+    fault_point("load.move.end");
   });
 }
 

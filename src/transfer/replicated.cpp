@@ -112,6 +112,7 @@ class Rounds {
       fault_point("load.replicated");
       for (const Window& window : of(round)) add(window);
       reader_.flush();
+      fault_point("load.replicated.end");
     });
   }
 
@@ -121,9 +122,9 @@ class Rounds {
     const auto mine = static_cast<std::size_t>(comm_.rank());
     agree(comm_, "load: move", [&] {
       fault_point("load.replicated");
-      if (mine >= windows.size()) return;
-      add(windows[mine]);
+      if (mine < windows.size()) add(windows[mine]);
       reader_.flush();
+      fault_point("load.replicated.end");
     });
     for (std::size_t root = 0; root < windows.size(); ++root) {
       buffer_.resize(bytes_of(windows[root]));

@@ -121,8 +121,6 @@ class Config(Case):
         self.assertGreater(len(documents), 200)
         right = 0
         for document, wrong in zip(documents, self.verdicts(documents)):
-            if wrong and "must be 'local'" in wrong:
-                continue  # a type that only a program knows, which registers it
             if wrong and "needs save.keep_last" in wrong:
                 continue  # the schema judges each key by itself
             self.assertEqual(not wrong, validator.is_valid(document), f"{json.dumps(document)}\n{wrong}")
@@ -140,6 +138,21 @@ class Config(Case):
         self.assertIn("not_found", self.cairn("check", self.dir / "none.yaml", "--json", code=2).stdout)
         self.assertIn("directory", self.cairn("check", self.dir, code=2).stderr)
         self.assertIn("subcommand", self.cairn(code=2).stderr)
+
+    def test_types_of_other_programs_are_told_and_left_alone(self):
+        path = self.dir / "c.yaml"
+        path.write_text("checkpoint:\n  source: {type: tape, robot: 3, passwd: hunter2, Api_Key: hunter2}\n"
+                        "model_modifier: {modifiers: [{type: scale, factor: 2}]}\n")
+        done = self.cairn("check", path)
+        self.assertIn(f"{path}:2: 'checkpoint.source.type' is 'tape', which only a program that registers it can check",
+                      done.stderr)
+        self.assertIn("'model_modifier.modifiers[0].type' is 'scale'", done.stderr)
+        shown = json.loads(self.cairn("show", path, "--json").stdout)
+        self.assertEqual(shown["checkpoint"]["source"]["robot"], "3")
+        self.assertEqual(shown["model_modifier"]["modifiers"], [{"type": "scale", "factor": "2"}])
+        self.assertNotIn("hunter2", json.dumps(shown))
+        path.write_text("checkpoint: {source: {type: htp, url: 'http://h/f'}}\n")
+        self.assertIn("did you mean 'http'?", self.cairn("check", path, code=2).stderr)
 
     def test_show_fills_in_and_masks(self):
         path = self.dir / "c.yaml"

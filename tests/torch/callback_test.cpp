@@ -109,7 +109,7 @@ TEST(Callback, WithoutTimeForAWholeCheckpointTheModelIsSavedBesideTheRun) {
     callback.on_train_end();
     manager.close();
   }
-  config.save.preemption.time_limit_s = 1e-9;
+  config.save.preemption.time_limit_s = 0.001;
   CheckpointManager manager(world().raw(), config);
   CheckpointCallback callback(manager, model, optimizer);
   std::uint64_t step = callback.on_train_start().global_step;

@@ -1,7 +1,10 @@
 #include <torch/nn/modules/container/sequential.h>
+#include <torch/nn/modules/embedding.h>
 #include <torch/optim/adam.h>
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 
 #include "torch/network.hpp"
 
@@ -136,6 +139,170 @@ TEST(Lora, TargetsMustBeThereAndOfOneRank) {
   adapters.attach(model, lora(2, {"decoder.out"}), 9);  // keeps what is there
   EXPECT_EQ(adapters.layers().size(), 2U);
   EXPECT_THROW(adapters.attach(model, lora(3, {"decoder.out"}), 1), Error);
+}
+
+/// A language model whose head may be tied to its embedding.
+struct Tied : nn::Module {
+  /// LibTorch has no call that registers one parameter in two places.
+  struct Registered : nn::Module {
+    static constexpr torch::OrderedDict<std::string, at::Tensor> Module::*kParameters =
+        &Registered::parameters_;
+  };
+
+  Tied() {
+    wte = register_module("wte", nn::Embedding(6, 4));
+    middle = register_module("middle", nn::Linear(4, 4));
+    lm_head = register_module("lm_head", nn::Linear(nn::LinearOptions(4, 6).bias(false)));
+  }
+  void share(nn::Linear& linear, const at::Tensor& weight) {
+    ((*linear).*Registered::kParameters)["weight"] = weight;
+    linear->weight = weight;
+  }
+  nn::Embedding wte{nullptr};
+  nn::Linear middle{nullptr}, lm_head{nullptr};
+};
+
+/// The ways to tie a head, each as a function of the model.
+std::vector<std::function<void(Tied&)>> ways_to_tie() {
+  return {[](Tied& model) { model.lm_head->weight = model.wte->weight; },
+          [](Tied& model) { model.share(model.lm_head, model.wte->weight); },
+          [](Tied& model) { model.wte->weight = model.lm_head->weight; },
+          [](Tied& model) { model.lm_head->weight.set_data(model.wte->weight); }};
+}
+
+TEST(Lora, TiedWeightsAreRefused) {
+  for (const auto& tie : ways_to_tie()) {
+    Tied model;
+    tie(model);
+    const auto before = everything(model);
+    const at::Tensor head = model.lm_head->weight;
+    LoraAdapters adapters;
+    const auto text = expect_same_error(Errc::unsupported, [&] {
+      adapters.attach(model, lora(2, {"lm_head", "middle"}), 1);
+    });
+    EXPECT_NE(text.find("'lm_head"), std::string::npos) << text;
+    EXPECT_NE(text.find("'wte"), std::string::npos) << text;
+    EXPECT_EQ(everything(model), before);
+    EXPECT_TRUE(model.lm_head->weight.is_same(head));
+    EXPECT_TRUE(adapters.layers().empty());
+    adapters.attach(model, lora(2, {"middle"}), 1);  // the others may have adapters
+    EXPECT_EQ(adapters.layers(), std::vector<std::string>{"middle"});
+  }
+  // Two linear layers of one parameter: the sum of both adapters would be the weight of each.
+  Tied model;
+  nn::Linear twin = model.register_module("twin", nn::Linear(4, 4));
+  model.share(twin, model.middle->weight);
+  LoraAdapters adapters;
+  const auto text = expect_same_error(Errc::unsupported, [&] {
+    adapters.attach(model, lora(2, {"middle", "twin"}), 1);
+  });
+  EXPECT_NE(text.find("'twin"), std::string::npos) << text;
+}
+
+TEST(Lora, AFailedMergeChangesNothing) {
+  Network model(1);
+  LoraAdapters adapters;
+  adapters.attach(model, lora(2, {"decoder"}), 17);
+  const at::NoGradGuard no_grad;
+  for (const at::Tensor& tensor : adapters.parameters()) tensor.fill_(0.25);
+  adapters.apply();
+  at::Tensor b = parameter(model, "decoder.out.lora_B");
+  const at::Tensor values = b.detach();
+  b.set_data(at::ones({3, 7}));  // what the program should not do
+  const auto before = everything(model);
+  const auto output = bytes_of(model.forward(input()));
+  EXPECT_THROW(adapters.merge(), c10::Error);
+  EXPECT_FALSE(adapters.merged());
+  EXPECT_EQ(everything(model), before);
+  EXPECT_EQ(bytes_of(model.forward(input())), output);
+  b.set_data(values);
+  const auto whole = everything(model);
+  adapters.merge();
+  adapters.unmerge();
+  EXPECT_EQ(everything(model), whole);
+}
+
+TEST(Lora, SettingsAreCheckedBeforeAnythingChanges) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto dir = pretrained();
+  std::vector<LoraModifier> wrong(6, lora(2, {"decoder"}));
+  wrong[0].rank = 0;
+  wrong[1].dropout = 1.5;
+  wrong[2].dropout = -0.5;
+  wrong[3].alpha = nan;
+  wrong[4].alpha = 0;
+  wrong[5].target_modules.clear();
+  for (const LoraModifier& settings : wrong) {
+    Network model(2);
+    const auto before = everything(model);
+    LoraAdapters adapters;
+    EXPECT_THROW(adapters.attach(model, settings, 1), Error);
+    expect_same_error(Errc::usage, [&] {
+      CheckpointManager manager(world().raw(), config_of(dir, {settings}));
+      manager.load_checkpoint(model);
+    });
+    EXPECT_EQ(everything(model), before);
+  }
+}
+
+TEST(Lora, AdaptersThatDoNotFitTheirLayerAreRefusedBeforeTheLoad) {
+  const auto dir = pretrained();
+  const std::vector<std::vector<std::pair<std::string, at::Tensor>>> wrong{
+      {{"lora_A", at::zeros({2, 5})}, {"lora_B", at::zeros({4, 2})}},
+      {{"lora_A", at::zeros({2, 4})}, {"lora_B", at::zeros({3, 2})}},
+      {{"lora_A", at::zeros({2, 5})}},
+      {{"lora_B", at::zeros({3, 2})}}};
+  for (const auto& parameters : wrong) {
+    Network model(2);
+    for (const auto& [name, tensor] : parameters) {
+      model.decoder->out->register_parameter(name, tensor);
+    }
+    CheckpointManager manager(world().raw(), config_of(dir, {lora(2, {"decoder"})}));
+    const auto before = everything(model);
+    const auto text = expect_same_error(Errc::usage, [&] { manager.load_checkpoint(model); });
+    EXPECT_NE(text.find("'decoder.out'"), std::string::npos) << text;
+    EXPECT_EQ(everything(model), before);
+    EXPECT_TRUE(manager.adapters().layers().empty());
+    manager.close();
+  }
+}
+
+/// Beside a base that does not change, a delta holds little more than the adapters.
+TEST(Lora, ADeltaHoldsWhatIsTrained) {
+  const auto layer = [] { return nn::Linear(nn::LinearOptions(1024, 1024).bias(false)); };
+  nn::Sequential model(layer(), layer());
+  {
+    const at::NoGradGuard no_grad;  // the same on all ranks
+    for (const at::Tensor& tensor : model->parameters())
+      tensor.copy_(counting(tensor.sizes()).sin());
+  }
+  const auto dir = scratch();
+  Config config;
+  config.save.dir = dir;
+  config.save.delta = true;
+  config.modifiers = {lora(8, {"*"})};
+  CheckpointManager manager(world().raw(), config);
+  manager.prepare_model(*model);
+  auto adapters = manager.adapters();
+  const auto whole = manager.save_checkpoint(*model, {.global_step = 1});
+  {
+    const at::NoGradGuard no_grad;
+    for (const at::Tensor& tensor : adapters.parameters()) tensor.add_(1);
+  }
+  adapters.apply();
+  const auto delta = manager.save_checkpoint(*model, {.global_step = 2});
+  const auto bytes = [](const std::filesystem::path& path) {
+    return static_cast<double>(std::filesystem::file_size(path));
+  };
+  EXPECT_LT(bytes(delta), 0.05 * bytes(whole));
+
+  config.source = LocalSource{dir};
+  CheckpointManager resumed(world().raw(), config);
+  nn::Sequential other(layer(), layer());
+  resumed.load_checkpoint(*other);
+  EXPECT_TRUE(everything(*other) == everything(*model));  // too long to be shown
+  manager.close();
+  resumed.close();
 }
 
 TEST(Lora, ATransferTrainsSavesAndResumes) {

@@ -1,6 +1,8 @@
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/nn/modules/linear.h>
 #include <torch/optim/adam.h>
 
+#include <fstream>
 #include <stdexcept>
 
 #include "torch/network.hpp"
@@ -128,6 +130,39 @@ TEST(Cast, ChangesFloatsAndResumes) {
   resumed.close();
 }
 
+TEST(Reset, ALayerThatComputesWithAnothersWeightIsRefused) {
+  Bag model;
+  nn::Linear first(4, 4);
+  nn::Linear second(4, 4);
+  model.register_module("first", first.ptr());
+  model.register_module("second", second.ptr());
+  second->weight = first->weight;
+  const auto dir = scratch();
+  auto saver = manager_in(dir);
+  saver.save_checkpoint(model);
+  CheckpointManager manager(world().raw(), config_of(dir, {ResetModifier{{"second"}}}));
+  const auto before = bytes_of(model);
+  const auto text = expect_same_error(Errc::unsupported, [&] { manager.load_checkpoint(model); });
+  EXPECT_NE(text.find("'first.weight'"), std::string::npos) << text;
+  EXPECT_EQ(bytes_of(model), before);
+  EXPECT_TRUE(second->weight.is_same(first->weight));
+  saver.close();
+  manager.close();
+}
+
+TEST(Cast, NeedsItsMemoryBeforeAnythingChanges) {
+  // More than any machine has, of one element that is stored.
+  Bag model;
+  model.register_parameter("weight", counting({3}));
+  model.register_buffer("huge", at::zeros({1}).expand({std::int64_t{1} << 46}));
+  const auto before = bytes_of(model.named_parameters()["weight"]);
+  CheckpointManager manager(world().raw(), config_of(scratch(), {CastModifier{DType::f64}}));
+  expect_same_error(Errc::internal, [&] { manager.prepare_model(model); });
+  EXPECT_EQ(bytes_of(model.named_parameters()["weight"]), before);
+  EXPECT_EQ(model.named_parameters()["weight"].scalar_type(), at::kFloat);
+  manager.close();
+}
+
 TEST(Custom, ModifiersOfTheProgramRunInTheirPlace) {
   register_modifier_type("scale", [](const CustomModifier& settings, nn::Module& model) {
     const double factor = std::stod(settings.options.at("factor"));
@@ -250,6 +285,68 @@ TEST(Custom, AFailureAfterTheMoveLeavesEverythingAsItWas) {
   EXPECT_TRUE(manager.adapters().layers().empty());
   step(model, optimizer);  // with the tensors that it always had
   EXPECT_NE(everything(model), before);
+  saver.close();
+  manager.close();
+}
+
+/// A rule that makes the last rank fail when all tensors are filled.
+std::string after_the_move(const std::string& action) {
+  const int size = world().size();
+  return std::string(size == 1 ? "load.move.end:" : "load.replicated.end:") +
+         std::to_string(size - 1) + ":" + action;
+}
+
+TEST(Custom, AFailureOfTheMoveLeavesEverythingAsItWas) {
+  register_modifier_type("look on", [](const CustomModifier&, nn::Module&) {
+    return [] { return ModifierReport{"look on", {}, {}}; };
+  });
+  const auto dir = pretrained();
+  CheckpointManager manager(world().raw(), config_of(dir, {CustomModifier{"look on"}}));
+  Network model(2);
+  const auto before = everything(model);
+  {
+    const ScopedFault fault(after_the_move("error"));
+    expect_same_error(Errc::io, [&] { manager.load_checkpoint(model); });
+  }
+  EXPECT_EQ(everything(model), before);
+  manager.load_checkpoint(model);
+  EXPECT_NE(everything(model), before);
+  manager.close();
+}
+
+/// Damages a tensor that a Bag of `weight` alone does not want.
+void damage_other(const std::filesystem::path& path) {
+  if (!world().is_root()) return;
+  const std::uint64_t at = open_checkpoint(Comm(MPI_COMM_SELF), path).find("model/other")->offset;
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(at));
+  file.put('x');
+}
+
+TEST(Fallback, IsNotForALoadThatHasBegunToFill) {
+  const auto dir = scratch();
+  auto saver = manager_in(dir);
+  Bag both = bag_with(counting({3}));
+  both.register_parameter("other", counting({4}));
+  saver.save_checkpoint(both, {.global_step = 1});
+  const auto newest = saver.save_checkpoint(both, {.global_step = 2});
+  damage_other(newest);
+  EXPECT_TRUE(world().all_equal(1));  // damaged for all from here on
+  register_modifier_type("look away", [](const CustomModifier&, nn::Module&) {
+    return [] { return ModifierReport{"look away", {}, {}}; };
+  });
+  Bag bag = bag_with(counting({3}, 9));
+  {
+    CheckpointManager manager(world().raw(), config_of(dir, {}));
+    const ScopedFault fault(after_the_move("damage"));
+    const auto text = expect_same_error(Errc::corrupt, [&] { manager.load_checkpoint(bag); });
+    EXPECT_NE(text.find("partly filled"), std::string::npos) << text;
+    manager.close();
+  }
+  // Where the program's own modifiers made a copy necessary, that is put back first.
+  CheckpointManager manager(world().raw(), config_of(dir, {CustomModifier{"look away"}}));
+  const ScopedFault fault(after_the_move("damage:1"));
+  EXPECT_EQ(manager.load_checkpoint(bag).global_step, 1U);
   saver.close();
   manager.close();
 }

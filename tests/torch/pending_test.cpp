@@ -112,6 +112,24 @@ TEST(PendingLoads, TellInGetWhatWentWrong) {
   without.close();
 }
 
+TEST(PendingLoads, KeepTheConfigurationThatTheyBeganWith) {
+  auto manager = holding();
+  const auto other = scratch();
+  auto saver = manager_in(other);
+  saver.save_checkpoint(bag_with(counting({3}, 50)), {.global_step = 13});
+  Bag bag = bag_with(counting({3}, 9));
+  PendingLoad pending = manager.load_checkpoint_async(bag);
+  manager.set_source(LocalSource{other});
+  held().released = true;
+  const auto context = pending.get();
+  EXPECT_EQ(context.global_step, 12U);
+  ASSERT_TRUE(context.config.source.has_value());
+  EXPECT_EQ(source_type(*context.config.source), "held");
+  EXPECT_EQ(manager.load_checkpoint(bag).global_step, 13U);
+  saver.close();
+  manager.close();
+}
+
 TEST(Timeouts, BoundTheWholeLoadAndNameTheStage) {
   ManagerOptions options;
   options.placement = [](const std::string&, const at::Tensor& tensor) {

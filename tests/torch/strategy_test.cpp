@@ -1,5 +1,7 @@
 #include <torch/optim/adam.h>
 
+#include <cstdlib>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "torch/toy.hpp"
@@ -242,15 +244,63 @@ TEST(Strategies, AFailureOnOneRankChangesNothingOnAny) {
 
 TEST(Strategies, SettingsMustAgreeOverTheRanks) {
   if (world().size() == 1) return;
-  auto loading = of_type(LoadingType::cold_start);
-  if (world().is_root()) loading.reset_layers = {"head"};
-  auto manager = loading_from(saved(Net(1)), loading);
+  const auto dir = saved(Net(1));
+  const std::vector<std::function<void(Config&)>> differences{
+      [](Config& config) { config.loading->reset_layers = {"head"}; },
+      [](Config& config) { config.loading->reset_progress = true; },
+      [](Config& config) { config.modifiers = {FreezeModifier{{"head"}}}; },
+      [](Config& config) { config.save.every_n_steps = 3; },
+      [](Config& config) { config.pipeline.fallback = false; }};
+  for (const auto& change : differences) {
+    Config config;
+    config.source = LocalSource{dir};
+    config.loading = of_type(LoadingType::weights_only);
+    if (world().is_root()) change(config);
+    expect_same_error(Errc::mismatch,
+                      [&] { const CheckpointManager manager(world().raw(), config); });
+  }
+  auto manager = loading_from(dir, of_type(LoadingType::weights_only));
+  if (world().is_root()) manager.set_source(LocalSource{dir / "last"});
   Net other(2);
   const auto before = bytes_of(other);
   const auto text = expect_same_error(Errc::mismatch, [&] { manager.load_checkpoint(other); });
-  EXPECT_NE(text.find("checkpoint.loading"), std::string::npos) << text;
+  EXPECT_NE(text.find("checkpoint.source"), std::string::npos) << text;
   EXPECT_EQ(bytes_of(other), before);
   manager.close();
+}
+
+TEST(Strategies, SettingsOfAProgramAreCheckedLikeThoseOfAFile) {
+  const std::vector<std::function<void(Config&)>> wrong{
+      [](Config& config) { config.modifiers = {FreezeModifier{}}; },
+      [](Config& config) { config.modifiers = {ResetModifier{}}; },
+      [](Config& config) { config.modifiers = {CastModifier{DType::i32}}; },
+      [](Config& config) { config.loading = LoadingConfig{.min_match = 1.5}; },
+      [](Config& config) {
+        config.loading = LoadingConfig{.rename = {{"(", "", true}}};
+      },
+      [](Config& config) { config.pipeline.timeout = std::chrono::milliseconds::max(); },
+      [](Config& config) { config.pipeline.max_retries = -1; },
+      [](Config& config) { config.save.every_minutes = -1; },
+      [](Config& config) { config.save.mpio.deflate = 10; }};
+  for (const auto& change : wrong) {
+    Config config;
+    change(config);
+    expect_same_error(Errc::usage, [&] { const CheckpointManager manager(world().raw(), config); });
+  }
+}
+
+TEST(Strategies, TheHomeDirectoryIsMeantWhereFilesAreSaved) {
+  const auto home = scratch();
+  const std::string before = std::getenv("HOME") == nullptr ? "" : std::getenv("HOME");
+  setenv("HOME", home.c_str(), 1);
+  Config config;
+  config.save.dir = "~/runs/a";
+  CheckpointManager manager(world().raw(), config);
+  const auto path = manager.save_checkpoint(Net(1), {.global_step = 1});
+  EXPECT_EQ(path, home / "runs/a/step-00000001.h5");
+  EXPECT_EQ(manager.newest_checkpoint(), path);
+  manager.close();
+  setenv("HOME", before.c_str(), 1);
 }
 
 TEST(Strategies, TheReportTellsOfAllRanks) {
@@ -309,6 +359,33 @@ TEST(Contexts, TellWhereACheckpointComesFrom) {
   second.close();
 }
 
+TEST(Contexts, TakeMetricsWhoseNamesAreNoText) {
+  const auto dir = scratch();
+  auto manager = manager_in(dir);
+  Net net(1);
+  manager.save_checkpoint(net, {.global_step = 1, .metrics = {{"loss\xff", 0.5}}});
+  const auto metrics = manager.load_checkpoint(net).metrics;
+  ASSERT_EQ(metrics.size(), 1U);
+  EXPECT_EQ(metrics.begin()->first, "loss\uFFFD");
+  EXPECT_EQ(metrics.begin()->second, 0.5);
+  manager.close();
+}
+
+/// Its state is no text.
+struct Binary : Scheduler {
+  std::string state() const override { return "\xff"; }
+  void load(const std::string&) override {}
+};
+
+TEST(Contexts, RefuseASchedulerWhoseStateIsNoText) {
+  auto manager = manager_in(scratch());
+  Model model(1);
+  optim::Adam optimizer(one_group(model), optim::AdamOptions(0.01));
+  Binary scheduler;
+  expect_same_error(Errc::usage, [&] { manager.save_checkpoint(model, optimizer, scheduler); });
+  manager.close();
+}
+
 TEST(Contexts, TraceEveryStageAndTheOneThatFailed) {
   const auto dir = saved(Net(1));
   auto manager = loading_from(dir, of_type(LoadingType::cold_start));
@@ -325,7 +402,11 @@ TEST(Contexts, TraceEveryStageAndTheOneThatFailed) {
   EXPECT_EQ(context.trace[5].bytes, (12 * 4 + 20 * 4 + 8) * static_cast<unsigned>(world().size()));
   const auto json = nlohmann::json::parse(to_json(context));
   EXPECT_EQ(json.at("trace").size(), names.size());
-  EXPECT_EQ(json.at("config").at("loading"), "cold_start");
+  const auto& used = json.at("config");
+  EXPECT_EQ(used.at("checkpoint").at("source").at("path"), dir.string());
+  EXPECT_EQ(used.at("checkpoint").at("loading").at("type"), "cold_start");
+  EXPECT_EQ(used.at("pipeline").at("timeout"), 600);
+  EXPECT_EQ(used.at("save").at("engine"), "direct");
   EXPECT_EQ(json.at("metadata").at("context").at("epoch"), 4);
 
   Net wrong(2, 7);

@@ -38,8 +38,15 @@ TEST(ConfigSave, TriggersSayWhenToSave) {
   EXPECT_EQ(save.every_n_steps, 1000U);
   EXPECT_EQ(save.every_n_epochs, 1U);
   EXPECT_EQ(save.every_minutes, 30);
-  EXPECT_EQ(Config::from_string("save: {every_n_steps: 7, " + triggers + "}").save.every_n_steps,
-            7U);
+  EXPECT_EQ(Config::from_string("save: {every_n_steps: 1000, " + triggers + "}").save.triggers,
+            save.triggers);
+  EXPECT_EQ(error_of("save: {every_n_steps: 7, " + triggers + "}"),
+            "usage test.yaml:1: 'save.triggers[1].unit' is to save every 1000, but "
+            "save.every_n_steps says 7; give one of them");
+  EXPECT_EQ(error_of("save: {triggers: [{unit: epochs, save_frequency: 1}, {unit: epochs, "
+                     "save_frequency: 2}]}"),
+            "usage test.yaml:1: 'save.triggers[1].unit' has another trigger, save.triggers[0]; "
+            "give a unit one");
   const SaveConfig off = Config::from_string("save: {enabled: no, " + triggers + "}").save;
   EXPECT_FALSE(off.enabled);
   EXPECT_TRUE(off.triggers.empty());
@@ -55,6 +62,34 @@ TEST(ConfigSave, TriggersSayWhenToSave) {
   EXPECT_TRUE(
       holds(error_of("save: {triggers: [{unit: epochs, save_frequency: 0}]}"), "a number from 1"));
   EXPECT_TRUE(holds(error_of("save: {keep_last: -1}"), "a number of checkpoints"));
+}
+
+TEST(ConfigSave, TheHomeDirectoryIsMeantWhereFilesAreSaved) {
+  const std::string home = std::getenv("HOME");
+  const Config config = Config::from_string(
+      "checkpoint: {source: {type: run, run_id: a}, lineage: {resume_run_id: b}}\nsave: {root: "
+      "~/runs}");
+  EXPECT_EQ(config.save.root, home + "/runs");
+  EXPECT_EQ(config.save.dir, home + "/runs/b");
+  EXPECT_EQ(Config::from_string("save: {dir: '~'}").save.dir, home);
+  EXPECT_TRUE(holds(error_of("save: {dir: ~somebody/runs}"), "another user's home"));
+}
+
+TEST(ConfigSave, BlocksAtTheWrongLevelAreNoOtherProgramsSections) {
+  for (const auto& [name, meant] :
+       {std::pair("modifiers", "model_modifier.modifiers"),
+        std::pair("modifier", "model_modifier.modifiers"),
+        std::pair("loading", "checkpoint.loading"), std::pair("source", "checkpoint.source"),
+        std::pair("lineage", "checkpoint.lineage"), std::pair("triggers", "save.triggers"),
+        std::pair("async", "save.async"), std::pair("chckpnt", "checkpoint"),
+        std::pair("model_modifer", "model_modifier")}) {
+    EXPECT_EQ(error_of(std::string(name) + ": {a: 1}"),
+              fmt::format("usage test.yaml:1: '{}' is unknown; did you mean '{}'?", name, meant));
+  }
+  for (const std::string name : {"model", "data", "training", "dataloader", "force", "resource",
+                                 "checkpointing", "trainer", "diagnostics"}) {
+    EXPECT_EQ(error_of(name + ": {a: 1}"), "no error");
+  }
 }
 
 TEST(ConfigSave, RetentionSaysWhatStays) {
