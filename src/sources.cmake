@@ -37,6 +37,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/near_names.cpp
   src/base/nonce.cpp
   src/base/sha256.cpp
+  src/base/text.cpp
   src/manifest/codec.cpp
   src/manifest/container_names.cpp
   src/manifest/dtype.cpp
@@ -46,6 +47,7 @@ target_sources(cairn_core_obj PRIVATE
   src/os/block_writer.cpp
   src/os/activity.cpp
   src/os/child.cpp
+  src/os/environment.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/os/host.cpp

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "base/text.hpp"
 #include "pipeline/rules.hpp"
 
 namespace cairn::detail {
@@ -24,12 +25,6 @@ bool sounds_secret(std::string_view name) {
     if (upper.find(word) != std::string::npos) return true;
   }
   return upper.ends_with("_KEY") || upper.ends_with("KEY_ID");
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
 }
 
 struct Extent {
