@@ -285,6 +285,7 @@ class Misbehaving(SourcesCase):
     def setUp(self):
         super().setUp()
         self.server = Faulty(CONTENT, REVERSED)
+        self.server.hub_files["/hub/m"] = CONTENT
         self.addCleanup(self.server.stop)
 
     def http(self, path, **more):
@@ -295,6 +296,27 @@ class Misbehaving(SourcesCase):
             with self.subTest(path=path):
                 self.pipeline["timeout"] = 20
                 self.assert_got(self.fetch(self.http(path)), CONTENT)
+
+    def test_which_failures_of_a_server_pass(self):
+        for status in (500, 502, 503, 504, 507, 520, 529):
+            with self.subTest(status=status):
+                self.assert_got(self.fetch(self.http(f"fails-once-with/{status}", max_retries=1)), CONTENT)
+        for status in (501, 505):
+            with self.subTest(status=status):
+                self.assert_fails(self.fetch(self.http(f"fails-once-with/{status}")), "io", str(status))
+                asked = [path for path, _ in self.server.answers if path.endswith(f"/{status}")]
+                self.assertEqual(len(asked), 1)
+
+    def test_what_a_server_says_is_shown_without_control_characters(self):
+        self.assertNotIn("\x1b", self.assert_fails(self.fetch(self.http("escape/m")), "io", "[31m5-9/10"))
+
+    def test_a_missing_configuration_of_aws_matters_to_those_who_need_it(self):
+        source = {"type": "s3", "bucket": "cut", "key": "m", "endpoint": self.server.url("").rstrip("/")}
+        gone = {"AWS_CONFIG_FILE": "/nowhere/config", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.assert_got(self.fetch({**source, "anonymous": True}, env=gone), CONTENT)
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        self.assert_got(self.fetch(source, env={**gone, **keys}), CONTENT)
+        self.assert_fails(self.fetch(source, env=gone), "not_found", "/nowhere/config", "AWS_CONFIG_FILE")
 
     def test_a_cut_connection_goes_on_where_it_was(self):
         self.assert_got(self.fetch(self.http("cut/m", connections=2)), CONTENT)
@@ -328,6 +350,32 @@ class Misbehaving(SourcesCase):
     def test_versions_never_mix(self):
         self.assert_got(self.fetch(self.http("changes/m")), REVERSED)
 
+    def test_versions_of_a_date_alone_never_mix(self):
+        self.assert_got(self.fetch(self.http("dated/m")), REVERSED)
+
+    def test_parts_without_a_version_are_not_put_together(self):
+        self.assert_got(self.fetch(self.http("unversioned/m")), REVERSED)
+        self.assertEqual([part for _, part in self.server.answers], [f"bytes=0-{PART - 1}", None])
+        self.assert_got(self.fetch(self.http("unversioned-cut/m", part_bytes=4 * PART)), REVERSED)
+
+    def test_parts_without_a_version_are_put_together_where_the_digest_is_known(self):
+        self.assert_got(self.fetch(self.http("hub-content/m", sha256=sha256(CONTENT))), CONTENT)
+        self.assertEqual(len(self.server.answers), 4)
+
+    def test_a_weak_etag_does_not_tell_that_a_file_is_the_same(self):
+        self.assert_got(self.fetch(self.http("weak/m")), CONTENT)
+        self.assert_got(self.fetch(self.http("weak/m")), REVERSED)
+
+    def test_parts_that_came_as_a_whole_need_no_good_end(self):
+        self.assert_got(self.fetch(self.http("unfinished/m", max_retries=0)), CONTENT)
+        self.assertEqual(len(self.server.answers), 4)
+
+    def test_parts_that_wait_to_be_sent_again_keep_their_connections(self):
+        source = self.http("first-part-only/m", connections=2, max_retries=1)
+        self.assert_fails(self.fetch(source), "io", "503", "2 requests")
+        asked = {part for _, part in self.server.answers}
+        self.assertEqual(len(asked), 3, "parts beyond the connections were asked for")
+
     def test_an_older_file_with_a_date_alone_is_another_file(self):
         new = self.assert_got(self.fetch(self.http("rolled-back/m")), CONTENT)
         old = self.assert_got(self.fetch(self.http("rolled-back/m")), REVERSED)
@@ -352,7 +400,8 @@ class Registered(SourcesCase):
     def test_what_it_throws_all_ranks_throw(self):
         result = self.fetch({"type": "copying", "fail": "on purpose"}, ranks=2)
         self.assert_fails(result, "not_found", "on purpose", ranks=2)
-        self.assert_fails(self.fetch({"type": "copying", "from": "/nowhere"}), "internal", "/nowhere")
+        self.assert_fails(self.fetch({"type": "copying", "from": "/nowhere"}), "not_found", "/nowhere")
+        self.assert_fails(self.fetch({"type": "copying", "from": str(self.dir)}), "io", str(self.dir))
 
     def test_one_that_does_not_come_back_is_left_behind(self):
         result = self.fetch({"type": "copying", "sleep_s": "600", "timeout": 0.5}, ranks=2)
