@@ -38,6 +38,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/nonce.cpp
   src/base/sha256.cpp
   src/base/text.cpp
+  src/manifest/cache_names.cpp
   src/manifest/codec.cpp
   src/manifest/container_names.cpp
   src/manifest/dtype.cpp
@@ -181,6 +182,7 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/download.cpp
   src/sources/failure.cpp
   src/sources/fetch.cpp
+  src/sources/file_hash.cpp
   src/sources/http.cpp
   src/sources/hub.cpp
   src/sources/local.cpp

@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import threading
 import time
-import unittest
+
+from harness import skip_without_package
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
@@ -77,11 +78,11 @@ def wait_for_port(port, process, log):
 
 
 class Nginx:
-    """Serves the files of a directory. A test without nginx is skipped."""
+    """Serves the files of a directory. A test without nginx is skipped, or fails (skip_without_package)."""
 
     def __init__(self, files):
         if NGINX is None:
-            raise unittest.SkipTest("nginx is not installed: nothing of http is tested")
+            skip_without_package("nginx is not installed: nothing of http is tested")
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cairn-nginx-"))
         self.port, self.other, self.tls = free_port(), free_port(), free_port()
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
