@@ -37,6 +37,8 @@ target_sources(cairn_core_obj PRIVATE
   src/base/near_names.cpp
   src/base/nonce.cpp
   src/base/sha256.cpp
+  src/base/text.cpp
+  src/manifest/cache_names.cpp
   src/manifest/codec.cpp
   src/manifest/container_names.cpp
   src/manifest/documents.cpp
@@ -47,6 +49,7 @@ target_sources(cairn_core_obj PRIVATE
   src/os/block_writer.cpp
   src/os/activity.cpp
   src/os/child.cpp
+  src/os/environment.cpp
   src/os/fault.cpp
   src/os/file.cpp
   src/os/host.cpp
@@ -194,6 +197,7 @@ target_sources(cairn_core_obj PRIVATE
   src/sources/download.cpp
   src/sources/failure.cpp
   src/sources/fetch.cpp
+  src/sources/file_hash.cpp
   src/sources/http.cpp
   src/sources/hub.cpp
   src/sources/local.cpp

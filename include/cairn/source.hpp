@@ -28,20 +28,22 @@ struct RunSource {
   /// A new run begins here, with an id of its own and `run_id` as its parent; otherwise the run is
   /// continued. For whoever keeps lineage (CheckpointManager): the checkpoint is the same.
   bool fork = false;
-  std::string file = {};  ///< this file of the run's directory instead
+  std::string file = {};  ///< this file in the run's directory instead; no path that leaves it
   bool operator==(const RunSource&) const = default;
 };
 
-/// How the types below keep and get their files. Zero and negative: what `pipeline` says.
+/// How the types below keep and get their files.
 struct FetchOptions {
   /// Where files are kept, by content. Empty: $CAIRN_CACHE_DIR, else $XDG_CACHE_HOME/cairn, else
   /// ~/.cache/cairn.
   std::filesystem::path cache_dir = {};
+  /// Negative: SourceSettings::max_retries. 0: none.
   int max_retries = -1;
+  /// 0: SourceSettings::timeout.
   std::chrono::milliseconds timeout{0};
-  /// Requests at a time.
+  /// Requests at a time, at least 1.
   unsigned connections = 4;
-  /// Bytes of one request.
+  /// Bytes of one request, at least 1.
   std::uint64_t part_bytes = 16 << 20;
   /// Certificates to trust instead of the system's (PEM).
   std::filesystem::path ca_file = {};
@@ -50,7 +52,8 @@ struct FetchOptions {
 
 struct HttpSource {
   std::string url;  ///< http:// or https://
-  /// 64 hexadecimal digits; empty: whatever the server has.
+  /// 64 hexadecimal digits; empty: whatever the server has. A file that the cache has, wherever it
+  /// came from, is used without asking.
   std::string sha256 = {};
   /// The environment variable that holds a bearer token; empty: none is sent.
   std::string token_env = {};

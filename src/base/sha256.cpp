@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <openssl/hmac.h>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 
 namespace cairn::detail {
@@ -47,6 +48,13 @@ std::string to_hex(std::span<const std::byte> bytes) {
   std::string text;
   for (const std::byte byte : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
   return text;
+}
+
+std::optional<std::string> parse_sha256(std::string_view text) {
+  std::string lower = lower_case(text);
+  const bool digits = lower.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (!digits || lower.size() != 2 * sizeof(Sha256Digest)) return {};
+  return lower;
 }
 
 }  // namespace cairn::detail

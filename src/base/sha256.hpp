@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,5 +31,8 @@ Sha256Digest hmac_sha256(std::span<const std::byte> key, std::string_view messag
 
 /// Two lower-case hexadecimal digits for each byte.
 std::string to_hex(std::span<const std::byte> bytes);
+
+/// A SHA-256 that somebody wrote, in lower case; nothing where it is not 64 hexadecimal digits.
+std::optional<std::string> parse_sha256(std::string_view text);
 
 }  // namespace cairn::detail

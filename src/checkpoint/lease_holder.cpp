@@ -15,17 +15,13 @@
 #include <system_error>
 
 #include "base/digest.hpp"
+#include "os/environment.hpp"
 #include "os/host.hpp"
 
 namespace cairn::detail {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 std::string first_line(const char* path) {
   std::ifstream in(path);
@@ -67,8 +63,8 @@ bool is_alive(const LeaseHolder& holder) {
 }
 
 std::string slurm_job() {
-  const std::string id = variable("SLURM_JOB_ID");
-  const std::string cluster = variable("SLURM_CLUSTER_NAME");
+  const std::string id = environment("SLURM_JOB_ID");
+  const std::string cluster = environment("SLURM_CLUSTER_NAME");
   return id.empty() || cluster.empty() ? id : cluster + "/" + id;
 }
 
@@ -85,7 +81,7 @@ LeaseHolder this_holder(std::uint64_t nonce) {
   holder.process = ::getpid();
   holder.process_start = state_of(holder.process).value_or(ProcessState{}).start;
   holder.job = slurm_job();
-  holder.restarts = std::strtoull(variable("SLURM_RESTART_COUNT").c_str(), nullptr, 10);
+  holder.restarts = std::strtoull(environment("SLURM_RESTART_COUNT").c_str(), nullptr, 10);
   holder.since = utc_now();
   return holder;
 }

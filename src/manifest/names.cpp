@@ -56,8 +56,6 @@ std::string unescape_component(std::string_view component) {
 namespace detail::names {
 namespace {
 
-constexpr std::string_view kCachePartial = ".partial-";
-
 constexpr std::string_view kPartial = ".partial";
 constexpr std::string_view kSkeleton = ".skeleton";
 constexpr std::string_view kPinned = ".pinned";
@@ -181,14 +179,6 @@ std::filesystem::path partial_small(const std::filesystem::path& target, std::ui
 std::string shard_file(std::size_t number, std::size_t count) {
   return fmt::format("model-{:05}-of-{:05}.safetensors", number, count);
 }
-
-std::string cache_partial(std::uint64_t nonce) {
-  return fmt::format("{}{:016x}", kCachePartial, nonce);
-}
-
-bool is_cache_partial(std::string_view name) { return name.starts_with(kCachePartial); }
-
-std::string sight_file(std::uint64_t nonce) { return fmt::format(".sight-{:016x}", nonce); }
 
 std::string rank_blob(std::string_view blob) {
   return fmt::format("{}/{}", kRanks, escape_component(blob));

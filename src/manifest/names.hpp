@@ -10,13 +10,16 @@
 
 namespace cairn::detail::names {
 
-/// Every file and dataset name that cairn makes or parses is built here.
+/// Every file and dataset name that cairn makes or parses is built here; those of the cache in
+/// cache_names.hpp.
 
 inline constexpr std::string_view kIndex = "index";
 inline constexpr std::string_view kCommit = "commit";
 inline constexpr std::string_view kMeta = "meta";
 inline constexpr std::string_view kRanks = "ranks";
 inline constexpr std::string_view kLast = "last";
+/// The file in which other trainers' runs end.
+inline constexpr std::string_view kLastOfOthers = "last.ckpt";
 
 /// "step-00001000.h5"
 std::string checkpoint_file(std::uint64_t step);
@@ -57,14 +60,6 @@ inline constexpr std::string_view kRestarts = ".restarts";
 std::filesystem::path partial_small(const std::filesystem::path& target, std::uint64_t nonce);
 /// "model-00001-of-00003.safetensors"; `number` counts from 1
 std::string shard_file(std::size_t number, std::size_t count);
-/// In the directory of a cached file: what it is; and beside the versions of a file: who is at it.
-inline constexpr std::string_view kCacheEntry = ".entry";
-inline constexpr std::string_view kCacheLock = ".lock";
-/// The hidden file of a cache in which a file is fetched: ".partial-<16 digits>".
-std::string cache_partial(std::uint64_t nonce);
-bool is_cache_partial(std::string_view name);
-/// The hidden file by which other nodes look whether they see the same directory.
-std::string sight_file(std::uint64_t nonce);
 /// "ranks/<blob>"
 std::string rank_blob(std::string_view blob);
 bool is_rank_blob(std::string_view tensor);

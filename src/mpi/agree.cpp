@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <new>
+#include <system_error>
 
 #include "cairn/comm.hpp"
 
@@ -15,6 +16,9 @@ Failure describe_current_exception(int rank) {
     return {error.code(), agreed ? error.rank() : rank, error.what(), agreed};
   } catch (const std::bad_alloc&) {
     return {Errc::io, rank, "out of memory"};
+  } catch (const std::system_error& error) {  // of std::filesystem, as a rule
+    const bool absent = error.code() == std::errc::no_such_file_or_directory;
+    return {absent ? Errc::not_found : Errc::io, rank, error.what()};
   } catch (const std::exception& error) {
     return {Errc::internal, rank, error.what()};
   } catch (...) {

@@ -1,6 +1,4 @@
-#include <algorithm>
-#include <cctype>
-
+#include "base/sha256.hpp"
 #include "pipeline/block.hpp"
 #include "pipeline/words.hpp"
 
@@ -18,16 +16,15 @@ FetchOptions fetch_of(const Block& block) {
   return fetch;
 }
 
-std::string sha256_of(const Block& block) {
+std::string sha256_in(const Block& block) {
   std::string text;
   block.take("sha256", text);
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const bool digits = text.find_first_not_of("0123456789abcdef") == std::string::npos;
-  if (!text.empty() && (!digits || text.size() != 64)) {
+  if (text.empty()) return {};
+  const auto sha256 = parse_sha256(text);
+  if (!sha256) {
     block.place().at("sha256").refuse(*block.find("sha256"), "must be 64 hexadecimal digits");
   }
-  return text;
+  return *sha256;
 }
 
 HttpSource http_of(const Block& block, std::string_view type) {
@@ -37,7 +34,7 @@ HttpSource http_of(const Block& block, std::string_view type) {
       !(type == "http" && source.url.starts_with("https://"))) {
     block.place().at("url").refuse(*block.find("url"), fmt::format("must begin with {}://", type));
   }
-  source.sha256 = sha256_of(block);
+  source.sha256 = sha256_in(block);
   block.take("token_env", source.token_env);
   source.fetch = fetch_of(block);
   return source;
@@ -52,7 +49,7 @@ S3Source s3_of(const Block& block) {
   block.take("style", source.style, kStyleWords);
   block.take("profile", source.profile);
   block.take("anonymous", source.anonymous);
-  source.sha256 = sha256_of(block);
+  source.sha256 = sha256_in(block);
   source.fetch = fetch_of(block);
   return source;
 }

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 
+#include "base/text.hpp"
 #include "pipeline/rules.hpp"
 #include "pipeline/secrets.hpp"
 
@@ -18,11 +19,6 @@ constexpr std::size_t kMostBytes = 1 << 20;
 /// A value with the mappings and lists around it, outermost first.
 using Chain = std::vector<Value*>;
 
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
-}
 
 struct Extent {
   std::size_t nodes = 0;

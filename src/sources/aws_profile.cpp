@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <system_error>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
+#include "os/environment.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -17,26 +19,21 @@ namespace fs = std::filesystem;
 
 using Section = std::map<std::string, std::string>;
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
-
-std::string trimmed(const std::string& text) {
-  constexpr std::string_view kBlanks = " \t\r";
-  const auto begin = text.find_first_not_of(kBlanks);
-  if (begin == std::string::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1);
-}
+constexpr const char* kConfigFile = "AWS_CONFIG_FILE";
+constexpr const char* kCredentialsFile = "AWS_SHARED_CREDENTIALS_FILE";
 
 /// A file that an environment variable names, or that of this name in the home directory.
 fs::path file_of(const char* name, const char* in_home) {
-  if (const std::string named = variable(name); !named.empty()) {
-    if (!fs::exists(named)) fail(Errc::not_found, "'{}' does not exist; ${} names it", named, name);
-    return named;
-  }
-  const std::string home = variable("HOME");
+  if (const std::string named = environment(name); !named.empty()) return named;
+  const std::string home = environment("HOME");
   return home.empty() ? fs::path() : fs::path(home) / ".aws" / in_home;
+}
+
+void check_named_file(const char* name) {
+  const std::string named = environment(name);
+  std::error_code error;
+  if (named.empty() || fs::exists(named, error)) return;
+  fail(Errc::not_found, "'{}' cannot be found; ${} names it", named, name);
 }
 
 /// One section of a file of "[section]" and "key = value" lines; empty where there is none.
@@ -46,13 +43,14 @@ Section read_section(const fs::path& path, const std::string& section) {
   bool inside = false;
   for (std::string line; std::getline(in, line);) {
     const bool nested = !line.empty() && (line.front() == ' ' || line.front() == '\t');
-    line = trimmed(line);
+    line = std::string(trimmed(line));
     if (line.empty() || line.front() == '#' || line.front() == ';') continue;
     if (line.front() == '[') {
       inside = trimmed(line.substr(1, line.find(']') - 1)) == section;
     } else if (const auto equals = line.find('=');
                inside && !nested && equals != std::string::npos) {
-      found[trimmed(line.substr(0, equals))] = trimmed(line.substr(equals + 1));
+      const std::string_view text = line;
+      found[std::string(trimmed(text.substr(0, equals)))] = trimmed(text.substr(equals + 1));
     }
   }
   return found;
@@ -84,18 +82,18 @@ std::optional<AwsCredentials> credentials_of(const Section& section, const std::
 
 AwsSettings aws_settings(const S3Source& source) {
   const bool named = !source.profile.empty();
-  const std::string of_environment = variable("AWS_PROFILE");
+  const std::string of_environment = environment("AWS_PROFILE");
   const std::string profile = named                    ? source.profile
                               : of_environment.empty() ? "default"
                                                        : of_environment;
-  const fs::path config = file_of("AWS_CONFIG_FILE", "config");
+  const fs::path config = file_of(kConfigFile, "config");
   const Section settings =
       read_section(config, profile == "default" ? profile : "profile " + profile);
 
   AwsSettings aws;
   aws.region = source.region;
   for (const char* name : {"AWS_REGION", "AWS_DEFAULT_REGION"}) {
-    if (aws.region.empty()) aws.region = variable(name);
+    if (aws.region.empty()) aws.region = environment(name);
   }
   if (const auto region = settings.find("region"); aws.region.empty() && region != settings.end()) {
     aws.region = region->second;
@@ -104,13 +102,16 @@ AwsSettings aws_settings(const S3Source& source) {
   if (source.anonymous) return aws;
 
   if (!named) {
-    aws.credentials = credentials_of({{"aws_access_key_id", variable("AWS_ACCESS_KEY_ID")},
-                                      {"aws_secret_access_key", variable("AWS_SECRET_ACCESS_KEY")},
-                                      {"aws_session_token", variable("AWS_SESSION_TOKEN")}},
-                                     "the environment");
+    aws.credentials =
+        credentials_of({{"aws_access_key_id", environment("AWS_ACCESS_KEY_ID")},
+                        {"aws_secret_access_key", environment("AWS_SECRET_ACCESS_KEY")},
+                        {"aws_session_token", environment("AWS_SESSION_TOKEN")}},
+                       "the environment");
     if (aws.credentials) return aws;
   }
-  const fs::path shared = file_of("AWS_SHARED_CREDENTIALS_FILE", "credentials");
+  check_named_file(kConfigFile);
+  check_named_file(kCredentialsFile);
+  const fs::path shared = file_of(kCredentialsFile, "credentials");
   const std::string where = fmt::format("the profile '{}'", profile);
   aws.credentials = credentials_of(read_section(shared, profile), where);
   if (!aws.credentials) aws.credentials = credentials_of(settings, where);

@@ -1,16 +1,20 @@
-// The cache (cache_dir), from which nothing is ever removed but what is damaged:
-//   <place>/.lock               held by who fetches or looks
-//   <place>/.partial-<nonce>    being fetched; those of processes that died go after an hour
-//   <place>/<version>/<name>    a whole file
-//   <place>/<version>/.entry    what it is, as JSON; written last: without it the file does not
-//   count
-// A place is the SHA-256 that the file must have, or else that of its URL without what is secret
-// in it; a version that of the server's ETag or date.
+// The cache (cache_dir), from which nothing is removed but what processes left behind that died:
+//   content/<SHA-256>/<name>    a whole file
+//   content/<SHA-256>/.entry    that it is whole, its name and size; written last: without it the
+//                               file does not count. Other names of it are links.
+//   origins/<digest>/.entry     what the server had last at a URL: the version and its SHA-256
+//   origins/<digest>/.lock      held by who asks the server
+//   models/<digest>/...         links to the files of a model (hub.cpp)
+//   partial/...                 being fetched or written; of processes that died after a day
+// The digest of a URL is that of its text without what signs it. Entries are JSON.
+//
+// Jobs do not wait for each other but for the lock of a URL. Without it nothing goes wrong, either:
+// a file of content/ is only ever replaced, at once, by one of the same bytes. One that is damaged
+// loses its entry, and stays until then.
 #include "sources/cache.hpp"
 
 #include <fmt/format.h>
 
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <system_error>
@@ -21,97 +25,98 @@
 #include "base/nonce.hpp"
 #include "base/sha256.hpp"
 #include "base/throw.hpp"
-#include "manifest/names.hpp"
+#include "manifest/cache_names.hpp"
+#include "os/environment.hpp"
 #include "os/fault.hpp"
 #include "os/lock.hpp"
 #include "os/small_file.hpp"
+#include "sources/file_hash.hpp"
 #include "sources/url.hpp"
 
 namespace cairn::detail {
 namespace {
 
 namespace fs = std::filesystem;
+using Json = nlohmann::json;
 
-constexpr std::size_t kWindowBytes = 4 << 20;
 constexpr std::chrono::milliseconds kLockPause{100};
-constexpr std::chrono::hours kOld{1};
+// Longer than any hash takes: a partial file is not written to meanwhile.
+constexpr std::chrono::hours kOld{24};
 
-const char* variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr && *value != '\0' ? value : nullptr;
-}
-
-/// Nothing also for what cannot be read: it is fetched again.
-std::optional<std::string> read_small(const fs::path& path) {
+/// An entry as JSON; nothing also for what cannot be read or understood: it is made again.
+std::optional<Json> read_entry(const fs::path& dir) {
+  std::optional<std::string> text;
   try {
-    return read_small_file(path);
+    text = read_small_file(dir / names::kCacheEntry);
   } catch (const Error&) {
     return {};
   }
+  Json json = Json::parse(text.value_or(""), nullptr, false);
+  return json.is_object() ? std::optional(std::move(json)) : std::nullopt;
 }
 
-/// What an entry says, if it says it well and the file has that size.
-std::optional<CachedFile> read_entry(const fs::path& dir) {
-  const auto text = read_small(dir / names::kCacheEntry);
-  if (!text) return {};
-  const auto json = nlohmann::json::parse(*text, nullptr, false);
-  const auto text_of = [&](const char* key) {
-    const auto value = json.find(key);
-    return value != json.end() && value->is_string() ? value->get<std::string>() : "";
-  };
-  if (!json.is_object() || !json.contains("size") || !json["size"].is_number_unsigned()) return {};
-  const std::string name = text_of("name");
-  CachedFile file{dir / name, json["size"].get<std::uint64_t>(), text_of("sha256"),
-                  Version{text_of("etag"), text_of("last_modified")}};
-  std::error_code error;
-  const bool whole = !name.empty() && fs::path(name).filename() == name &&
-                     fs::file_size(file.path, error) == file.size && !error;
-  return whole ? std::optional(file) : std::nullopt;
+std::string text_of(const Json& entry, const char* key) {
+  const auto value = entry.find(key);
+  return value != entry.end() && value->is_string() ? value->get<std::string>() : "";
 }
 
-/// The file that the newest entry describes.
-std::optional<CachedFile> newest_in(const fs::path& place) {
-  std::optional<CachedFile> newest;
-  fs::file_time_type newest_time{};
+void write_entry(const fs::path& cache, const fs::path& dir, const Json& json,
+                 std::string_view point) {
+  write_small_file(dir / names::kCacheEntry, names::cache_partial(cache, random_nonce()),
+                   json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n", point);
+}
+
+/// The name under which a whole file lies in its directory; empty where the entry says none.
+std::string stored_name(const Json& entry) {
+  std::string name = text_of(entry, "name");
+  return fs::path(name).filename() == name && !name.starts_with('.') ? name : "";
+}
+
+/// The file of this content, if the cache has one of the right size.
+std::optional<CachedFile> find_content(const fs::path& cache, const std::string& sha256) {
+  const fs::path dir = names::cache_content(cache, sha256);
+  const auto entry = read_entry(dir);
+  if (!entry) return {};
+  const std::string name = stored_name(*entry);
+  const auto size = entry->find("size");
+  if (name.empty() || size == entry->end() || !size->is_number_unsigned()) return {};
+  CachedFile file{dir / name, size->get<std::uint64_t>(), sha256};
   std::error_code error;
-  for (fs::directory_iterator at(place, error); !error && at != fs::directory_iterator();
-       at.increment(error)) {
-    std::error_code ignored;
-    const auto time = fs::last_write_time(at->path() / names::kCacheEntry, ignored);
-    if (ignored || (newest && time < newest_time)) continue;
-    if (auto file = read_entry(at->path())) {
-      newest = std::move(file);
-      newest_time = time;
-    }
+  const bool whole = fs::file_size(file.path, error) == file.size && !error;
+  return whole ? std::optional(std::move(file)) : std::nullopt;
+}
+
+/// What the server had last, if the cache has that.
+std::optional<CachedFile> find_origin(const fs::path& cache, const fs::path& origin) {
+  const auto entry = read_entry(origin);
+  const auto sha256 = entry ? parse_sha256(text_of(*entry, "sha256")) : std::nullopt;
+  if (!sha256) return {};
+  auto file = find_content(cache, *sha256);
+  if (file) file->version = {text_of(*entry, "etag"), text_of(*entry, "last_modified")};
+  return file;
+}
+
+/// The file under the name that it has where it comes from.
+CachedFile with_name(const fs::path& cache, CachedFile file, const std::string& name) {
+  const std::string stored = file.path.filename().string();
+  if (stored == name) return file;
+  file.path.replace_filename(name);
+  std::error_code error;
+  if (fs::read_symlink(file.path, error) != stored || error) {
+    make_directories(names::cache_partials(cache));
+    replace_link(stored, file.path, names::cache_partial(cache, random_nonce()));
   }
-  return newest;
+  return file;
 }
 
-/// Of processes that died. What was written to lately may be another node's, where locks hold on
-/// one node only.
-void remove_old_partials(const fs::path& place) {
-  std::vector<fs::path> partials;
-  std::error_code error;
-  for (fs::directory_iterator at(place, error); !error && at != fs::directory_iterator();
-       at.increment(error)) {
-    std::error_code gone;
-    const auto age = fs::file_time_type::clock::now() - fs::last_write_time(at->path(), gone);
-    if (!gone && age > kOld && names::is_cache_partial(at->path().filename().string())) {
-      partials.push_back(at->path());
-    }
-  }
-  for (const fs::path& partial : partials) remove_quietly(partial);
-}
-
-/// Waits until no other process is at the place.
-FileLock lock(const fs::path& place, const Remote& remote, const FetchLimits& limits,
+/// Waits until no other process asks for the same URL.
+FileLock lock(const fs::path& origin, const Remote& remote, const FetchLimits& limits,
               const FetchState& state) {
   FileLock lock;
-  while (!lock.try_lock(place / names::kCacheLock)) {
+  while (!lock.try_lock(origin / names::kCacheLock)) {
     check_deadline(limits, state, fmt::format("{} (another process fetches it)", remote.shown));
     std::this_thread::sleep_for(kLockPause);
   }
-  remove_old_partials(place);
   return lock;
 }
 
@@ -125,46 +130,29 @@ bool is_sound(const CachedFile& file, const FetchLimits& limits, const FetchStat
 }
 
 /// Makes a whole file count.
-void commit(const Remote& remote, const fs::path& partial, const CachedFile& file) {
-  const fs::path dir = file.path.parent_path();
+CachedFile store(const fs::path& cache, const fs::path& partial, const Remote& remote,
+                 const Downloaded& got, const std::string& sha256) {
+  const fs::path dir = names::cache_content(cache, sha256);
   make_directories(dir);
+  // In place of one that is damaged.
+  const auto old = read_entry(dir);
+  const std::string old_name = old ? stored_name(*old) : "";
+  const std::string name = old_name.empty() ? remote.name : old_name;
   fault_point("cache.rename");
-  replace_file(partial, file.path);
-  const nlohmann::json json{{"name", file.path.filename().string()},
-                            {"url", masked_url(remote.url)},
-                            {"etag", file.version.etag},
-                            {"last_modified", file.version.last_modified},
-                            {"size", file.size},
-                            {"sha256", file.sha256}};
-  const std::string text =
-      json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  const fs::path entry = dir / names::kCacheEntry;
-  File out = File::create(partial);
-  out.write_at(0, std::as_bytes(std::span(text)), "cache.entry");
-  out.sync();
-  out.close();
-  fault_point("cache.entry_rename");
-  replace_file(partial, entry);
-  sync_directory(dir);
+  replace_file(partial, dir / name);
+  write_entry(cache, dir, {{"name", name}, {"size", got.size}, {"sha256", sha256}}, "cache.entry");
+  return {dir / name, got.size, sha256, got.version, got.commit};
 }
 
-std::string version_key(const Downloaded& got, const std::string& sha256) {
-  const Version& version = got.version;
-  // A date and a size may be those of other bytes, too.
-  if (version.etag.empty()) return sha256.substr(0, 16);
-  const auto digest =
-      sha256_of(fmt::format("{}\n{}\n{}", version.etag, version.last_modified, got.size));
-  return to_hex(digest).substr(0, 16);
-}
-
-CachedFile download_to(const fs::path& place, const Remote& remote, const std::string& expected,
+CachedFile download_to(const fs::path& cache, const fs::path& origin, const Remote& remote,
                        const FetchLimits& limits, const std::optional<CachedFile>& known,
                        FetchState& state) {
-  const fs::path partial = place / names::cache_partial(random_nonce());
+  make_directories(names::cache_partials(cache));
+  const fs::path partial = names::cache_partial(cache, random_nonce());
   try {
     File file = File::create(partial);
     const Downloaded got = download(remote, file, limits, known ? known->version : Version{},
-                                    !expected.empty(), state);
+                                    !remote.sha256.empty(), state);
     if (got.unchanged) {
       file.close();
       remove_quietly(partial);
@@ -175,15 +163,19 @@ CachedFile download_to(const fs::path& place, const Remote& remote, const std::s
     file.sync();
     file.close();
     const std::string sha256 = sha256_of_file(partial, limits, state);
-    if (!expected.empty() && sha256 != expected) {
+    if (!remote.sha256.empty() && sha256 != remote.sha256) {
       fail(Errc::corrupt,
            "{}: the SHA-256 of what came is {}, but {} is expected; check the file and "
            "checkpoint.source.sha256",
-           remote.shown, sha256, expected);
+           remote.shown, sha256, remote.sha256);
     }
-    const CachedFile whole{place / version_key(got, sha256) / remote.name, got.size, sha256,
-                           got.version, got.commit};
-    commit(remote, partial, whole);
+    CachedFile whole = store(cache, partial, remote, got, sha256);
+    write_entry(cache, origin,
+                {{"url", masked_url(remote.url)},
+                 {"etag", got.version.etag},
+                 {"last_modified", got.version.last_modified},
+                 {"sha256", sha256}},
+                "cache.origin");
     return whole;
   } catch (...) {
     remove_quietly(partial);
@@ -191,41 +183,29 @@ CachedFile download_to(const fs::path& place, const Remote& remote, const std::s
   }
 }
 
-}  // namespace
-
-fs::path default_cache_dir() {
-  if (const char* dir = variable("CAIRN_CACHE_DIR")) return dir;
-  if (const char* dir = variable("XDG_CACHE_HOME")) return fs::path(dir) / "cairn";
-  if (const char* home = variable("HOME")) return fs::path(home) / ".cache" / "cairn";
-  fail(Errc::usage,
-       "there is no place to keep what is fetched: set checkpoint.source.cache_dir, or "
-       "$CAIRN_CACHE_DIR, $XDG_CACHE_HOME or $HOME");
-}
-
-CachedFile fetch_cached(const Remote& remote, const std::string& sha256, const fs::path& cache_dir,
-                        const FetchLimits& limits, FetchState& state) {
-  const std::string key =
-      sha256.empty() ? to_hex(sha256_of(url_without_secrets(remote.url))) : sha256;
-  const fs::path place = cache_dir / key;
-  make_directories(place);
-  const auto wanted = [&](const CachedFile& file) {
-    return !sha256.empty() && file.sha256 == sha256;
+CachedFile fetch_content(const Remote& remote, const fs::path& cache, const FetchLimits& limits,
+                         FetchState& state) {
+  const auto wanted = [&] {
+    return remote.sha256.empty() ? std::nullopt : find_content(cache, remote.sha256);
   };
-  for (bool damaged = false;;) {
-    std::optional<CachedFile> known;
+  auto known = wanted();
+  if (known && is_sound(*known, limits, state)) return *known;
+  const std::string digest = to_hex(sha256_of(url_without_signature(remote.url)));
+  const fs::path origin = names::cache_origin(cache, digest);
+  make_directories(origin);
+  remove_old_partials(cache);
+  for (bool damaged = known.has_value();;) {
     {
-      const FileLock held = lock(place, remote, limits, state);
-      known = newest_in(place);
+      const FileLock held = lock(origin, remote, limits, state);
+      known = remote.sha256.empty() ? find_origin(cache, origin) : wanted();
       // Looked at again: another process may have replaced it meanwhile.
       if (known && damaged && !is_sound(*known, limits, state)) {
         remove_quietly(known->path.parent_path() / names::kCacheEntry);
-        remove_quietly(known->path);
         known.reset();
       }
-      if (!known || !wanted(*known)) {
-        const CachedFile file = download_to(place, remote, sha256, limits,
-                                            sha256.empty() ? known : std::nullopt, state);
-        if (!known || file.path != known->path) return file;
+      if (!known || remote.sha256.empty()) {
+        CachedFile file = download_to(cache, origin, remote, limits, known, state);
+        if (!known || file.sha256 != known->sha256) return file;
         known = file;
       }
     }
@@ -235,19 +215,45 @@ CachedFile fetch_cached(const Remote& remote, const std::string& sha256, const f
   }
 }
 
+}  // namespace
+
+fs::path default_cache_dir() {
+  if (const std::string dir = environment("CAIRN_CACHE_DIR"); !dir.empty()) return dir;
+  if (const std::string dir = environment("XDG_CACHE_HOME"); !dir.empty()) {
+    return fs::path(dir) / "cairn";
+  }
+  if (const std::string home = environment("HOME"); !home.empty()) {
+    return fs::path(home) / ".cache" / "cairn";
+  }
+  fail(Errc::usage,
+       "there is no place to keep what is fetched: set checkpoint.source.cache_dir, or "
+       "$CAIRN_CACHE_DIR, $XDG_CACHE_HOME or $HOME");
+}
+
+CachedFile fetch_cached(const Remote& remote, const fs::path& cache_dir, const FetchLimits& limits,
+                        FetchState& state) {
+  return with_name(cache_dir, fetch_content(remote, cache_dir, limits, state), remote.name);
+}
+
+void remove_old_partials(const fs::path& cache_dir) {
+  std::vector<fs::path> partials;
+  std::error_code error;
+  for (fs::directory_iterator at(names::cache_partials(cache_dir), error);
+       !error && at != fs::directory_iterator(); at.increment(error)) {
+    std::error_code gone;
+    const auto age = fs::file_time_type::clock::now() - fs::last_write_time(at->path(), gone);
+    if (!gone && age > kOld) partials.push_back(at->path());
+  }
+  for (const fs::path& partial : partials) remove_quietly(partial);
+}
+
 std::string sha256_of_file(const fs::path& path, const FetchLimits& limits,
                            const FetchState& state) {
-  const File file = File::open_read(path);
-  const std::uint64_t size = file.size();
-  std::vector<std::byte> window;
-  Sha256 hash;
-  for (std::uint64_t at = 0; at < size; at += window.size()) {
+  FileHash hash(path);
+  do {
     check_deadline(limits, state, path.string());
-    window.resize(std::min<std::uint64_t>(kWindowBytes, size - at));
-    file.read_at(at, window);
-    hash.update(window);
-  }
-  return to_hex(hash.finish());
+  } while (hash.goes_on());
+  return hash.hex();
 }
 
 }  // namespace cairn::detail

@@ -3,7 +3,8 @@
 //     the size, the version (ETag, Last-Modified), and whether the server serves parts at all.
 //  2. The blocks of the whole file are reserved, so that a full disk is an early error.
 //  3. A few connections fetch the other parts, each "if the file is still that version"; without
-//     parts, the first request goes on to the end.
+//     parts, the first request goes on to the end. Parts of a file that has no version, and no
+//     digest to tell a mixture by, are not put together: then one request fetches all.
 //  4. A request that is cut, or refused in passing, is sent again after a while, from where it was.
 //     A file that changes meanwhile is fetched again from its begin: versions never mix.
 #include "sources/download.hpp"
@@ -17,6 +18,7 @@
 #include <random>
 #include <utility>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "sources/failure.hpp"
 
@@ -44,6 +46,8 @@ struct Part {
 
 /// The file is another one than the answers before said.
 struct Changed {};
+/// Nothing would tell whether the parts are of one version.
+struct NoVersion {};
 
 struct ContentRange {
   std::uint64_t begin = 0;
@@ -98,7 +102,7 @@ class Download {
   }
 
   Downloaded run() {
-    while (!parts_.empty()) {
+    while (!parts_.empty() || has_more()) {
       check_deadline(limits_, state_, last_failure_.empty() ? remote_.shown : last_failure_);
       start_due();
       int running = 0;
@@ -114,38 +118,38 @@ class Download {
  private:
   void begin() {
     parts_.clear();
-    parts_.push_back({0, limits_.part_bytes});
+    next_ = by_ranges_ ? limits_.part_bytes : kOpen;
+    parts_.push_back({0, next_});
     started_ = false;
-    in_parts_ = true;
+    in_parts_ = by_ranges_;
     state_.done_bytes -= std::exchange(counted_, 0);
     state_.total_bytes -= std::exchange(total_counted_, 0);
     result_ = {};
   }
 
+  /// Whether parts are to come that are not in the list yet.
+  bool has_more() const { return started_ && in_parts_ && next_ < result_.size; }
+
   milliseconds patience() const {
-    auto until = Clock::now() + kLook;
+    auto until = std::min(Clock::now() + kLook, limits_.deadline);
     for (const Part& part : parts_) {
-      if (part.request == nullptr && active() < limits_.connections) {
-        until = std::min(until, part.not_before);
-      }
+      if (part.request == nullptr) until = std::min(until, part.not_before);
     }
-    until = std::min(until, limits_.deadline);
     return std::max(std::chrono::duration_cast<milliseconds>(until - Clock::now()),
                     milliseconds(1));
   }
 
-  std::size_t active() const {
-    return static_cast<std::size_t>(std::count_if(
-        parts_.begin(), parts_.end(), [](const Part& part) { return part.request != nullptr; }));
-  }
-
+  /// Parts begin when there is a connection for them: a file may have more of them than a list
+  /// should hold. One that waits to be sent again keeps its connection, so that a server in trouble
+  /// gets no more requests than before.
   void start_due() {
-    std::size_t free = limits_.connections - std::min<std::size_t>(limits_.connections, active());
+    while (has_more() && parts_.size() < limits_.connections) {
+      const std::uint64_t begin = next_;
+      next_ += std::min(limits_.part_bytes, result_.size - begin);
+      parts_.push_back({begin, next_});
+    }
     for (Part& part : parts_) {
-      if (free == 0) return;
-      if (part.request != nullptr || part.not_before > Clock::now()) continue;
-      start(part);
-      --free;
+      if (part.request == nullptr && part.not_before <= Clock::now()) start(part);
     }
   }
 
@@ -157,12 +161,10 @@ class Download {
                            kLongestStall);
     if (!started_) {
       // Never by the date: If-Modified-Since asks for what is newer, not for what is other.
-      ask.if_none_match = known_.etag;
+      if (known_.is_strong()) ask.if_none_match = known_.etag;
     } else {
-      // A weak ETag does not promise equal bytes.
       const Version& version = result_.version;
-      const bool strong = !version.etag.empty() && !version.etag.starts_with("W/");
-      ask.if_range = strong ? version.etag : version.last_modified;
+      ask.if_range = version.is_strong() ? version.etag : version.last_modified;
     }
     if (in_parts_) ask.range = fmt::format("{}-{}", part.at, part.end - 1);
     part.head_seen = false;
@@ -191,20 +193,27 @@ class Download {
     counted_ += bytes.size();
   }
 
-  /// The headers of an answer with content. Errors: Changed.
+  /// Whether an answer is of the version that the first one had, as far as it says. Servers that
+  /// heed If-Range need not repeat the date.
+  bool is_same_version(const Reply& reply) const {
+    const Version& version = result_.version;
+    const auto differ = [](const std::string& a, const std::string& b) {
+      return !a.empty() && !b.empty() && a != b;
+    };
+    return !differ(reply.etag, version.etag) &&
+           (version.is_strong() || !differ(reply.last_modified, version.last_modified));
+  }
+
+  /// The headers of an answer with content. Errors: Changed, NoVersion.
   void read_head(Part& part, const Reply& reply) {
     const auto range = parse_content_range(reply.content_range);
     const bool partial = reply.status == 206;
-    if (partial && (!range || range->begin != part.at)) {
+    if (partial && (!range || range->begin != part.at || !by_ranges_)) {
       fail(Errc::io, "{}: the server answers with another part than was asked for ('{}')",
-           remote_.shown, reply.content_range);
+           remote_.shown, printable(reply.content_range));
     }
     if (started_) {
-      const Version& version = result_.version;
-      if (!partial || range->total != result_.size ||
-          (!reply.etag.empty() && !version.etag.empty() && reply.etag != version.etag)) {
-        throw Changed();
-      }
+      if (!partial || range->total != result_.size || !is_same_version(reply)) throw Changed();
       return;
     }
     started_ = true;
@@ -212,11 +221,12 @@ class Download {
     result_.version = {reply.etag, reply.last_modified};
     result_.commit = reply.commit;
     if (partial) {
+      const bool joinable =
+          has_digest_ || result_.version.is_strong() || !result_.version.last_modified.empty();
+      if (!joinable && range->total > part.end) throw NoVersion();
+      in_parts_ = joinable;  // otherwise this one answer is the file, or nothing is
       learn_size(range->total);
       part.end = std::min(part.end, range->total);
-      for (std::uint64_t at = part.end; at < range->total; at += limits_.part_bytes) {
-        parts_.push_back({at, std::min(at + limits_.part_bytes, range->total)});
-      }
     } else if (reply.content_length) {
       learn_size(*reply.content_length);
       part.end = *reply.content_length;
@@ -261,7 +271,7 @@ class Download {
       const Reply& reply = part->request->reply();
       const bool content = reply.status == 200 || reply.status == 206;
       if (code == CURLE_OK && content && !part->head_seen) read_head(*part, reply);
-      if (code == CURLE_OK && content && is_whole(*part)) {
+      if (content && part->head_seen && is_whole(*part, code)) {
         detach(*part);
         parts_.erase(part);
         return true;
@@ -270,12 +280,20 @@ class Download {
     } catch (const Changed&) {
       begin_anew();
       return false;
+    } catch (const NoVersion&) {
+      clear();
+      by_ranges_ = false;
+      begin();
+      return false;
     }
     return send_again(*part, code);
   }
 
-  bool is_whole(Part& part) {
+  /// Bytes that all came are whole however the transfer ended; the end of a file of unknown length
+  /// is where the server ends it.
+  bool is_whole(Part& part, CURLcode code) {
     if (part.end != kOpen) return part.at == part.end;
+    if (code != CURLE_OK) return false;
     learn_size(part.at);
     return true;
   }
@@ -330,7 +348,7 @@ class Download {
     part.not_before = Clock::now() + std::max<milliseconds>(pause_after(part.failures),
                                                             failure.wait.value_or(seconds(0)));
     if (in_parts_) return true;
-    const Part waiting{0, limits_.part_bytes, part.failures, part.not_before};
+    const Part waiting{0, 0, part.failures, part.not_before};
     clear();
     begin();  // a server without parts sends everything again
     parts_.front().failures = waiting.failures;
@@ -344,10 +362,12 @@ class Download {
   const Version& known_;
   const bool has_digest_;
   FetchState& state_;
-  std::list<Part> parts_;  // what is still to come; callbacks hold references to parts
+  std::list<Part> parts_;  // those that come now; callbacks hold references to parts
   std::unique_ptr<CURLM, decltype(&curl_multi_cleanup)> multi_;
-  bool started_ = false;  // an answer with content has come
-  bool in_parts_ = true;  // as far as is known, the server serves ranges
+  bool started_ = false;    // an answer with content has come
+  bool by_ranges_ = true;   // the first request is for a part
+  bool in_parts_ = true;    // what came of a part stays, whatever becomes of its request
+  std::uint64_t next_ = 0;  // where the parts begin that are not in the list yet
   int restarts_ = 0;
   std::string last_failure_;
   std::uint64_t counted_ = 0;  // this file's share in state_

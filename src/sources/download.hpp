@@ -14,7 +14,8 @@ namespace cairn::detail {
 struct Version {
   std::string etag;
   std::string last_modified;
-  bool empty() const { return etag.empty() && last_modified.empty(); }
+  /// Whether an equal ETag means equal bytes: a weak one does not promise that.
+  bool is_strong() const { return !etag.empty() && !etag.starts_with("W/"); }
 };
 
 struct FetchLimits {

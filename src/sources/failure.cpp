@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "base/text.hpp"
+
 namespace cairn::detail {
 namespace {
 
@@ -27,20 +29,26 @@ std::string_view meaning(long status) {
       return "the file is shorter than it was";
     case 429:
       return "too many requests";
-    case 500:
-      return "the server failed";
+    case 501:
+      return "the server cannot do that";
     case 502:
     case 504:
       return "a gateway got no answer";
     case 503:
       return "the server is busy or down";
+    case 505:
+      return "the server speaks another version of HTTP";
     default:
-      return status >= 300 && status < 400 ? "it is elsewhere" : "refused";
+      break;
   }
+  if (status >= 500) return "the server failed";
+  return status >= 300 && status < 400 ? "it is elsewhere" : "refused";
 }
 
+/// Whether the same request may be answered well later. Of 5xx, two say what the server is, not how
+/// it does.
 bool is_passing(long status) {
-  return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
+  return status == 408 || status == 429 || (status >= 500 && status != 501 && status != 505);
 }
 
 RequestFailure refused(const Remote& remote, const Request& request) {
@@ -52,7 +60,7 @@ RequestFailure refused(const Remote& remote, const Request& request) {
   failure.text = fmt::format("{}: the server answers {} ({})", remote.shown, reply.status,
                              why.empty() ? meaning(reply.status) : why);
   if (!reply.region.empty() && !remote.follow_redirects) {
-    failure.text += fmt::format("; the bucket is in the region {}", reply.region);
+    failure.text += fmt::format("; the bucket is in the region {}", printable(reply.region));
   }
   int seconds = 0;
   const char* const end = reply.retry_after.data() + reply.retry_after.size();

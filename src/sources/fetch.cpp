@@ -27,18 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::seconds kGrace{5};  // for a fetch to notice its deadline
 
-const FetchOptions* options_of(const Source& source) {
-  return std::visit(
-      [](const auto& any) -> const FetchOptions* {
-        if constexpr (requires { any.fetch; }) {
-          return &any.fetch;
-        } else {
-          return nullptr;
-        }
-      },
-      source);
-}
-
 FetchLimits limits_of(const FetchOptions& options, const SourceSettings& settings) {
   FetchLimits limits;
   limits.max_retries = options.max_retries >= 0 ? options.max_retries : settings.max_retries;
@@ -72,9 +60,13 @@ Fetched fetched_by_function(const fs::path& path, const fs::path& cache_dir,
   }
   Fetched fetched{fs::absolute(path)};
   if (!is_below(cache_dir, path)) return fetched;
-  if (!fs::is_directory(status)) return {fetched.path, {fetched.path}};
+  fetched.cache_dir = cache_dir;
+  if (!fs::is_directory(status)) {
+    fetched.files.push_back({fetched.path, fs::file_size(fetched.path)});
+    return fetched;
+  }
   for (const auto& entry : fs::recursive_directory_iterator(fetched.path)) {
-    if (entry.is_regular_file()) fetched.files.push_back(entry.path());
+    if (entry.is_regular_file()) fetched.files.push_back({entry.path(), entry.file_size()});
   }
   return fetched;
 }
@@ -97,13 +89,11 @@ Fetched fetch(const Source& source, const FetchOptions& options, const FetchLimi
               FetchState& state) {
   const fs::path cache_dir = fs::absolute(
       options.cache_dir.empty() ? default_cache_dir() : expand_home(options.cache_dir));
-  const auto one = [&](const Remote& remote, const std::string& sha256) -> Fetched {
-    const CachedFile file = fetch_cached(remote, sha256, cache_dir, limits, state);
-    return {file.path, {file.path}};
+  const auto one = [&](const Remote& remote) {
+    return fetched_file(fetch_cached(remote, cache_dir, limits, state), cache_dir);
   };
-  if (const auto* http = std::get_if<HttpSource>(&source))
-    return one(remote_of(*http), http->sha256);
-  if (const auto* s3 = std::get_if<S3Source>(&source)) return one(remote_of(*s3), s3->sha256);
+  if (const auto* http = std::get_if<HttpSource>(&source)) return one(remote_of(*http));
+  if (const auto* s3 = std::get_if<S3Source>(&source)) return one(remote_of(*s3));
   if (const auto* hub = std::get_if<HubSource>(&source)) {
     return fetch_hub(*hub, cache_dir, limits, state);
   }
@@ -111,6 +101,22 @@ Fetched fetch(const Source& source, const FetchOptions& options, const FetchLimi
 }
 
 }  // namespace
+
+Fetched fetched_file(const CachedFile& file, const fs::path& cache_dir) {
+  return {file.path, cache_dir, {{file.path, file.size, file.sha256}}};
+}
+
+const FetchOptions* fetch_options(const Source& source) {
+  return std::visit(
+      [](const auto& any) -> const FetchOptions* {
+        if constexpr (requires { any.fetch; }) {
+          return &any.fetch;
+        } else {
+          return nullptr;
+        }
+      },
+      source);
+}
 
 struct Fetch::State {
   Source source;
@@ -146,15 +152,15 @@ struct Fetch::State {
 Fetch::Fetch(const Source& source, const SourceSettings& settings)
     : state_(std::make_shared<State>()) {
   state_->source = source;
-  if (const auto* options = options_of(state_->source)) {
+  if (const auto* options = fetch_options(state_->source)) {
     state_->limits = limits_of(*options, settings);
     state_->thread = std::thread([state = state_, options] { state->run(*options); });
     return;
   }
   const auto* local = std::get_if<LocalSource>(&source);
-  state_->fetched.path =
-      local != nullptr ? find_local(*local, settings.fallback)
-                       : find_run(std::get<RunSource>(source), settings.fallback);
+  state_->fetched.path = local != nullptr
+                             ? find_local(*local, settings.fallback)
+                             : find_run(std::get<RunSource>(source), settings.fallback);
   state_->ended = Clock::now();
   state_->over = true;
 }

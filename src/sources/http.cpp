@@ -3,18 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 
+#include "base/sha256.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
+#include "os/environment.hpp"
 #include "sources/local.hpp"
 #include "sources/url.hpp"
 
 namespace cairn::detail {
 
 std::vector<std::string> bearer_header(const std::string& variable) {
-  const char* token = variable.empty() ? nullptr : std::getenv(variable.c_str());
-  if (token == nullptr || *token == '\0') return {};
-  const std::string_view text(token);
+  const std::string text = variable.empty() ? "" : environment(variable);
+  if (text.empty()) return {};
   if (std::any_of(text.begin(), text.end(), [](char c) { return c <= ' ' || c > '~'; })) {
     fail(Errc::usage, "${} does not hold a token: there are blanks or control characters in it",
          variable);
@@ -25,10 +26,16 @@ std::vector<std::string> bearer_header(const std::string& variable) {
 std::filesystem::path ca_file_of(const std::filesystem::path& given) {
   if (!given.empty()) return expand_home(given);
   for (const char* name : {"CURL_CA_BUNDLE", "SSL_CERT_FILE"}) {
-    const char* value = std::getenv(name);
-    if (value != nullptr && *value != '\0') return value;
+    if (const std::string file = environment(name); !file.empty()) return file;
   }
   return {};
+}
+
+std::string expected_sha256(const std::string& given) {
+  if (given.empty()) return {};
+  if (const auto sha256 = parse_sha256(given)) return *sha256;
+  fail(Errc::usage, "the sha256 of a source must be 64 hexadecimal digits, not '{}'",
+       printable(given));
 }
 
 Remote remote_of(const HttpSource& source) {
@@ -39,6 +46,7 @@ Remote remote_of(const HttpSource& source) {
   return {.url = source.url,
           .shown = masked_url(source.url),
           .name = file_name_of(url.path),
+          .sha256 = expected_sha256(source.sha256),
           .ca_file = ca_file_of(source.fetch.ca_file),
           .headers = [variable = source.token_env] { return bearer_header(variable); }};
 }

@@ -10,6 +10,9 @@ namespace cairn::detail {
 /// How the file of the source is asked for. Errors: usage. Local.
 Remote remote_of(const HttpSource& source);
 
+/// A SHA-256 that somebody gave, in lower case; empty stays so. Errors: usage. Local.
+std::string expected_sha256(const std::string& given);
+
 /// "Authorization: Bearer <the value of `variable`>", or nothing where it is not set. Errors: usage
 /// (characters that no token has). Local.
 std::vector<std::string> bearer_header(const std::string& variable);

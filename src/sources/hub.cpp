@@ -7,11 +7,14 @@
 
 #include "base/nonce.hpp"
 #include "base/sha256.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "formats/strict_json.hpp"
-#include "manifest/names.hpp"
+#include "manifest/cache_names.hpp"
+#include "os/fault.hpp"
 #include "sources/cache.hpp"
 #include "sources/http.hpp"
+#include "sources/local.hpp"
 #include "sources/url.hpp"
 
 namespace cairn::detail {
@@ -25,20 +28,10 @@ constexpr std::string_view kIndexSuffix = ".index.json";
 constexpr std::uint64_t kMostIndexBytes = 100'000'000;  // that of an index that is read
 constexpr std::size_t kMostShards = 100'000;
 
-/// Whether `name` stays inside the directory that it is relative to.
-bool is_inside(const std::string& name) {
-  const fs::path path(name);
-  const bool plain = std::none_of(
-      name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '\\'; });
-  return plain && !name.empty() && path.is_relative() && path.has_filename() &&
-         std::none_of(path.begin(), path.end(), [](const fs::path& component) {
-           return component == ".." || component == "." || component.empty();
-         });
-}
-
 void check_name(const std::string& name, std::string_view who) {
   if (is_inside(name)) return;
-  fail(Errc::unsafe, "{} names the file '{}', which is not a path inside the model", who, name);
+  fail(Errc::unsafe, "{} names the file '{}', which is not a path inside the model", who,
+       printable(name));
 }
 
 /// Collects the files that an index names; nothing else of it is kept.
@@ -115,7 +108,11 @@ class Model {
  public:
   Model(const HubSource& source, const fs::path& cache_dir, const FetchLimits& limits,
         FetchState& state)
-      : source_(source), cache_dir_(cache_dir), limits_(limits), state_(state) {}
+      : source_(source),
+        endpoint_(parse_endpoint(source.endpoint)),
+        cache_dir_(cache_dir),
+        limits_(limits),
+        state_(state) {}
 
   Fetched fetch() {
     if (!source_.file.empty()) {
@@ -133,7 +130,7 @@ class Model {
  private:
   Fetched fetch_from(const std::string& name) {
     const CachedFile first = fetch_file(name, source_.revision);
-    if (!name.ends_with(kIndexSuffix)) return {first.path, {first.path}};
+    if (!name.ends_with(kIndexSuffix)) return fetched_file(first, cache_dir_);
     // A branch may move while the shards come, a commit does not.
     revision_ = first.commit.empty() ? source_.revision : first.commit;
     std::map<std::string, CachedFile> files{{name, first}};
@@ -147,34 +144,32 @@ class Model {
 
   CachedFile fetch_file(const std::string& name, const std::string& revision) {
     const Remote remote{
-        .url = fmt::format("{}/{}/resolve/{}/{}", endpoint(), percent_encoded(source_.repo, "/"),
+        .url = fmt::format("{}://{}{}/{}/resolve/{}/{}", endpoint_.scheme, endpoint_.host,
+                           endpoint_.path, percent_encoded(source_.repo, "/"),
                            percent_encoded(revision), percent_encoded(name, "/")),
         .shown = shown(name),
         .name = file_name_of(name),
         .ca_file = ca_file_of(source_.fetch.ca_file),
         .headers = [this] { return bearer_header(source_.token_env); }};
-    return fetch_cached(remote, "", cache_dir_, limits_, state_);
+    return fetch_cached(remote, cache_dir_, limits_, state_);
   }
 
   /// One directory with links to the files in the cache, named by all of their contents.
   Fetched gather(const std::map<std::string, CachedFile>& files, const std::string& main) {
     std::string all;
     for (const auto& [name, file] : files) all += fmt::format("{}\n{}\n", name, file.sha256);
-    const fs::path dir = cache_dir_ / to_hex(sha256_of(all));
-    Fetched fetched{dir / main};
+    const fs::path dir = names::cache_model(cache_dir_, to_hex(sha256_of(all)));
+    Fetched fetched{dir / main, cache_dir_};
+    make_directories(names::cache_partials(cache_dir_));
     for (const auto& [name, file] : files) {
       const fs::path link = dir / name;
       make_directories(link.parent_path());
+      fault_point("hub.link");
       replace_link(fs::absolute(file.path).string(), link,
-                   link.parent_path() / names::cache_partial(random_nonce()));
-      fetched.files.push_back(link);
+                   names::cache_partial(cache_dir_, random_nonce()));
+      fetched.files.push_back({link, file.size, file.sha256});
     }
     return fetched;
-  }
-
-  std::string endpoint() const {
-    const auto end = source_.endpoint.find_last_not_of('/');
-    return source_.endpoint.substr(0, end == std::string::npos ? 0 : end + 1);
   }
 
   std::string shown(const std::string& name) const {
@@ -182,6 +177,7 @@ class Model {
   }
 
   const HubSource& source_;
+  const Url endpoint_;
   const fs::path& cache_dir_;
   const FetchLimits& limits_;
   FetchState& state_;
@@ -197,7 +193,6 @@ Fetched fetch_hub(const HubSource& source, const std::filesystem::path& cache_di
     fail(Errc::usage, "'{}@{}' is not a repository (owner/name) and a revision of it", source.repo,
          source.revision);
   }
-  parse_url(source.endpoint);
   return Model(source, cache_dir, limits, state).fetch();
 }
 

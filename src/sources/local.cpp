@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -11,11 +10,13 @@
 #include <vector>
 
 #include "base/near_names.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "cairn/checkpoint.hpp"
 #include "checkpoint/newest.hpp"
 #include "formats/detect.hpp"
 #include "manifest/names.hpp"
+#include "os/environment.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -86,11 +87,21 @@ fs::path expand_home(const fs::path& path) {
     if (fs::exists(path, ignored)) return path;  // a file may be called "~x"
     fail(Errc::usage, "'{}': only '~' and '~/' are understood, not another user's home", text);
   }
-  const char* home = std::getenv("HOME");
-  if (home == nullptr || *home == '\0') {
+  const std::string home = environment("HOME");
+  if (home.empty()) {
     fail(Errc::usage, "'{}' needs $HOME, which is not set; give the whole path", text);
   }
   return fs::path(home + text.substr(1));
+}
+
+bool is_inside(const std::string& name) {
+  const fs::path path(name);
+  const bool plain = std::none_of(
+      name.begin(), name.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f || c == '\\'; });
+  return plain && !name.empty() && path.is_relative() && path.has_filename() &&
+         std::none_of(path.begin(), path.end(), [](const fs::path& component) {
+           return component == ".." || component == "." || component.empty();
+         });
 }
 
 fs::path find_local(const LocalSource& source, bool fallback) {
@@ -128,9 +139,16 @@ fs::path find_run(const RunSource& source, bool fallback) {
     fail(Errc::not_found, "there is no run '{}' in '{}'{}", source.run_id, source.root.string(),
          siblings_of(run));
   }
-  if (!source.file.empty()) return find_local({run / source.file}, fallback);
+  if (!source.file.empty()) {
+    if (!is_inside(source.file)) {
+      fail(Errc::usage, "the file '{}' is not a path inside the run's directory '{}'",
+           printable(source.file), run.string());
+    }
+    return find_local({run / source.file}, fallback);
+  }
   // Runs of other trainers end in this file, until cairn has saved into them.
-  if (!newest_checkpoint(run) && fs::exists(run / "last.ckpt", error)) return run / "last.ckpt";
+  const fs::path last = run / names::kLastOfOthers;
+  if (!newest_checkpoint(run) && fs::exists(last, error)) return last;
   return newest_of(run, fallback);
 }
 

@@ -1,11 +1,11 @@
 #include "sources/request.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <mutex>
 #include <utility>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
 
@@ -23,20 +23,6 @@ void set(CURL* easy, CURLoption option, Value value) {
     fail(Errc::internal, "libcurl refuses option {}: {}", static_cast<int>(option),
          curl_easy_strerror(code));
   }
-}
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlanks = " \t\r\n";
-  const auto begin = text.find_first_not_of(kBlanks);
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1);
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  std::transform(result.begin(), result.end(), result.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return result;
 }
 
 }  // namespace
@@ -88,7 +74,7 @@ void Request::set_limits(const Remote& remote, const Ask& ask) {
   set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
   set(easy, CURLOPT_FOLLOWLOCATION, remote.follow_redirects ? 1L : 0L);
   set(easy, CURLOPT_MAXREDIRS, kMostRedirects);
-  const bool secure = lower(std::string_view(remote.url).substr(0, 6)) == "https:";
+  const bool secure = lower_case(std::string_view(remote.url).substr(0, 6)) == "https:";
   set(easy, CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
   set(easy, CURLOPT_PATH_AS_IS, 1L);  // an object's key may hold "//" and ".."
   if (!remote.ca_file.empty()) set(easy, CURLOPT_CAINFO, remote.ca_file.c_str());
@@ -104,7 +90,7 @@ void Request::set_limits(const Remote& remote, const Ask& ask) {
 }
 
 std::string Request::detail(CURLcode code) const {
-  return error_[0] != '\0' ? std::string(trimmed(error_)) : curl_easy_strerror(code);
+  return error_[0] != '\0' ? printable(trimmed(error_)) : curl_easy_strerror(code);
 }
 
 void Request::read_header(std::string_view line) {
@@ -118,7 +104,7 @@ void Request::read_header(std::string_view line) {
   }
   const auto colon = line.find(':');
   if (colon == std::string_view::npos) return;
-  const std::string name = lower(line.substr(0, colon));
+  const std::string name = lower_case(line.substr(0, colon));
   const std::string value(trimmed(line.substr(colon + 1)));
   if (name == "etag") reply_.etag = value;
   if (name == "last-modified") reply_.last_modified = value;
@@ -126,7 +112,7 @@ void Request::read_header(std::string_view line) {
   if (name == "retry-after") reply_.retry_after = value;
   if (name == "x-amz-bucket-region") reply_.region = value;
   if (name == "x-repo-commit" && reply_.commit.empty()) reply_.commit = value;
-  if (name == "transfer-encoding" && lower(value).find("chunked") != std::string::npos) {
+  if (name == "transfer-encoding" && lower_case(value).find("chunked") != std::string::npos) {
     reply_.ends_visibly = true;
   }
   if (name == "content-length") {

@@ -18,9 +18,10 @@ namespace cairn::detail {
 
 /// A file on a server, and how to ask for it.
 struct Remote {
-  std::string url;    ///< may hold secrets
-  std::string shown;  ///< what messages call it
-  std::string name;   ///< what the file is called in the cache
+  std::string url;          ///< may hold secrets
+  std::string shown;        ///< what messages call it
+  std::string name;         ///< what the file is called in the cache
+  std::string sha256 = {};  ///< that it must have, in lower case; empty: whatever there is
   std::filesystem::path ca_file = {};
   /// False where a request is good for one server only, because it is signed.
   bool follow_redirects = true;

@@ -31,15 +31,8 @@ constexpr milliseconds kPulse{250};
 
 /// Whether the time of the fetch is not the pipeline's.
 bool has_own_timeout(const Source& source) {
-  return std::visit(
-      [](const auto& any) {
-        if constexpr (requires { any.fetch; }) {
-          return any.fetch.timeout.count() > 0;
-        } else {
-          return false;
-        }
-      },
-      source);
+  const FetchOptions* options = fetch_options(source);
+  return options != nullptr && options->timeout.count() > 0;
 }
 
 }  // namespace
@@ -115,13 +108,16 @@ std::filesystem::path Acquisition::get(const Comm& comm) {
 
   const TimeLimit limit(until_, limit_text(timeout_));
   Fetched fetched;
+  std::string path;
   agree(comm, "resolve source", [&] {
     if (failure_) std::rethrow_exception(failure_);
-    if (comm.is_root()) fetched = waiting_->get();
+    if (comm.is_root()) {
+      fetched = waiting_->get();
+      path = fetched.path.string();
+    }
   });
-  std::string path = fetched.path.string();
   comm.broadcast(path);
-  spread_files(comm, std::move(fetched.files));
+  spread_files(comm, std::move(fetched));
   return path;
 }
 

@@ -4,11 +4,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <utility>
 
 #include "base/sha256.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
+#include "os/environment.hpp"
 #include "sources/aws_profile.hpp"
 #include "sources/http.hpp"
 #include "sources/url.hpp"
@@ -16,13 +17,10 @@
 namespace cairn::detail {
 namespace {
 
-constexpr std::size_t kMostText = 300;
-
 std::string endpoint_of(const S3Source& source) {
   if (!source.endpoint.empty()) return source.endpoint;
   for (const char* name : {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}) {
-    const char* value = std::getenv(name);
-    if (value != nullptr && *value != '\0') return value;
+    if (std::string url = environment(name); !url.empty()) return url;
   }
   return {};
 }
@@ -37,25 +35,17 @@ Address address_of(const S3Source& source, const std::string& region) {
   const std::string given = endpoint_of(source);
   const std::string own =
       fmt::format("https://s3.{}.amazonaws.com{}", region, region.starts_with("cn-") ? ".cn" : "");
-  const Url endpoint = parse_url(given.empty() ? own : given);
-  if (endpoint.has_user || endpoint.has_query) {
-    fail(Errc::usage,
-         "the endpoint '{}' must be scheme, host and port alone; credentials belong in the "
-         "environment or a profile",
-         masked_url(given));
-  }
+  const Url endpoint = parse_endpoint(given.empty() ? own : given);
   const bool in_path = source.style == S3Style::path ||
                        (source.style == S3Style::automatic &&
                         (!given.empty() || source.bucket.find('.') != std::string::npos));
-  std::string prefix = endpoint.path;
-  while (prefix.ends_with('/')) prefix.pop_back();
   const std::string key = percent_encoded(source.key, "/");
   if (in_path) {
     return {endpoint.scheme, endpoint.host,
-            fmt::format("{}/{}/{}", prefix, percent_encoded(source.bucket), key)};
+            fmt::format("{}/{}/{}", endpoint.path, percent_encoded(source.bucket), key)};
   }
   return {endpoint.scheme, fmt::format("{}.{}", source.bucket, endpoint.host),
-          fmt::format("{}/{}", prefix, key)};
+          fmt::format("{}/{}", endpoint.path, key)};
 }
 
 void check_bucket(const S3Source& source) {
@@ -101,14 +91,13 @@ std::string plain(std::string_view xml) {
   constexpr std::array<std::pair<std::string_view, char>, 5> kEntities{
       {{"&lt;", '<'}, {"&gt;", '>'}, {"&quot;", '"'}, {"&apos;", '\''}, {"&amp;", '&'}}};
   std::string text;
-  while (!xml.empty() && text.size() < kMostText) {
+  while (!xml.empty()) {
     const auto entity = std::find_if(kEntities.begin(), kEntities.end(),
                                      [&](const auto& e) { return xml.starts_with(e.first); });
-    const char c = entity == kEntities.end() ? xml.front() : entity->second;
-    text += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
+    text += entity == kEntities.end() ? xml.front() : entity->second;
     xml.remove_prefix(entity == kEntities.end() ? 1 : entity->first.size());
   }
-  return text;
+  return printable(text);
 }
 
 }  // namespace
@@ -127,12 +116,13 @@ Remote remote_of(const S3Source& source) {
   Remote remote{.url = fmt::format("{}://{}{}", address.scheme, address.host, address.path),
                 .shown = describe(source),
                 .name = file_name_of(source.key),
+                .sha256 = expected_sha256(source.sha256),
                 .ca_file = ca_file_of(source.fetch.ca_file),
                 .follow_redirects = false,
                 .explain = explain_s3};
   if (source.fetch.ca_file.empty()) {
-    const char* bundle = std::getenv("AWS_CA_BUNDLE");
-    if (bundle != nullptr && *bundle != '\0') remote.ca_file = bundle;
+    const std::string bundle = environment("AWS_CA_BUNDLE");
+    if (!bundle.empty()) remote.ca_file = bundle;
   }
   if (aws.credentials) {
     remote.headers = [address, credentials = *aws.credentials, region = aws.region] {

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view kAlgorithm = "AWS4-HMAC-SHA256";
 
 /// A header's value as it is signed: no blanks at the ends, one blank for several.
-std::string trimmed(const std::string& value) {
+std::string canonical_value(const std::string& value) {
   std::string text;
   for (const char c : value) {
     if (c == ' ' && (text.empty() || text.back() == ' ')) continue;
@@ -30,7 +30,7 @@ std::string sign_v4(const RequestToSign& request, const AwsCredentials& credenti
   std::string headers;
   std::string names;
   for (const auto& [name, value] : request.headers) {
-    headers += fmt::format("{}:{}\n", name, trimmed(value));
+    headers += fmt::format("{}:{}\n", name, canonical_value(value));
     names += (names.empty() ? "" : ";") + name;
   }
   const std::string canonical = fmt::format("{}\n{}\n{}\n{}\n{}\n{}", request.method, request.path,

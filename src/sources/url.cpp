@@ -7,7 +7,10 @@
 #include <array>
 #include <cctype>
 #include <memory>
+#include <utility>
+#include <vector>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 
 namespace cairn::detail {
@@ -38,27 +41,46 @@ Pieces cut(std::string_view text) {
   return pieces;
 }
 
-/// Whether a parameter signs the request, or is a secret, rather than naming the file.
-bool is_secret(std::string_view parameter) {
-  constexpr std::array<std::string_view, 14> kNames{"signature",
-                                                    "expires",
-                                                    "awsaccesskeyid",
-                                                    "googleaccessid",
-                                                    "key-pair-id",
-                                                    "policy",
-                                                    "sig",
-                                                    "se",
-                                                    "sp",
-                                                    "sv",
-                                                    "sr",
-                                                    "st",
-                                                    "token",
-                                                    "access_token"};
-  std::string name(parameter.substr(0, parameter.find('=')));
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return name.starts_with("x-amz-") || name.starts_with("x-goog-") ||
-         std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+/// A way to sign a URL for whoever has it: the parameter that is the signature, and what else
+/// changes from one signature to the next. The same names mean other things where there is none.
+struct Signature {
+  std::string_view name;
+  std::string_view prefix;  ///< of the names of more parameters; empty: of none
+  std::array<std::string_view, 12> more;
+};
+
+// Of Amazon's and Google's object stores (versions 4 and 2; CloudFront), and of Azure's.
+constexpr std::array<Signature, 4> kSignatures{{
+    {"x-amz-signature", "x-amz-", {}},
+    {"x-goog-signature", "x-goog-", {}},
+    {"signature",
+     "x-amz-",
+     {"awsaccesskeyid", "googleaccessid", "expires", "key-pair-id", "policy"}},
+    {"sig",
+     {},
+     {"se", "sp", "sv", "sr", "st", "spr", "skoid", "sktid", "skt", "ske", "sks", "skv"}},
+}};
+
+std::string name_of(std::string_view parameter) {
+  return lower_case(parameter.substr(0, parameter.find('=')));
+}
+
+bool belongs_to(const Signature& signature, std::string_view name) {
+  const auto& more = signature.more;
+  if (name.empty()) return false;
+  return name == signature.name ||
+         (!signature.prefix.empty() && name.starts_with(signature.prefix)) ||
+         std::find(more.begin(), more.end(), name) != more.end();
+}
+
+std::vector<std::string_view> parameters_of(std::string_view query) {
+  std::vector<std::string_view> parameters;
+  while (!query.empty()) {
+    query.remove_prefix(1);  // the separator
+    parameters.push_back(query.substr(0, query.find('&')));
+    query.remove_prefix(parameters.back().size());
+  }
+  return parameters;
 }
 
 /// Whether an "@" stands where a password that is not well encoded may have moved it: outside a
@@ -85,19 +107,21 @@ std::string masked_url(std::string_view text) {
                      pieces.host_and_path, pieces.tail.empty() ? "" : "?***");
 }
 
-std::string url_without_secrets(std::string_view url) {
+std::string url_without_signature(std::string_view url) {
   const Pieces pieces = cut(url);
+  const auto parameters = parameters_of(pieces.tail.substr(0, pieces.tail.find('#')));
+  const auto signs = [&](std::string_view name) {
+    return std::any_of(kSignatures.begin(), kSignatures.end(), [&](const Signature& signature) {
+      return belongs_to(signature, name) &&
+             std::any_of(parameters.begin(), parameters.end(),
+                         [&](auto parameter) { return name_of(parameter) == signature.name; });
+    });
+  };
   std::string text = fmt::format("{}{}", pieces.scheme, pieces.host_and_path);
-  std::string_view query = pieces.tail.substr(0, pieces.tail.find('#'));
   char separator = '?';
-  while (!query.empty()) {
-    query.remove_prefix(1);  // the separator
-    const std::string_view parameter = query.substr(0, query.find('&'));
-    if (!parameter.empty() && !is_secret(parameter)) {
-      text += fmt::format("{}{}", separator, parameter);
-      separator = '&';
-    }
-    query.remove_prefix(parameter.size());
+  for (const std::string_view parameter : parameters) {
+    if (parameter.empty() || signs(name_of(parameter))) continue;
+    text += fmt::format("{}{}", std::exchange(separator, '&'), parameter);
   }
   return text;
 }
@@ -161,6 +185,18 @@ Url parse_url(const std::string& text) {
   result.path = slash == std::string_view::npos ? "/" : pieces.host_and_path.substr(slash);
   result.has_query = !pieces.tail.empty();
   return result;
+}
+
+Url parse_endpoint(const std::string& text) {
+  Url endpoint = parse_url(text);
+  if (endpoint.has_user || endpoint.has_query) {
+    fail(Errc::usage,
+         "the endpoint '{}' must be scheme, host, port and path alone; credentials belong in the "
+         "environment or a profile",
+         masked_url(text));
+  }
+  while (endpoint.path.ends_with('/')) endpoint.path.pop_back();
+  return endpoint;
 }
 
 }  // namespace cairn::detail

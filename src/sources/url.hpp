@@ -10,9 +10,10 @@ namespace cairn::detail {
 /// texts stay. Local.
 std::string masked_url(std::string_view text);
 
-/// The URL by which a file is known: without user, password, and the parameters that only sign a
-/// request. Local.
-std::string url_without_secrets(std::string_view url);
+/// The URL by which a file is known: without user, password, and, where it is signed, what belongs
+/// to the signature, which is another one each time. May hold secrets: a token in a link is part of
+/// the file's name. Local.
+std::string url_without_signature(std::string_view url);
 
 /// Percent-encoded but for letters, digits and "-._~", and for the characters of `also`. Local.
 std::string percent_encoded(std::string_view text, std::string_view also = {});
@@ -32,5 +33,9 @@ struct Url {
 
 /// Errors: usage (no http or https URL with a host). Local.
 Url parse_url(const std::string& text);
+
+/// The URL of a server, below which files are asked for: no user, password or query, which belong
+/// to none of these requests. The path has no "/" at its end. Errors: usage. Local.
+Url parse_endpoint(const std::string& text);
 
 }  // namespace cairn::detail

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pty
 import random
+import shutil
 import subprocess
 import sys
 import unittest
@@ -115,7 +116,7 @@ class Fetching(Served):
             result = self.fetch({"type": "http", **source, "token_env": "THE_TOKEN"}, env={"THE_TOKEN": "t0ken"})
             for secret in secrets:
                 self.assertNotIn(secret, result.stdout + result.stderr)
-        entry = next(self.cache.rglob(".entry")).read_text()
+        entry = "".join(path.read_text() for path in self.cache.rglob(".entry"))
         self.assertIn("authorization=Bearer t0ken", self.server.requests()[0])
         for secret in secrets:
             self.assertNotIn(secret, entry)
@@ -175,6 +176,20 @@ class Cache(Served):
         self.pipeline["max_retries"] = 0
         self.assert_fails(self.fetch(source), "io")
 
+    def test_a_file_is_kept_once_wherever_it_comes_from(self):
+        (self.files / "again.h5").write_bytes(CONTENT)
+        (self.files / "third.h5").write_bytes(CONTENT)
+        first = self.assert_got(self.fetch(self.http()), CONTENT)
+        again = self.assert_got(self.fetch(self.http("again.h5")), CONTENT)
+        known = self.assert_got(self.fetch(self.http("third.h5", sha256=sha256(CONTENT))), CONTENT)
+        self.assertEqual([path.split("/")[-1] for path in (first, again, known)], ["m.bin", "again.h5", "third.h5"])
+        self.assertEqual(self.stored_bytes(), len(CONTENT))
+        self.damage(again, lambda content: content.reverse())
+        self.assertEqual(self.assert_got(self.fetch(self.http("again.h5")), CONTENT), again)
+        self.assertEqual(self.assert_got(self.fetch(self.http()), CONTENT), first)
+        self.assertEqual(self.stored_bytes(), len(CONTENT))
+        self.assertNotIn("third.h5", "\n".join(self.server.requests()), "the digest was there before")
+
     def test_damage_is_noticed_and_the_file_fetched_again(self):
         for name, change in (("flipped", lambda content: content.__setitem__(7, content[7] ^ 1)),
                              ("shorter", lambda content: content.pop()), ("longer", lambda content: content.append(0)),
@@ -206,17 +221,18 @@ class Cache(Served):
 
     def test_a_kill_or_an_error_at_any_step_leaves_nothing_that_counts(self):
         for action in ("kill", "error"):
-            for point in ("cache.write", "cache.rename", "cache.entry", "cache.entry_rename"):
+            for point in ("cache.write", "cache.rename", "cache.entry", "cache.origin"):
                 with self.subTest(point=point, action=action):
                     self.cache = self.dir / f"{point}-{action}"
                     result = self.fetch(self.http(), env={"CAIRN_FAULT": f"{point}:0:{action}"})
                     self.assertNotEqual(result.returncode, 0)
                     self.assertNotIn("file 0", result.stdout)
-                    for partial in self.cache.rglob(".partial-*"):  # kept for an hour: it may be another node's
-                        self.assertEqual(action, "kill")
+                    if action == "error":
+                        self.assertEqual(self.partials(), [])
+                    for partial in self.partials():  # kept for a day: it may be another node's
                         os.utime(partial, (0, 0))
                     self.assert_got(self.fetch(self.http()), CONTENT)
-                    self.assertEqual([path for path in self.files_in_cache() if "partial" in path], [])
+                    self.assertEqual(self.partials(), [])
                     self.assert_nothing_half()
 
     def test_a_full_disk_is_an_early_error(self):
@@ -224,7 +240,7 @@ class Cache(Served):
             self.skipTest("needs the right to mount a small file system")
         self.cache.mkdir()
         command = f"mount -t tmpfs -o size=1m none {self.cache} && {FETCH} {self.config(self.http())}; " \
-                  f"echo left: $(find {self.cache} -name '*partial*')"
+                  f"echo left: $(find {self.cache}/partial -type f)"
         result = run(["unshare", "-m", "sh", "-c", command], env=ENVIRONMENT)
         self.assertIn("error io: ", result.stdout)
         for word in ("No space left", "cache_dir", str(len(CONTENT))):
@@ -258,33 +274,79 @@ class OtherNodes(Served):
             self.skipTest("needs the right to mount file systems that other ranks do not see")
         self.cache.mkdir()
 
-    def on_three_nodes(self, source, options=""):
+    def on_three_nodes(self, source, options="", fault=""):
         config = self.config(source)
         nodes = []
         for rank in (1, 2):
+            disk = self.disk_of(rank)
+            mount = f"mount -t tmpfs {options} none" if options else f"mount --bind {disk}"
             script = self.dir / f"node{rank}.sh"
-            script.write_text(f"mount -t tmpfs {options} none {self.cache} && exec {FETCH} {config}\n")
+            script.write_text(f"{mount} {self.cache} && exec {FETCH} {config}\n")
             nodes += [":", "-n", "1", "unshare", "-m", "sh", script]
-        return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, *nodes], env=ENVIRONMENT)
+        return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, *nodes],
+                   env={**ENVIRONMENT, "CAIRN_FAULT": fault})
+
+    def disk_of(self, rank):
+        """What lies behind the cache's path on the node of a rank."""
+        disk = self.dir / f"disk{rank}"
+        disk.mkdir(exist_ok=True)
+        return disk
+
+    def assert_same_failure(self, result, code, *words):
+        lines = [line for line in result.stdout.splitlines() if line.startswith(f"error {code}: ")]
+        self.assertEqual(len(lines), 3, result.stdout + result.stderr)
+        self.assertEqual(len(set(lines)), 1)
+        for word in words:
+            self.assertIn(word, lines[0])
+
+    def assert_no_partials(self):
+        for node in (self.cache, self.disk_of(1), self.disk_of(2)):
+            self.assertEqual(list(node.glob("partial/*")), [])
 
     def test_rank_0_sends_the_file_to_nodes_that_do_not_see_its_cache(self):
         self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
         self.assertEqual(len(self.server.requests()), 4)
-        self.assertEqual([path for path in self.files_in_cache() if "sight" in path or "partial" in path], [])
+        self.assert_no_partials()
 
     def test_a_node_with_a_full_disk_is_an_error_on_all_ranks(self):
-        result = self.on_three_nodes(self.http(), "-o size=1m")
-        lines = [line for line in result.stdout.splitlines() if line.startswith("error io: ")]
-        self.assertEqual(len(lines), 3, result.stdout + result.stderr)
-        self.assertEqual(len(set(lines)), 1)
-        self.assertIn("rank 1", lines[0])
-        self.assertIn("No space left", lines[0])
+        self.assert_same_failure(self.on_three_nodes(self.http(), "-o size=1m"), "io", "rank 1", "No space left")
+
+    def test_an_old_file_of_the_same_size_is_not_the_file(self):
+        path = self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
+        for rank in (1, 2):
+            copy = self.disk_of(rank) / pathlib.Path(path).relative_to(self.cache)
+            self.assertEqual(copy.read_bytes(), CONTENT)
+            copy.write_bytes(REVERSED)
+        self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
+
+    def test_an_error_or_a_kill_while_it_is_sent_leaves_nothing_that_counts(self):
+        for point in ("spread.write", "spread.rename"):
+            with self.subTest(point=point):
+                self.assert_same_failure(self.on_three_nodes(self.http(), fault=f"{point}:1:error"), "io", "rank 1")
+                self.assert_no_partials()
+                killed = self.on_three_nodes(self.http(), fault=f"{point}:1:kill")
+                self.assertNotIn("file ", killed.stdout)
+                left = list(self.disk_of(1).glob("partial/*"))
+                self.assertEqual(len(left), 1)
+                os.utime(left[0], (0, 0))
+                self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
+                self.assert_no_partials()
+                for rank in (1, 2):
+                    shutil.rmtree(self.disk_of(rank))
+
+    def test_a_digest_that_nobody_knows_is_taken_first(self):
+        origin = self.dir / "origin.bin"
+        origin.write_bytes(OTHER)
+        for _ in range(2):
+            self.assert_got(self.on_three_nodes({"type": "copying", "from": str(origin)}), OTHER, ranks=3)
+            (self.disk_of(2) / "copied.bin").write_bytes(OTHER[::-1])
 
 
 class Misbehaving(SourcesCase):
     def setUp(self):
         super().setUp()
         self.server = Faulty(CONTENT, REVERSED)
+        self.server.hub_files["/hub/m"] = CONTENT
         self.addCleanup(self.server.stop)
 
     def http(self, path, **more):
@@ -295,6 +357,27 @@ class Misbehaving(SourcesCase):
             with self.subTest(path=path):
                 self.pipeline["timeout"] = 20
                 self.assert_got(self.fetch(self.http(path)), CONTENT)
+
+    def test_which_failures_of_a_server_pass(self):
+        for status in (500, 502, 503, 504, 507, 520, 529):
+            with self.subTest(status=status):
+                self.assert_got(self.fetch(self.http(f"fails-once-with/{status}", max_retries=1)), CONTENT)
+        for status in (501, 505):
+            with self.subTest(status=status):
+                self.assert_fails(self.fetch(self.http(f"fails-once-with/{status}")), "io", str(status))
+                asked = [path for path, _ in self.server.answers if path.endswith(f"/{status}")]
+                self.assertEqual(len(asked), 1)
+
+    def test_what_a_server_says_is_shown_without_control_characters(self):
+        self.assertNotIn("\x1b", self.assert_fails(self.fetch(self.http("escape/m")), "io", "[31m5-9/10"))
+
+    def test_a_missing_configuration_of_aws_matters_to_those_who_need_it(self):
+        source = {"type": "s3", "bucket": "cut", "key": "m", "endpoint": self.server.url("").rstrip("/")}
+        gone = {"AWS_CONFIG_FILE": "/nowhere/config", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+        self.assert_got(self.fetch({**source, "anonymous": True}, env=gone), CONTENT)
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+        self.assert_got(self.fetch(source, env={**gone, **keys}), CONTENT)
+        self.assert_fails(self.fetch(source, env=gone), "not_found", "/nowhere/config", "AWS_CONFIG_FILE")
 
     def test_a_cut_connection_goes_on_where_it_was(self):
         self.assert_got(self.fetch(self.http("cut/m", connections=2)), CONTENT)
@@ -328,6 +411,32 @@ class Misbehaving(SourcesCase):
     def test_versions_never_mix(self):
         self.assert_got(self.fetch(self.http("changes/m")), REVERSED)
 
+    def test_versions_of_a_date_alone_never_mix(self):
+        self.assert_got(self.fetch(self.http("dated/m")), REVERSED)
+
+    def test_parts_without_a_version_are_not_put_together(self):
+        self.assert_got(self.fetch(self.http("unversioned/m")), REVERSED)
+        self.assertEqual([part for _, part in self.server.answers], [f"bytes=0-{PART - 1}", None])
+        self.assert_got(self.fetch(self.http("unversioned-cut/m", part_bytes=4 * PART)), REVERSED)
+
+    def test_parts_without_a_version_are_put_together_where_the_digest_is_known(self):
+        self.assert_got(self.fetch(self.http("hub-content/m", sha256=sha256(CONTENT))), CONTENT)
+        self.assertEqual(len(self.server.answers), 4)
+
+    def test_a_weak_etag_does_not_tell_that_a_file_is_the_same(self):
+        self.assert_got(self.fetch(self.http("weak/m")), CONTENT)
+        self.assert_got(self.fetch(self.http("weak/m")), REVERSED)
+
+    def test_parts_that_came_as_a_whole_need_no_good_end(self):
+        self.assert_got(self.fetch(self.http("unfinished/m", max_retries=0)), CONTENT)
+        self.assertEqual(len(self.server.answers), 4)
+
+    def test_parts_that_wait_to_be_sent_again_keep_their_connections(self):
+        source = self.http("first-part-only/m", connections=2, max_retries=1)
+        self.assert_fails(self.fetch(source), "io", "503", "2 requests")
+        asked = {part for _, part in self.server.answers}
+        self.assertEqual(len(asked), 3, "parts beyond the connections were asked for")
+
     def test_an_older_file_with_a_date_alone_is_another_file(self):
         new = self.assert_got(self.fetch(self.http("rolled-back/m")), CONTENT)
         old = self.assert_got(self.fetch(self.http("rolled-back/m")), REVERSED)
@@ -352,7 +461,8 @@ class Registered(SourcesCase):
     def test_what_it_throws_all_ranks_throw(self):
         result = self.fetch({"type": "copying", "fail": "on purpose"}, ranks=2)
         self.assert_fails(result, "not_found", "on purpose", ranks=2)
-        self.assert_fails(self.fetch({"type": "copying", "from": "/nowhere"}), "internal", "/nowhere")
+        self.assert_fails(self.fetch({"type": "copying", "from": "/nowhere"}), "not_found", "/nowhere")
+        self.assert_fails(self.fetch({"type": "copying", "from": str(self.dir)}), "io", str(self.dir))
 
     def test_one_that_does_not_come_back_is_left_behind(self):
         result = self.fetch({"type": "copying", "sleep_s": "600", "timeout": 0.5}, ranks=2)

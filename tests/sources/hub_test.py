@@ -52,11 +52,30 @@ class Hub(SourcesCase):
         self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "gone.safetensors"}}'})
         self.assert_fails(self.fetch(self.source()), "not_found", "gone.safetensors")
 
+    def test_links_that_cannot_be_made_are_made_the_next_time(self):
+        index = b'{"weight_map": {"a": "m.safetensors"}}'
+        self.publish({"model.safetensors.index.json": index, "m.safetensors": b"one"})
+        for action in ("error", "kill"):
+            result = self.fetch(self.source(), env={"CAIRN_FAULT": f"hub.link:0:{action}:2"})
+            self.assertNotIn("file 0", result.stdout)
+            self.assertEqual(self.partials(), [])
+        path = pathlib.Path(self.assert_got(self.fetch(self.source()), index))
+        self.assertEqual((path.parent / "m.safetensors").read_bytes(), b"one")
+
+    def test_credentials_do_not_belong_in_the_endpoint(self):
+        endpoint = self.server.url("hub").replace("http://", "http://me:pa55word@")
+        text = self.assert_fails(self.fetch(self.source(endpoint=endpoint)), "usage", "endpoint")
+        self.assertNotIn("pa55word", text)
+        self.assert_fails(self.fetch(self.source(endpoint=self.server.url("hub?token=x"))), "usage", "endpoint")
+        self.assertEqual(self.server.answers, [])
+
     def test_an_index_that_leads_elsewhere_or_nowhere(self):
         for name in ("../x", "/etc/passwd", "a/../../x", "", "a/./b", "a\\\\b", "a/"):
             with self.subTest(name=name):
                 self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "%s"}}' % name.encode()})
                 self.assert_fails(self.fetch(self.source()), "unsafe", "inside the model")
+        self.publish({"model.safetensors.index.json": b'{"weight_map": {"a": "a\\u001b[31m"}}'})
+        self.assertNotIn("\x1b", self.assert_fails(self.fetch(self.source()), "unsafe", "[31m"))
         for index in (b"{", b"[]", b"{}", b'{"weight_map": {}}', b'{"weight_map": {"a": 1}}',
                       b'{"weight_map": "a"}', b'{"weight_map": ["a"]}', b'{"weight_map": {"a": {"b": "c"}}}'):
             with self.subTest(index=index):

@@ -1,7 +1,11 @@
 // What sources make of URLs and of what servers say.
 #include <gtest/gtest.h>
 
+#include <string>
+
+#include "base/text.hpp"
 #include "cairn/error.hpp"
+#include "sources/http.hpp"
 #include "sources/progress.hpp"
 #include "sources/s3.hpp"
 #include "sources/url.hpp"
@@ -10,11 +14,46 @@ namespace cairn::detail {
 namespace {
 
 TEST(Urls, AreKnownWithoutWhatSignsThem) {
-  EXPECT_EQ(url_without_secrets("https://u:p@host/a/b?X-Amz-Signature=s&id=3&token=t&b#f"),
+  const auto known = [](const char* url) { return url_without_signature(url); };
+  EXPECT_EQ(known("https://u:p@host/a/b?X-Amz-Date=1&X-Amz-Signature=s&id=3&b#f"),
             "https://host/a/b?id=3&b");
-  EXPECT_EQ(url_without_secrets("https://host/a?Expires=1&Signature=x"), "https://host/a");
-  EXPECT_EQ(url_without_secrets("https://host/a?"), "https://host/a");
-  EXPECT_EQ(url_without_secrets("https://host#?x=1"), "https://host");
+  EXPECT_EQ(known("https://host/a?Expires=1&Signature=x&Key-Pair-Id=k&Policy=p"), "https://host/a");
+  EXPECT_EQ(known("https://host/a?X-Goog-Signature=1&X-Goog-Expires=2&=3"), "https://host/a?=3");
+  EXPECT_EQ(known("https://host/a?sv=1&sr=b&sig=x&se=2&snapshot=3"), "https://host/a?snapshot=3");
+  EXPECT_EQ(known("https://host/a?"), "https://host/a");
+  EXPECT_EQ(known("https://host#?x=1"), "https://host");
+}
+
+TEST(Urls, AreKnownByEverythingWhereNothingSignsThem) {
+  for (const char* url : {"https://host/share?token=A", "https://host/a?policy=1&expires=2",
+                          "https://host/a?sr=1&se=2", "https://host/a?access_token=t",
+                          "https://host/a?X-Amz-Date=1&sig-no=2"}) {
+    EXPECT_EQ(url_without_signature(url), url);
+  }
+}
+
+TEST(Digests, ThatSomebodyGaveAreCheckedBeforeAnythingIsFetched) {
+  const std::string lower = std::string(32, 'a') + std::string(32, '1');
+  const std::string upper = std::string(32, 'A') + std::string(32, '1');
+  EXPECT_EQ(remote_of(HttpSource{"http://host/a", upper}).sha256, lower);
+  S3Source s3{"bucket", "key"};
+  s3.sha256 = upper;
+  s3.anonymous = true;
+  EXPECT_EQ(remote_of(s3).sha256, lower);
+  for (const std::string& text :
+       {std::string("../x"), std::string("abc"), "g" + lower.substr(1), lower + "0"}) {
+    try {
+      remote_of(HttpSource{"http://host/a", text});
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::usage) << text;
+    }
+  }
+}
+
+TEST(Texts, OfOthersAreShownAsOneLine) {
+  EXPECT_EQ(printable("a\nb\x1b[31m\x7f\xc3\xbc"), "a b [31m \xc3\xbc");
+  EXPECT_EQ(printable(std::string(301, 'x')), std::string(300, 'x') + "...");
 }
 
 TEST(Urls, GiveNamesThatStayInTheirDirectory) {

@@ -8,6 +8,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import swift_server
+from harness import skip_without_package
 from sources_case import SourcesCase, sha256
 from swift_server import ACCESS_KEY, SECRET_KEY, Swift
 
@@ -20,7 +21,7 @@ class S3(SourcesCase):
     @classmethod
     def setUpClass(cls):
         if program := swift_server.missing():
-            raise unittest.SkipTest(f"{program} is not installed: no signature is verified")
+            skip_without_package(f"{program} is not installed: no signature is verified")
         cls.swift = Swift()
         cls.addClassCleanup(cls.swift.stop)
         cls.swift.put(f"/{BUCKET}")

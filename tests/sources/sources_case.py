@@ -50,15 +50,26 @@ class SourcesCase(Case):
         self.assert_nothing_half()
         return lines[0]
 
+    def stored_bytes(self):
+        """The bytes of all files that the cache holds, each once."""
+        return sum(path.stat().st_size for path in self.cache.rglob("*")
+                   if path.is_file() and not path.is_symlink() and not path.name.startswith("."))
+
+    def partials(self):
+        return sorted(self.cache.glob("partial/*"))
+
     def files_in_cache(self):
         return sorted(str(path.relative_to(self.cache)) for path in self.cache.rglob("*") if not path.is_dir())
 
     def assert_nothing_half(self):
-        """Nothing in the cache but locks, and files that entries describe."""
+        """Nothing in the cache that counts but files that entries describe; nothing on its way."""
+        self.assertEqual(self.partials(), [])
         if not self.cache.exists():
             return
         for path in self.cache.rglob("*"):
-            if path.is_dir() or path.is_symlink() or path.name in (".lock", ".entry"):
+            if path.is_dir() or path.is_symlink() or not (path.parent / ".entry").exists():
+                continue  # without an entry it does not count
+            if path.name in (".lock", ".entry"):
                 continue
             entry = json.loads((path.parent / ".entry").read_text())
             self.assertEqual((entry["name"], entry["size"], entry["sha256"]),

@@ -11,7 +11,8 @@ import subprocess
 import tempfile
 import threading
 import time
-import unittest
+
+from harness import skip_without_package
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
@@ -77,11 +78,11 @@ def wait_for_port(port, process, log):
 
 
 class Nginx:
-    """Serves the files of a directory. A test without nginx is skipped."""
+    """Serves the files of a directory. A test without nginx is skipped, or fails (skip_without_package)."""
 
     def __init__(self, files):
         if NGINX is None:
-            raise unittest.SkipTest("nginx is not installed: nothing of http is tested")
+            skip_without_package("nginx is not installed: nothing of http is tested")
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cairn-nginx-"))
         self.port, self.other, self.tls = free_port(), free_port(), free_port()
         subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
@@ -170,6 +171,17 @@ class Faulty:
             def too_many(self, count):
                 self.refuse(429, Retry_After="1") if count == 0 else self.serve(content)
 
+            def fails_once_with(self, count):
+                status = int(self.path.split("/")[2])
+                self.refuse(status) if count == 0 else self.serve(content)
+
+            def escape(self, count):
+                """A part with a range that terminals would obey."""
+                self.send_response(206)
+                self.send_header("Content-Range", "bytes \x1b[31m5-9/10")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
             def always_500(self, count):
                 self.refuse(500)
 
@@ -211,6 +223,46 @@ class Faulty:
             def changes(self, count):
                 """Another file from the second request on."""
                 self.serve(*((content, '"one"') if count == 0 else (other_content, '"two"')))
+
+            def dated(self, count):
+                """A file with a date alone, replaced after the first request; If-Range is not heeded."""
+                del self.headers["If-Range"]
+                self.serve(content if count == 0 else other_content, etag=None,
+                           date=f"Wed, 0{1 if count == 0 else 2} Jan 2025 00:00:00 GMT")
+
+            def unversioned(self, count):
+                """Parts of a file with neither ETag nor date, replaced after the first request."""
+                self.serve(content if count == 0 else other_content, etag=None)
+
+            def unversioned_cut(self, count):
+                self.serve(content if count == 0 else other_content, etag=None,
+                           most=len(content) // 5 if count == 0 else None)
+
+            def weak(self, count):
+                """Another file from the second request on, of the same weak ETag."""
+                if self.headers.get("If-None-Match"):
+                    self.refuse(304)
+                else:
+                    del self.headers["Range"]
+                    self.serve(content if count == 0 else other_content, etag='W/"one"')
+
+            def unfinished(self, count):
+                """All bytes of each part, and then no end."""
+                begin, last = self.headers["Range"].removeprefix("bytes=").split("-")
+                piece = content[int(begin):int(last) + 1]
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {begin}-{int(begin) + len(piece) - 1}/{len(content)}")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.send_header("ETag", '"one"')
+                self.end_headers()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.close_connection = True
+
+            def first_part_only(self, count):
+                if self.headers["Range"].startswith("bytes=0-"):
+                    self.serve(content)
+                else:
+                    self.refuse(503)
 
             def rolled_back(self, count):
                 """A file without ETag; from the second request on an older one."""

@@ -4,7 +4,7 @@ import re
 import unittest
 
 import swift_server
-from harness import CORPUS, ROOT, TEST_BIN, Case, run
+from harness import CORPUS, ROOT, TEST_BIN, Case, run, skip_without_package
 from swift_server import ACCESS_KEY, SECRET_KEY, Swift
 
 PIPELINE = TEST_BIN / "cairn-pipeline"
@@ -24,7 +24,7 @@ class Pipeline(Case):
     @classmethod
     def setUpClass(cls):
         if program := swift_server.missing():
-            raise unittest.SkipTest(f"{program} is not installed: there is no S3 server to load from")
+            skip_without_package(f"{program} is not installed: there is no S3 server to load from")
         cls.swift = Swift()
         cls.addClassCleanup(cls.swift.stop)
         cls.swift.put("/ecmwf-models")

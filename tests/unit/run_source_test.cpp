@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "cairn/error.hpp"
 #include "sources/local.hpp"
@@ -23,6 +24,19 @@ TEST(RunSource, TakesTheNamedFileOrTheLastOne) {
   EXPECT_EQ(find_run({root, "a", false, "epoch_042.ckpt"}, true), root / "a" / "epoch_042.ckpt");
   EXPECT_THROW(find_run({root, "a", false, "epoch_043.ckpt"}, true), Error);
   EXPECT_THROW(find_run({"", "a"}, true), Error);
+  fs::create_directories(root / "a" / "old");
+  std::ofstream(root / "a" / "old" / "x.ckpt") << "x";
+  std::ofstream(root / "outside.ckpt") << "x";
+  EXPECT_EQ(find_run({root, "a", false, "old/x.ckpt"}, true), root / "a" / "old/x.ckpt");
+  for (const std::string& file :
+       {std::string("../outside.ckpt"), (root / "outside.ckpt").string()}) {
+    try {
+      find_run({root, "a", false, file}, true);
+      ADD_FAILURE() << file;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::usage) << error.what();
+    }
+  }
   fs::remove_all(root);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "pipeline/legacy/keys.hpp"
 
 namespace cairn::detail::legacy {
@@ -10,12 +11,6 @@ namespace {
 constexpr int kMostSteps = 32;
 constexpr std::size_t kMostBytes = 1 << 16;
 constexpr std::string_view kSelect = "oc.select:";
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
-}
 
 /// Where the "}" of the "${" at `at` stands; npos: there is none.
 std::size_t closing(std::string_view text, std::size_t at) {
