@@ -19,7 +19,6 @@ constexpr std::size_t kMostBytes = 1 << 20;
 /// A value with the mappings and lists around it, outermost first.
 using Chain = std::vector<Value*>;
 
-
 struct Extent {
   std::size_t nodes = 0;
   std::size_t bytes = 0;  ///< of keys and texts
