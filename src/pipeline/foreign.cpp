@@ -116,12 +116,9 @@ class Translation {
       note_slot(name);
       return name;
     }
-    // What lies beside the model in its file is no tensor of the model.
-    const Path& path = tensor.path;
-    const bool of_model = model_ && is_below(path, *model_) && path.size() == model_->size() + 1;
-    const bool of_optimizer = optimizer_ && is_below(path, *optimizer_);  // the first one
-    const bool stays =
-        name.starts_with(kModel) ? of_model : !name.starts_with(kOptimizer) || of_optimizer;
+    const bool of_optimizer = optimizer_ && is_below(tensor.path, *optimizer_);  // the first one
+    const bool stays = name.starts_with(kModel) ? model_.has_value()
+                                                : !name.starts_with(kOptimizer) || of_optimizer;
     if (stays) return name;
     return fmt::format("{}{}", kOther, escape_component(tensor.name));
   }

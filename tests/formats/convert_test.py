@@ -3,7 +3,7 @@
 import json
 import unittest
 
-from harness import BIN, Case, run
+from harness import BIN, CORPUS, Case, corpus_entries, run
 
 try:
     import torch
@@ -61,6 +61,33 @@ class Convert(Case):
                 self.assert_same(a, b, f"{place}/{i}")
         else:
             self.assertEqual((type(found), found), (type(wanted), wanted), place)
+
+
+class WeightsOnly(Case):
+    def names(self, path, *words):
+        done = run([BIN / "cairn", *words, "--json"])
+        self.assertEqual(done.returncode, 0, done.stdout[-2000:])
+        done = run([BIN / "cairn", "inspect", path, "--json"])
+        return sorted(t["name"] for t in json.loads(done.stdout)["tensors"])
+
+    def test_what_is_beside_the_model_is_none_of_its_weights(self):
+        corpus_entries()
+        # With callbacks that hold tensors, and an optimizer whose parameters have no names.
+        source = CORPUS / "lightning" / "2.6" / "last_with_metadata.ckpt"
+        done = run([BIN / "cairn", "inspect", source, "--json"])
+        tensors = [t["path"] for t in json.loads(done.stdout)["tensors"]]
+        model = sorted(path[1] for path in tensors if path[0] == "state_dict" and len(path) == 2)
+        self.assertLess(len(model), len(tensors))
+        for name in ("a.pt", "a.safetensors"):
+            target = self.dir / name
+            self.assertEqual(self.names(target, "convert", source, target, "--weights-only"), model)
+        target = self.dir / "a.h5"
+        self.assertEqual(self.names(target, "convert", source, target, "--weights-only"),
+                         [f"model/{name}" for name in model])
+        whole = self.dir / "whole.h5"
+        names = self.names(whole, "convert", source, whole)
+        self.assertEqual([name for name in names if name.startswith("model/")], [f"model/{name}" for name in model])
+        self.assertEqual(len(names), len(tensors))
 
 
 class ForPyTorch(Convert):
