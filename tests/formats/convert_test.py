@@ -1,6 +1,7 @@
 """What `cairn convert` writes is read by PyTorch and the safetensors library, and by no code of cairn's in between."""
 
 import json
+import struct
 import unittest
 
 from harness import BIN, CORPUS, Case, corpus_entries, run
@@ -128,6 +129,31 @@ class ForPyTorch(Convert):
         torch.optim.Adam(model.parameters()).load_state_dict(back["optimizer"])
         names = [t["name"] for t in self.cairn("inspect", self.dir / "a.h5")["tensors"]]
         self.assertIn("optimizer/1.bias/exp_avg", names)
+
+    def test_long_lists_keep_every_bit(self):
+        nan, inf = float("nan"), float("inf")
+        payload = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000ABCDEF))[0]
+        saved = {"w": torch.ones(1), "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 10,
+                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 65),
+                 "set": {2**60}, "tuples": {(2**61, 0.5)}, "frozen": frozenset([1.5, 2**55])}
+        torch.save(saved, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
+        for source, target in (("a.pt", "direct.pt"), ("a.h5", "b.pt")):
+            told = self.cairn("convert", self.dir / source, self.dir / target)
+            self.assertEqual(told["left_out"], [])
+            found = torch.load(self.dir / target)
+            for key in ("losses", "pair"):
+                self.assertEqual([struct.pack("<d", x) for x in found[key]], [struct.pack("<d", x) for x in saved[key]])
+                self.assertIs(type(found[key]), type(saved[key]))
+            self.assert_same(found["seeds"], saved["seeds"])
+            self.assertEqual([found["set"], found["tuples"]], [[2**60], [(2**61, 0.5)]])
+            self.assertEqual(sorted(found["frozen"]), [1.5, 2**55])
+
+    def test_what_a_list_cannot_tell_is_left_out_and_told(self):
+        torch.save({"w": torch.ones(1), "bytes": {b"ab"}, "deep": {(frozenset([1]),)}}, self.dir / "a.pt")
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.pt")
+        self.assertEqual(sorted(left["name"] for left in told["left_out"]), ["bytes", "deep"])
+        self.assertEqual(list(torch.load(self.dir / "b.pt")), ["w"])
 
     def test_lightnings_checkpoint_has_what_a_trainer_asks_for(self):
         model = torch.nn.Linear(3, 4)
