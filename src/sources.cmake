@@ -122,6 +122,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/anemoi.cpp
   src/formats/torch/archive.cpp
   src/formats/torch/facts.cpp
+  src/formats/torch/flat.cpp
   src/formats/torch/legacy.cpp
   src/formats/torch/module.cpp
   src/formats/torch/numpy.cpp

@@ -72,8 +72,12 @@ class Planner {
     wanted.name = renamed(options_, tensor.name);
     if (wanted.name == tensor.name) wanted.path = tensor.path;  // a new name leads elsewhere
     if (to_container()) return container_name(wanted);
-    const bool plain = source_.is_container() && options_.to == TargetFormat::safetensors;
-    return plain ? names::plain_name(wanted.name) : wanted.name;
+    if (options_.to != TargetFormat::safetensors) return wanted.name;
+    // A model alone has plain names, wherever it was in its file.
+    if (options_.weights_only && source_.format == "torch") {
+      return names::plain_name(container_name(wanted));
+    }
+    return source_.is_container() ? names::plain_name(wanted.name) : wanted.name;
   }
 
   void take(std::size_t position, const TensorEntry& tensor) {

@@ -32,6 +32,7 @@ class TorchPlanner {
         options_(options),
         plan_(plan),
         tree_(plan.torch.file.tree),
+        names_(source),
         documents_(source.is_container() ? travelling.documents : source.documents),
         lightning_(options.to == TargetFormat::lightning),
         has_tree_(source.is_container() ? document("tree").is_array() : source.format == "torch"),
@@ -92,6 +93,7 @@ class TorchPlanner {
   const ConvertOptions& options_;
   ConvertPlan& plan_;
   torch::Tree& tree_;
+  const names::ContainerNames names_;
   const std::map<std::string, std::string>& documents_;
   const bool lightning_;
   const bool has_tree_;    ///< the source tells the paths of its tensors
@@ -183,9 +185,10 @@ Path TorchPlanner::path_of(std::size_t t) const {
   const TensorEntry& tensor = source_.tensors[plan_.sources[t]];
   const std::string& name = plan_.tensors[t].name;
   if (options_.weights_only && !by_meaning_) {
-    TensorEntry wanted = tensor;
-    if (name != tensor.name) wanted.path = torch::path_of_name(name);
-    return path_by_meaning(names::ContainerNames(source_).of(wanted));
+    TensorEntry wanted;
+    wanted.name = name;
+    if (name == tensor.name) wanted.path = tensor.path;
+    return path_by_meaning(names_.of(wanted));
   }
   if (by_meaning_) {
     const bool plain = !source_.is_container() && !names::looks_like_path(name) &&

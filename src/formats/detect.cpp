@@ -70,6 +70,13 @@ bool is_json(std::string_view head) {
          head.substr(0, 8).find('\0') == std::string_view::npos;
 }
 
+/// The length of a header of less than 4 GiB, and its brace. The length may be any bytes, those by
+/// which other formats are known among them, but none of these goes on like this.
+bool is_safetensors(std::string_view head) {
+  constexpr std::string_view kUpperHalf("\0\0\0\0", 4);
+  return head.size() > 8 && head.substr(4, 4) == kUpperHalf && head[8] == '{';
+}
+
 Format format_of_file(const File& file) {
   std::vector<std::byte> bytes(std::min<std::uint64_t>(file.size(), 4096));
   file.read_at(0, bytes);
@@ -77,6 +84,7 @@ Format format_of_file(const File& file) {
   const std::string name = file.path().filename().string();
   constexpr std::string_view kWithheld("\0\0\0\0\0\0\0\0", 8);
   if (head.starts_with("\x89HDF\r\n\x1a\n") || ends_with_trailer(file)) return Format::cairn;
+  if (is_safetensors(head)) return Format::safetensors;
   if (head.starts_with("PK\x03\x04") || head.starts_with("PK\x05\x06")) return Format::torch;
   if (head.size() > 1 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5) return Format::pickle;
   if (head.size() > 257 && head.substr(257).starts_with("ustar")) return Format::pickle;  // a tar

@@ -53,28 +53,54 @@ std::string in_megatron(const TensorEntry& tensor) {
   return name.empty() ? fmt::format("megatron/{}", escape_component(tensor.name)) : in_model(name);
 }
 
-/// Whether the tensor is `more` keys below a path; the last one is a text.
-bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::size_t more) {
-  return tensor.path.size() == path.size() + more &&
-         std::holds_alternative<std::string>(tensor.path.back()) &&
-         std::equal(path.begin(), path.end(), tensor.path.begin());
+bool starts_with(const std::vector<PathKey>& path, const std::vector<PathKey>& start) {
+  return path.size() > start.size() && std::equal(start.begin(), start.end(), path.begin());
 }
 
-std::string by_path(const TensorEntry& tensor) {
+/// Whether the tensor is `more` keys below a path; the last one is a text.
+bool is_below(const TensorEntry& tensor, const std::vector<PathKey>& path, std::size_t more) {
+  return tensor.path.size() == path.size() + more && starts_with(tensor.path, path) &&
+         std::holds_alternative<std::string>(tensor.path.back());
+}
+
+/// `name` behind the keys of `path` that it starts with, joined as names of tensors are; nothing
+/// where it does not.
+std::optional<std::string_view> behind(std::string_view name, const std::vector<PathKey>& path) {
+  for (const PathKey& key : path) {
+    std::string joined;
+    if (const auto* text = std::get_if<std::string>(&key)) {
+      for (const char c : *text) {
+        if (c == '/' || c == '\\') joined += '\\';
+        joined += c;
+      }
+    } else {
+      joined = std::to_string(std::get<std::int64_t>(key));
+    }
+    joined += '/';
+    if (!name.starts_with(joined)) return std::nullopt;
+    name.remove_prefix(joined.size());
+  }
+  return name;
+}
+
+/// Whether it is in a dict that is called as a model's usually are.
+bool is_in_dict(const TensorEntry& tensor) {
+  return std::find(kModelKeys.begin(), kModelKeys.end(), key_at(tensor, 1)) != kModelKeys.end();
+}
+
+/// `beside`: it is known to be no tensor of the model.
+std::string by_path(const TensorEntry& tensor, bool beside) {
   const std::string_view last = key_at(tensor, 0);
   const std::string_view before = key_at(tensor, 1);
-  if (tensor.path.size() == 1 && !last.empty()) return in_model(last);
   if (tensor.path.size() == 3 && key_at(tensor, 2) == kOwnKey && before == kOwnTensors) {
     return std::string(last);
-  }
-  if (!last.empty() &&
-      std::find(kModelKeys.begin(), kModelKeys.end(), before) != kModelKeys.end()) {
-    return in_model(last);
   }
   if (!last.empty() && !before.empty() && key_at(tensor, 2) == "state" &&
       key_at(tensor, 3) == "optimizer") {
     return in_optimizer(before, last);
   }
+  if (beside) return fmt::format("other/{}", escape_component(tensor.name));
+  if (!last.empty() && (tensor.path.size() == 1 || is_in_dict(tensor))) return in_model(last);
   return in_model(tensor.name);
 }
 
@@ -95,6 +121,7 @@ ContainerNames::ContainerNames(const Manifest& manifest)
 void ContainerNames::read_documents(const Manifest& manifest) {
   const auto roles = document_of(manifest.documents, "roles");
   if (roles.contains("model")) model_ = path_from(roles["model"]);
+  if (roles.contains("optimizer")) optimizer_ = path_from(roles["optimizer"]);
   if (roles.contains("ema")) ema_ = path_from(roles["ema"]);
   std::set<std::string> taken;
   for (const auto& json : document_of(manifest.documents, "optimizers")) {
@@ -122,6 +149,11 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
     return in_zero(key_at(tensor, 1), key_at(tensor, 0));
   if (is_megatron_ && !tensor.path.empty()) return in_megatron(tensor);
   if (model_ && is_below(tensor, *model_, 1)) return in_model(key_at(tensor, 0));
+  if (model_ && (tensor.path.empty() || starts_with(tensor.path, *model_))) {
+    // Dicts in the model's dict, and names that a user gave.
+    if (is_in_dict(tensor) && !key_at(tensor, 0).empty()) return in_model(key_at(tensor, 0));
+    if (const auto name = behind(tensor.name, *model_)) return in_model(*name);
+  }
   if (ema_ && is_below(tensor, *ema_, 1)) {
     return fmt::format("ema/{}", escape_component(key_at(tensor, 0)));
   }
@@ -136,7 +168,9 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
       return in_optimizer(parameter->second, key_at(tensor, 0));
     }
   }
-  return by_path(tensor);
+  const bool beside =
+      (model_ && !tensor.path.empty()) || (optimizer_ && starts_with(tensor.path, *optimizer_));
+  return by_path(tensor, beside);
 }
 
 std::map<std::string, std::string> aliases_in(const std::map<std::string, std::string>& documents) {

@@ -21,8 +21,10 @@ namespace cairn::detail::names {
 /// documents `roles` and `optimizers` (docs/formats.md) say about the file goes first: weights,
 /// averaged weights (`ema/x`), and the parameters that an optimizer knows by numbers. Then the end
 /// of a path decides: a name below "model", "state_dict" and the like; parameter and slot below
-/// "optimizer" and "state"; a container's own name below "cairn" and "tensors". All else is a
-/// tensor of the model. All members are Local.
+/// "optimizer" and "state"; a container's own name below "cairn" and "tensors". All else is
+/// `other/<its name>` where `roles` knows the model, or it is of an optimizer, else a tensor of the
+/// model. A tensor without a path (a user gave it a name) is told by the start of its name. All
+/// members are Local.
 class ContainerNames {
  public:
   explicit ContainerNames(const Manifest& manifest);
@@ -40,6 +42,7 @@ class ContainerNames {
   bool is_deepspeed_;
   bool is_megatron_;
   std::optional<Path> model_;
+  std::optional<Path> optimizer_;  ///< the first one
   std::optional<Path> ema_;
   std::vector<Optimizer> optimizers_;
 };

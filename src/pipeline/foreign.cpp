@@ -128,14 +128,15 @@ class Translation {
       note_slot(name);
       return name;
     }
-    return stays(name, tensor.path) ? name : beside(tensor.name);
+    const bool of_model = name.starts_with(kModel) && model_.has_value();
+    return of_model || stays(name, tensor.path) ? name : beside(tensor.name);
   }
 
   /// What lies beside the model in its file is no tensor of the model, and of several optimizers
   /// the first one counts.
   bool stays(std::string_view name, const Path& path) const {
     if (name.starts_with(kModel)) {
-      return model_ && is_below(path, *model_) && path.size() == model_->size() + 1;
+      return model_ && is_below(path, *model_);
     }
     return !name.starts_with(kOptimizer) || (optimizer_ && is_below(path, *optimizer_));
   }

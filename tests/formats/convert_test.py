@@ -1,9 +1,10 @@
 """What `cairn convert` writes is read by PyTorch and the safetensors library, and by no code of cairn's in between."""
 
 import json
+import struct
 import unittest
 
-from harness import BIN, Case, run
+from harness import BIN, CORPUS, Case, corpus_entries, run
 
 try:
     import torch
@@ -63,6 +64,33 @@ class Convert(Case):
             self.assertEqual((type(found), found), (type(wanted), wanted), place)
 
 
+class WeightsOnly(Case):
+    def names(self, path, *words):
+        done = run([BIN / "cairn", *words, "--json"])
+        self.assertEqual(done.returncode, 0, done.stdout[-2000:])
+        done = run([BIN / "cairn", "inspect", path, "--json"])
+        return sorted(t["name"] for t in json.loads(done.stdout)["tensors"])
+
+    def test_what_is_beside_the_model_is_none_of_its_weights(self):
+        corpus_entries()
+        # With callbacks that hold tensors, and an optimizer whose parameters have no names.
+        source = CORPUS / "lightning" / "2.6" / "last_with_metadata.ckpt"
+        done = run([BIN / "cairn", "inspect", source, "--json"])
+        tensors = [t["path"] for t in json.loads(done.stdout)["tensors"]]
+        model = sorted(path[1] for path in tensors if path[0] == "state_dict" and len(path) == 2)
+        self.assertLess(len(model), len(tensors))
+        for name in ("a.pt", "a.safetensors"):
+            target = self.dir / name
+            self.assertEqual(self.names(target, "convert", source, target, "--weights-only"), model)
+        target = self.dir / "a.h5"
+        self.assertEqual(self.names(target, "convert", source, target, "--weights-only"),
+                         [f"model/{name}" for name in model])
+        whole = self.dir / "whole.h5"
+        names = self.names(whole, "convert", source, whole)
+        self.assertEqual([name for name in names if name.startswith("model/")], [f"model/{name}" for name in model])
+        self.assertEqual(len(names), len(tensors))
+
+
 class ForPyTorch(Convert):
     def test_every_dtype_and_shape(self):
         values = torch.arange(-30, 30, dtype=torch.float64).reshape(3, 4, 5)
@@ -101,6 +129,31 @@ class ForPyTorch(Convert):
         torch.optim.Adam(model.parameters()).load_state_dict(back["optimizer"])
         names = [t["name"] for t in self.cairn("inspect", self.dir / "a.h5")["tensors"]]
         self.assertIn("optimizer/1.bias/exp_avg", names)
+
+    def test_long_lists_keep_every_bit(self):
+        nan, inf = float("nan"), float("inf")
+        payload = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000ABCDEF))[0]
+        saved = {"w": torch.ones(1), "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 10,
+                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 65),
+                 "set": {2**60}, "tuples": {(2**61, 0.5)}, "frozen": frozenset([1.5, 2**55])}
+        torch.save(saved, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
+        for source, target in (("a.pt", "direct.pt"), ("a.h5", "b.pt")):
+            told = self.cairn("convert", self.dir / source, self.dir / target)
+            self.assertEqual(told["left_out"], [])
+            found = torch.load(self.dir / target)
+            for key in ("losses", "pair"):
+                self.assertEqual([struct.pack("<d", x) for x in found[key]], [struct.pack("<d", x) for x in saved[key]])
+                self.assertIs(type(found[key]), type(saved[key]))
+            self.assert_same(found["seeds"], saved["seeds"])
+            self.assertEqual([found["set"], found["tuples"]], [[2**60], [(2**61, 0.5)]])
+            self.assertEqual(sorted(found["frozen"]), [1.5, 2**55])
+
+    def test_what_a_list_cannot_tell_is_left_out_and_told(self):
+        torch.save({"w": torch.ones(1), "bytes": {b"ab"}, "deep": {(frozenset([1]),)}}, self.dir / "a.pt")
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.pt")
+        self.assertEqual(sorted(left["name"] for left in told["left_out"]), ["bytes", "deep"])
+        self.assertEqual(list(torch.load(self.dir / "b.pt")), ["w"])
 
     def test_lightnings_checkpoint_has_what_a_trainer_asks_for(self):
         model = torch.nn.Linear(3, 4)

@@ -40,6 +40,18 @@ class Tool(Case):
         return told["error"]
 
 
+class Detection(Tool):
+    def test_a_header_of_any_length_is_one(self):
+        # As numbers these lengths are the first bytes of pickles, of gzip, of a zip archive and of JSON.
+        for start in (b"\x80\x02", b"\x80\x05", b"\x1f\x8b", b"PK\x03", b"{ "):
+            with self.subTest(start=start):
+                length = int.from_bytes(start, "little")
+                header = json.dumps({"a": entry(0, 8)}).encode().ljust(length)
+                path = self.write("named.bin", struct.pack("<Q", length) + header + PAIR)
+                code, table = self.inspect(path)
+                self.assertEqual((code, table.get("format")), (0, "safetensors"), table)
+
+
 class Corpus(Tool):
     def test_what_others_wrote_is_read(self):
         entries = [e for e in corpus_entries("safetensors/", "hostile/safetensors/", "hostile/hf/")

@@ -25,6 +25,9 @@ bool can_hold(const Json& leaf) {
       "none", "bool", "int",       "float",       "str",        "list",
       "dict", "path", "frozenset", "torch.dtype", "torch.Size", "torch.device"};
   const std::string type = leaf.value("type", "");
+  for (const Json& part : leaf.value("parts", Json::array())) {
+    if (!can_hold(part.at(1))) return false;
+  }
   if (type == "tuple" || type == "set") return true;
   if (!type.starts_with("numpy.")) {
     return std::find(kTypes.begin(), kTypes.end(), type) != kTypes.end();

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/torch/flat.hpp"
 #include "formats/torch/numpy.hpp"
 
 namespace cairn::detail::torch {
@@ -93,69 +94,6 @@ std::optional<Json> numpy_scalar_of(const Graph& graph, Ref ref) {
       return Json{{"type", type}, {"value", hex_of({raw, array->bytes.size()})}};
     }
   }
-}
-
-std::string_view container_name(Kind kind) {
-  switch (kind) {
-    case Kind::tuple:
-      return "tuple";
-    case Kind::list:
-      return "list";
-    case Kind::set:
-      return "set";
-    case Kind::frozenset:
-      return "frozenset";
-    default:
-      return "dict";
-  }
-}
-
-/// The value alone, for lists of values.
-Json value_of(const Graph& graph, Ref ref) {
-  if (const auto scalar = scalar_of(graph, ref)) return scalar->at("value");
-  if (graph.kind(ref) == Kind::tuple) {
-    Json values = Json::array();
-    for (const Ref part : graph.elements(ref)) {
-      const auto scalar = scalar_of(graph, part);
-      values.push_back(scalar ? scalar->at("value") : Json("..."));
-    }
-    return values;
-  }
-  return "...";
-}
-
-Json values_of(const Graph& graph, Ref ref) {
-  Json values = Json::array();
-  for (const Ref part : graph.elements(ref)) values.push_back(value_of(graph, part));
-  return values;
-}
-
-/// The order in which Python sorts a set by repr().
-Json set_of(const Graph& graph, Ref ref) {
-  std::vector<std::pair<std::string, Json>> values;
-  for (const Ref part : graph.elements(ref)) {
-    Json value = value_of(graph, part);
-    std::string text = value.is_string() ? "'" + value.get<std::string>() + "'" : value.dump();
-    values.emplace_back(std::move(text), std::move(value));
-  }
-  std::sort(values.begin(), values.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  Json sorted = Json::array();
-  for (auto& [text, value] : values) sorted.push_back(std::move(value));
-  return sorted;
-}
-
-/// Long lists of integers and names, or of numbers, say nothing by their positions.
-bool is_flat(const Graph& graph, Ref ref) {
-  constexpr std::size_t kFewNames = 8;
-  constexpr std::size_t kFewNumbers = 64;
-  const auto elements = graph.elements(ref);
-  if (elements.size() <= kFewNames) return false;
-  return std::all_of(elements.begin(), elements.end(), [&](Ref part) {
-    const Kind kind = graph.kind(part);
-    return kind == Kind::integer || kind == Kind::big_integer || kind == Kind::boolean ||
-           kind == Kind::text || (kind == Kind::real && elements.size() > kFewNumbers);
-  });
 }
 
 std::string path_text(const Graph& graph, std::span<const Ref> parts) {
@@ -269,11 +207,11 @@ std::optional<Json> leaf_of(const Graph& graph, Ref ref) {
   switch (graph.kind(ref)) {
     case Kind::set:
     case Kind::frozenset:
-      return Json{{"type", container_name(graph.kind(ref))}, {"value", set_of(graph, ref)}};
+      return collection_of(graph, ref);
     case Kind::list:
     case Kind::tuple:
       if (!graph.elements(ref).empty() && !is_flat(graph, ref)) return std::nullopt;
-      return Json{{"type", container_name(graph.kind(ref))}, {"value", values_of(graph, ref)}};
+      return collection_of(graph, ref);
     case Kind::dict:
       if (!graph.pairs(ref).empty()) return std::nullopt;
       return Json{{"type", "dict"}, {"value", Json::object()}};

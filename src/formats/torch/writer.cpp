@@ -33,6 +33,7 @@ class Writing {
   void write_branch(const Tree::Entry& entry);
   void write_list(const std::vector<Tree::Node>& children);
   void write_leaf(const Json& leaf);
+  void write_elements(const Json& leaf);
   void write_json(const Json& value);
   void write_key(const PathKey& key);
   void write_numbers(const Shape& numbers);
@@ -133,13 +134,32 @@ void Writing::write_leaf(const Json& leaf) {
       out_.mark();
     }
     out_.mark();
-    for (const Json& part : value) write_json(part);
+    write_elements(leaf);
     out_.tuple();
     if (type == "tuple") return;
     out_.tuple();
     return out_.reduce();
   }
-  write_json(value);
+  if (!value.is_array()) return write_json(value);
+  out_.empty_list();  // a set, too
+  out_.mark();
+  write_elements(leaf);
+  out_.append();
+}
+
+/// Of elements that the list of values does not say all about, `parts` does.
+void Writing::write_elements(const Json& leaf) {
+  const Json& values = leaf.at("value");
+  const auto parts = leaf.find("parts");
+  std::size_t next = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bool told = parts == leaf.end() || next == parts->size() || parts->at(next).at(0) != i;
+    if (told) {
+      write_json(values[i]);
+    } else {
+      write_leaf(parts->at(next++).at(1));
+    }
+  }
 }
 
 void Writing::write_json(const Json& value) {
