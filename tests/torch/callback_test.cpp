@@ -7,6 +7,7 @@
 #include <csignal>
 #include <stdexcept>
 
+#include "torch/note.hpp"
 #include "torch/toy.hpp"
 
 // The callback in a loop.

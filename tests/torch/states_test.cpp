@@ -2,9 +2,9 @@
 
 #include <cmath>
 #include <optional>
-#include <stdexcept>
 
 #include "cairn/average.hpp"
+#include "torch/note.hpp"
 #include "torch/toy.hpp"
 
 // What of a trainer's state is no tensor of the model or optimizer.
@@ -12,25 +12,6 @@ namespace cairn::test {
 namespace {
 
 namespace optim = torch::optim;
-
-/// A text of the user's own; each rank has another one where it is per rank.
-class Note : public Stateful {
- public:
-  explicit Note(std::string first, StateScope scope = StateScope::shared)
-      : text(std::move(first)), scope_(scope) {}
-  std::string state() const override { return '"' + text + '"'; }
-  void load(const std::string& state) override {
-    if (refuses) throw std::runtime_error("the note is full");
-    text = state.substr(1, state.size() - 2);
-  }
-  StateScope scope() const override { return scope_; }
-
-  std::string text;
-  bool refuses = false;
-
- private:
-  StateScope scope_;
-};
 
 /// The first `count` ranks; nothing on the others. Freed with the job.
 std::optional<MPI_Comm> first_ranks(int count) {
