@@ -133,7 +133,7 @@ TEST(Callback, TheModelAloneNeedsNoPreparationWhenTimeIsShort) {
   const auto dir = scratch();
   Config config = config_for(dir);
   config.save.every_n_steps = 2;
-  config.save.preemption.grace_s = 1e-9;  // shorter than any save
+  config.save.preemption.grace_s = 0.001;  // shorter than any save
   CheckpointManager manager(world().raw(), config);
   Model model(1);
   optim::SGD optimizer(one_group(model), optim::SGDOptions(1e-2).momentum(0.9));

@@ -26,6 +26,7 @@ CheckpointContext sample() {
   context.report.cast = {{"model/w", DType::f64, DType::f32}};
   context.report.mismatched = {{"model/x", Shape{2}, Shape{3, 1}}};
   context.config.source = LocalSource{"runs/a"};
+  context.config.loading = LoadingConfig{};
   context.trace = {{"open", 0.25, 7, "completed"}};
   return context;
 }
@@ -74,8 +75,10 @@ TEST(Context, HasAJsonForm) {
   EXPECT_EQ(json.at("metadata").at("config").at("model").at("width"), 8);
   EXPECT_EQ(json.at("metadata").at("broken"), "{");
   EXPECT_EQ(json.at("lineage").at("run_id"), "r1");
-  EXPECT_EQ(json.at("config").at("source"), "runs/a");
-  EXPECT_EQ(json.at("config").at("loading"), "warm_start");
+  const auto& config = json.at("config");
+  EXPECT_EQ(config.at("checkpoint").at("source").at("path"), "runs/a");
+  EXPECT_EQ(config.at("checkpoint").at("loading").at("type"), "warm_start");
+  EXPECT_EQ(config.at("save").at("engine"), "direct");
   EXPECT_EQ(json.at("trace").at(0).at("bytes"), 7);
   const auto& report = json.at("report");
   EXPECT_EQ(report.at("skipped").at(0).at("reason"), "why");
