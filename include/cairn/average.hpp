@@ -29,6 +29,7 @@ class CAIRN_EXPORT WeightAverage : public Stateful {
   /// That of a parameter of the model; undefined where it has none. Local.
   at::Tensor average_of(const at::Tensor& parameter) const;
 
+  // As Stateful says. All Local.
   std::string state() const override;
   void load(const std::string& state) override;
   std::vector<MutableTensorView> tensors() override;

@@ -43,8 +43,8 @@ enum class RescaleRate : std::uint8_t { off, linear, sqrt };
 
 struct LoadingConfig {
   LoadingType type = LoadingType::warm_start;
-  /// Names that only one side has are errors. Always so for warm_start; off for transfer_learning
-  /// unless given.
+  /// Names that only one side has are errors. Always so for warm_start. A file that says nothing
+  /// means false for transfer_learning; a program says it itself.
   bool strict = true;
   /// transfer_learning: a tensor of another shape keeps its fresh values instead of failing.
   bool skip_mismatched = true;
@@ -189,10 +189,10 @@ struct SaveConfig {
   std::optional<AsyncOptions> async;
 };
 
-/// Settings of a CheckpointManager (docs/configuration.md). Every block may be absent. Unknown keys
-/// and values of a wrong type are errors that name file, line, key and the nearest key. The file
-/// may hold other programs' sections beside these blocks; keys of the legacy configuration in them
-/// are errors (cairn/legacy_config.hpp).
+/// Settings of a CheckpointManager (docs/configuration.md), which checks what a program filled in.
+/// Every block may be absent. Unknown keys and values of a wrong type are errors that name file,
+/// line, key and the nearest key. The file may hold other programs' sections beside these blocks;
+/// keys of the legacy configuration in them are errors (cairn/legacy_config.hpp).
 struct CAIRN_EXPORT Config {
   std::optional<Source> source;
   std::optional<LoadingConfig> loading;

@@ -40,8 +40,9 @@ class CAIRN_EXPORT LoraAdapters {
   /// changes at first; A is drawn from `seed` and the layer's path: give all ranks the same seed.
   /// From here on all parameters under the targets but the adapters' take no gradients. Layers that
   /// have an adapter of this rank keep it. Errors: not_found (a path without linear layers; names
-  /// near ones), usage (an adapter of another rank), unsupported (a weight that is not
-  /// floating-point); nothing has changed then.
+  /// near ones), usage (settings that a file could not have; an adapter of another rank or shape),
+  /// unsupported (a weight that is not floating-point, or is another module's, too: an adapter
+  /// would change both); nothing has changed then.
   void attach(torch::nn::Module& model, const LoraModifier& settings, std::uint64_t seed);
 
   /// Dotted paths of the layers with adapters.
@@ -53,7 +54,8 @@ class CAIRN_EXPORT LoraAdapters {
   /// there are no adapters.
   void apply();
   /// Adds the adapters to the layers' own weights, where other programs find them. The model
-  /// computes the same, without apply(); it must not be trained or saved until unmerge().
+  /// computes the same, without apply(); it must not be trained or saved until unmerge(). Takes the
+  /// memory of a copy of these weights. On an exception (no memory) nothing has changed.
   void merge();
   /// Gives the layers their weights back, bit for bit.
   void unmerge();
@@ -74,7 +76,7 @@ class CAIRN_EXPORT LoraAdapters {
 class CAIRN_EXPORT Resettable {
  public:
   virtual ~Resettable();
-  /// Draws from LibTorch's default generator, whose seed is the same on all ranks meanwhile.
+  /// Draws from LibTorch's default generator, whose seed is the same on all ranks meanwhile. Local.
   virtual void reset_parameters() = 0;
 };
 

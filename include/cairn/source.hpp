@@ -93,7 +93,8 @@ struct HubSource {
   bool operator==(const HubSource&) const = default;
 };
 
-/// A source of a type that the program registered; the other keys of its block as texts.
+/// A source of a type that the program registered; all keys of its block but `type` as texts, those
+/// that `fetch` takes among them.
 struct CustomSource {
   std::string type;
   std::map<std::string, std::string> options = {};

@@ -43,7 +43,7 @@ using PlacementPolicy = std::function<Placement(const std::string& name, const a
 class CAIRN_EXPORT Scheduler {
  public:
   virtual ~Scheduler();
-  /// JSON text. Local; rank 0's is saved.
+  /// JSON text, in UTF-8. Local; rank 0's is saved.
   virtual std::string state() const = 0;
   /// Takes what state() gave. Local; called on every rank.
   virtual void load(const std::string& state) = 0;
@@ -121,7 +121,8 @@ class CAIRN_EXPORT PendingLoad {
 /// what counts is that together they hold, and ask for, the whole checkpoint.
 class CAIRN_EXPORT CheckpointManager {
  public:
-  /// Collective on `comm`. Errors: usage.
+  /// Collective on `comm`. A `config` that the program filled in is held to the rules of files.
+  /// Errors: usage; mismatch (another `config` on another rank); timeout.
   CheckpointManager(MPI_Comm comm, Config config, ManagerOptions options = {});
   ~CheckpointManager();
   CheckpointManager(CheckpointManager&&) noexcept;
@@ -179,10 +180,11 @@ class CAIRN_EXPORT CheckpointManager {
   /// where it is absent), then applies the configured modifiers in their order. Collective. Any
   /// number of ranks and any placement may load what any other saved. On Error nothing that was
   /// given has changed, with one exception: an Error of the step "load: move", when a disk fails,
-  /// or pipeline.timeout is over, after every digest was found right, leaves tensors partly filled,
-  /// and says so. Errors: usage (no source; a fork into the directory of its parent), not_found,
-  /// mismatch (what the strategy refuses; settings that differ between ranks), corrupt,
-  /// unsupported, io, timeout.
+  /// another program cuts the file, or pipeline.timeout is over, after every digest was found
+  /// right, leaves tensors partly filled, and says so. (Not where modifiers of the program's own
+  /// are configured: these cost a copy, which is put back.) Errors: usage (no source; a fork into
+  /// the directory of its parent), not_found, mismatch (what the strategy refuses; settings that
+  /// differ between ranks), corrupt, unsupported, unsafe (a file that would do harm), io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
@@ -211,7 +213,9 @@ class CAIRN_EXPORT CheckpointManager {
   /// The newest committed checkpoint of `save.dir`, the same answer on all ranks. Collective.
   std::optional<std::filesystem::path> newest_checkpoint() const;
 
+  /// Lifetime: that of the manager. Local.
   const Comm& comm() const;
+  /// With what it leaves to other settings filled in. Lifetime: that of the manager. Local.
   const Config& config() const;
   /// Replaces the source of later loads; every rank gives the same. Local.
   void set_source(const LocalSource& source);

@@ -123,6 +123,7 @@ Config config_of(const Value& document, const std::string& origin) {
 void settle(Config& config) {
   config.save.dir = expand_home(config.save.dir);
   config.save.root = expand_home(config.save.root);
+  config.migrations = expand_home(config.migrations);
   fill_in_root(config);
   settle_triggers(config.save);
 }

@@ -270,7 +270,9 @@ class Download {
       if (part->request->failure()) std::rethrow_exception(part->request->failure());
       const Reply& reply = part->request->reply();
       const bool content = reply.status == 200 || reply.status == 206;
-      if (code == CURLE_OK && content && !part->head_seen) read_head(*part, reply);
+      if (code == CURLE_OK && content && !std::exchange(part->head_seen, true)) {
+        read_head(*part, reply);
+      }
       if (content && part->head_seen && is_whole(*part, code)) {
         detach(*part);
         parts_.erase(part);

@@ -7,6 +7,8 @@
 
 namespace cairn::detail {
 
+// All Local.
+
 /// A random UUID (RFC 4122, version 4).
 std::string new_uuid();
 /// The document "lineage".

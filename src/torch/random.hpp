@@ -7,6 +7,8 @@
 
 namespace cairn::detail {
 
+// All Local.
+
 /// State of LibTorch's default CPU generator.
 std::vector<std::byte> random_state();
 /// Errors: corrupt, when the bytes are no state of a CPU generator; the generator is then as

@@ -33,7 +33,10 @@ checkpoint:
     type: warm_start
     rename: [{from: a, to: "", regex: false}, {from: "^b", to: c, regex: true}]
     cast: true
+    verify: loaded
+    broadcast: always
     rescale_lr: sqrt
+  migrations: m
   lineage: {resume_run_id: r, parent_run_id: p}
 model_modifier:
   modifiers:
