@@ -38,6 +38,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/nonce.cpp
   src/base/sha256.cpp
   src/base/text.cpp
+  src/base/json_text.cpp
   src/manifest/cache_names.cpp
   src/manifest/codec.cpp
   src/manifest/container_names.cpp
@@ -88,6 +89,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/read_manifest.cpp
   src/formats/sharded.cpp
   src/formats/strict_json.cpp
+  src/formats/table_bytes.cpp
   src/formats/dcp/metadata.cpp
   src/formats/dcp/parts.cpp
   src/formats/dcp/reader.cpp

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/json_text.hpp"
 #include "manifest/container_names.hpp"
 #include "output.hpp"
 
@@ -32,8 +33,8 @@ std::string max_abs_text(const Pair& pair) {
 
 bool same_document(const std::string& a, const std::string& b) {
   if (a == b) return true;
-  const Json left = Json::parse(a, nullptr, /*allow_exceptions=*/false);
-  const Json right = Json::parse(b, nullptr, /*allow_exceptions=*/false);
+  const Json left = detail::parse_ordered(a);
+  const Json right = detail::parse_ordered(b);
   return !left.is_discarded() && !right.is_discarded() && left == right;
 }
 

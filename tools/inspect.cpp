@@ -8,6 +8,7 @@
 
 #include "base/base64.hpp"
 #include "base/digest.hpp"
+#include "base/json_text.hpp"
 #include "hash.hpp"
 #include "manifest/names.hpp"
 #include "output.hpp"
@@ -144,7 +145,7 @@ Json json_of(const Manifest& manifest, const TensorEntry& tensor) {
 Json documents_of(const Manifest& manifest) {
   Json documents = Json::object();
   for (const auto& [name, text] : manifest.documents) {
-    Json document = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    Json document = detail::parse_ordered(text);
     documents[name] = document.is_discarded() ? Json(text) : std::move(document);
   }
   return documents;

@@ -79,11 +79,16 @@ void print(const Comm& comm, const std::function<std::string()>& make) {
 std::string visible(std::string_view text) {
   std::string shown;
   shown.reserve(text.size());
-  for (const char c : text) {
-    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n') || c == 0x7f) {
-      shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const auto next = static_cast<unsigned char>(at + 1 < text.size() ? text[at + 1] : 0);
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F, controls as well
+      shown += fmt::format("\\x{:02x}", next);
+      ++at;
+    } else if ((byte < 0x20 && byte != '\n') || byte == 0x7f) {
+      shown += fmt::format("\\x{:02x}", byte);
     } else {
-      shown += c;
+      shown += text[at];
     }
   }
   return shown;

@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "base/digest.hpp"
+#include "base/json_text.hpp"
 #include "base/nonce.hpp"
 #include "base/throw.hpp"
 #include "cairn/version.hpp"
@@ -59,6 +60,11 @@ std::uint64_t blob_names_hash(const StateView& state) {
 std::map<std::string, std::string> with_own_documents(const Comm& comm, const StateView& state,
                                                       const SaveOptions& options) {
   auto documents = state.documents;
+  for (const auto& [name, text] : documents) {
+    if (is_deeper(text)) {
+      fail(Errc::usage, "document '{}' is nested deeper than {}", name, kMostJsonDepth);
+    }
+  }
   documents["topology"] = nlohmann::json{{"world_size", comm.size()}}.dump();
   documents["provenance"] = nlohmann::json{
       {"library", "cairn"},

@@ -5,6 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
+
+#include "base/json_text.hpp"
+#include "base/throw.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -15,6 +19,14 @@ using Json = nlohmann::ordered_json;
 constexpr std::string_view kStep = "cairn.step";
 constexpr std::string_view kDocument = "cairn.document.";
 
+/// A document that a file brings along in a text. Errors: unsafe (nested too deep).
+void unpack_document(const std::string& name, const std::string& text, Travelling& travelling) {
+  if (is_deeper(text)) {
+    fail(Errc::unsafe, "its document '{}' is nested deeper than {}", name, kMostJsonDepth);
+  }
+  travelling.documents[name] = text;
+}
+
 void unpack_metadata(const Json& packed, Travelling& travelling) {
   Json rest = Json::object();
   for (const auto& [key, value] : packed.items()) {
@@ -22,13 +34,13 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
     if (key == kStep) {
       std::from_chars(text.data(), text.data() + text.size(), travelling.step);
     } else if (key == kPaths) {
-      for (const Json& name : Json::parse(text, nullptr, /*allow_exceptions=*/false)) {
+      for (const Json& name : parse_ordered(text)) {
         if (name.is_string()) travelling.paths.insert(name.get<std::string>());
       }
     } else if (key.starts_with(kDocument)) {
-      travelling.documents[key.substr(kDocument.size())] = text;
+      unpack_document(key.substr(kDocument.size()), text, travelling);
     } else if (key != kMark) {
-      rest[key] = text;
+      append_member(rest, key, text);
     }
   }
   travelling.documents.erase(kMetadata);
@@ -51,14 +63,14 @@ bool unpack_tree(const Manifest& source, Travelling& travelling) {
   bool found = false;
   for (const Json& object : document_of(source.documents, "objects")) {
     const Json path = object.value("path", Json::array());
-    const Json value = object.value("value", Json());
     if (path.size() < 2 || path[0] != names::kOwnKey) continue;
+    const Json value = object.value("value", Json());
     if (path.size() == 2 && path[1] == "step" && value.is_number_unsigned()) {
       travelling.step = value.get<std::uint64_t>();
       found = true;
     } else if (path.size() == 3 && path[1] == "documents" && path[2].is_string() &&
                value.is_string()) {
-      travelling.documents[path[2].get<std::string>()] = value.get<std::string>();
+      unpack_document(path[2].get<std::string>(), value.get_ref<const std::string&>(), travelling);
     }
   }
   return found;
@@ -84,7 +96,7 @@ Json metadata_of(const Manifest& source) {
   const bool is_flat =
       metadata.is_object() && std::all_of(metadata.begin(), metadata.end(),
                                           [](const Json& value) { return value.is_string(); });
-  return is_flat ? metadata : Json::object();
+  return is_flat ? std::move(metadata) : Json::object();
 }
 
 Travelling travelling_in(const Manifest& source) {
@@ -117,11 +129,19 @@ std::string container_name(const Travelling& travelling, const names::ContainerN
 }
 
 Json with_travelling(Json metadata, const Travelling& travelling) {
-  for (const auto& [name, text] : travelling.documents) {
-    if (name != kMetadata) metadata[fmt::format("{}{}", kDocument, name)] = text;
+  Json all = Json::object();
+  for (auto& [key, value] : metadata.items()) {
+    const bool anew = key == kStep
+                          ? travelling.step != 0
+                          : key.starts_with(kDocument) &&
+                                travelling.documents.contains(key.substr(kDocument.size()));
+    if (!anew) append_member(all, key, std::move(value));
   }
-  if (travelling.step != 0) metadata[std::string(kStep)] = std::to_string(travelling.step);
-  return metadata;
+  for (const auto& [name, text] : travelling.documents) {
+    if (name != kMetadata) append_member(all, fmt::format("{}{}", kDocument, name), text);
+  }
+  if (travelling.step != 0) append_member(all, std::string(kStep), std::to_string(travelling.step));
+  return all;
 }
 
 }  // namespace cairn::detail

@@ -57,7 +57,7 @@ class TorchPlanner {
   /// A container's document that should be an object.
   Json fields(const std::string& name) const {
     Json json = document_of(travelling_.documents, name);
-    return json.is_object() ? json : Json::object();
+    return json.is_object() ? std::move(json) : Json::object();
   }
 
   // Where a container's tensors go.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <span>
 
 #include "base/crc32.hpp"
@@ -46,26 +45,56 @@ const Checksum* checksum_at(const Manifest& manifest, std::uint32_t file, std::u
   return holds ? &checksum : nullptr;
 }
 
-/// The names of tensors that have bytes under a checksum, as far as an error has room for them.
-std::string tensors_under(const Manifest& manifest, const Checksum& checksum) {
-  std::string names;
-  std::size_t count = 0;
+/// A checksum that the bytes under it do not have.
+struct Wrong {
+  const Checksum* checksum = nullptr;
+  std::uint32_t found = 0;
+  std::string names;  ///< of tensors with bytes under it, as far as an error has room for them
+  std::size_t tensors = 0;
+
+  void add(const std::string& name) {
+    constexpr std::size_t kShown = 3;
+    if (tensors < kShown) names += fmt::format("{}'{}'", tensors == 0 ? "" : ", ", name);
+    if (tensors++ == kShown) names += ", ...";
+  }
+};
+
+/// Names the tensors in one pass over them: both may be many. `wrong` is in the order of the
+/// manifest's checksums, by file and offset.
+void name_tensors(const Manifest& manifest, std::vector<Wrong>& wrong) {
+  if (wrong.empty()) return;
   for (const TensorEntry& tensor : manifest.tensors) {
     for (const Extent& extent : tensor.extents) {
       const ByteRange range = range_of(tensor, extent);
-      if (range.file != checksum.file || range.end <= checksum.offset ||
-          range.start >= checksum.offset + checksum.bytes) {
-        continue;
+      // From the first one that ends behind the range's start.
+      auto at = std::partition_point(wrong.begin(), wrong.end(), [&](const Wrong& each) {
+        const Checksum& c = *each.checksum;
+        return std::pair(c.file, c.offset + c.bytes) <= std::pair(range.file, range.start);
+      });
+      for (; at != wrong.end() && at->checksum->file == range.file &&
+             at->checksum->offset < range.end;
+           ++at) {
+        at->add(tensor.name);
       }
-      constexpr std::size_t kShown = 3;
-      if (count < kShown) names += fmt::format("{}'{}'", count == 0 ? "" : ", ", tensor.name);
-      if (count++ == kShown) names += ", ...";
     }
   }
-  return count == 0 ? "no tensor" : (count == 1 ? "tensor " : "tensors ") + names;
 }
 
-std::optional<Defect> check(const Manifest& manifest, const File& file, const Checksum& checksum) {
+Defect defect_of(const Manifest& manifest, const Wrong& wrong) {
+  const Checksum& checksum = *wrong.checksum;
+  const std::string tensors = wrong.tensors == 0
+                                  ? "no tensor"
+                                  : (wrong.tensors == 1 ? "tensor " : "tensors ") + wrong.names;
+  Defect defect;
+  defect.file = manifest.files.at(checksum.file).path;
+  defect.text = fmt::format("'{}': bytes {} to {} ({}) have CRC-32 {:08x} instead of {:08x}",
+                            defect.file.string(), checksum.offset, checksum.offset + checksum.bytes,
+                            tensors, wrong.found, checksum.crc32);
+  return defect;
+}
+
+/// The CRC-32 of what lies under a checksum.
+std::uint32_t crc_under(const File& file, const Checksum& checksum) {
   constexpr std::uint64_t kWindowBytes = 4 << 20;
   std::vector<std::byte> window(std::min(kWindowBytes, checksum.bytes));
   std::uint32_t crc = 0;
@@ -75,13 +104,7 @@ std::optional<Defect> check(const Manifest& manifest, const File& file, const Ch
     file.read_at(checksum.offset + at, part);
     crc = crc32_update(crc, part);
   }
-  if (crc == checksum.crc32) return std::nullopt;
-  Defect defect;
-  defect.file = file.path();
-  defect.text = fmt::format("'{}': bytes {} to {} ({}) have CRC-32 {:08x} instead of {:08x}",
-                            file.path().string(), checksum.offset, checksum.offset + checksum.bytes,
-                            tensors_under(manifest, checksum), crc, checksum.crc32);
-  return defect;
+  return crc;
 }
 
 }  // namespace
@@ -122,7 +145,7 @@ std::vector<Defect> check_share(const Comm& comm, const Manifest& manifest,
   std::uint64_t total = 0;
   for (const Checksum& checksum : checksums) total += checksum.bytes;
   const Range mine = balanced_range(total, comm.size(), comm.rank());
-  std::vector<Defect> defects;
+  std::vector<Wrong> wrong;
   constexpr std::size_t kMostOpen = 256;
   std::map<std::uint32_t, File> files;
   std::uint64_t at = 0;
@@ -135,9 +158,12 @@ std::vector<Defect> check_share(const Comm& comm, const Manifest& manifest,
       if (files.size() >= kMostOpen) files.clear();
       file = files.emplace(checksum.file, open_same(manifest.files.at(checksum.file))).first;
     }
-    if (auto defect = check(manifest, file->second, checksum))
-      defects.push_back(std::move(*defect));
+    const std::uint32_t crc = crc_under(file->second, checksum);
+    if (crc != checksum.crc32) wrong.push_back({&checksum, crc, {}, 0});
   }
+  name_tensors(manifest, wrong);
+  std::vector<Defect> defects;
+  for (const Wrong& each : wrong) defects.push_back(defect_of(manifest, each));
   return defects;
 }
 

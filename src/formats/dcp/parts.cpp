@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::uint64_t kMostPickleBytes = 1 << 20;  // of a single tensor
 constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
-constexpr std::uint64_t kMostExtents = 1 << 22;      // of all tensors
 constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
 
 /// Looks into the file that torch.save wrote of one part of a tensor.
@@ -59,7 +58,7 @@ Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const
 
 /// Cuts a part whose elements do not lie densely into boxes whose elements do.
 void add_rows(const Placed& placed, const Box& box, std::uint64_t item, TensorEntry& entry,
-              std::uint64_t& extents) {
+              TableBytes& table_bytes) {
   std::size_t inner = box.count.size();  // from here on, dimensions are dense
   std::uint64_t run = item;
   while (inner > 0 && (box.count[inner - 1] == 1 || placed.strides[inner - 1] == run)) {
@@ -72,10 +71,7 @@ void add_rows(const Placed& placed, const Box& box, std::uint64_t item, TensorEn
     for (std::size_t d = 0; d < inner; ++d) {
       offset += (row.start[d] - box.start[d]) * placed.strides[d];
     }
-    if (++extents > kMostExtents) {
-      fail(Errc::unsupported, "its tensors up to '{}' are stored in more than {} pieces",
-           entry.name, kMostExtents);
-    }
+    table_bytes.add_extent(row.count.size());
     Extent extent;
     extent.file = placed.checksum.file;
     extent.offset = offset;
@@ -133,14 +129,15 @@ std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
 }
 
 TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
-                     std::uint64_t& extents) {
+                     TableBytes& table_bytes) {
   TensorEntry entry;
   entry.name = tensor.name;
   entry.dtype = tensor.dtype;
   entry.shape = tensor.shape;
   entry.path = tensor.path;
+  table_bytes.add(entry);
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
-    add_rows(places[i], tensor.boxes[i], item_bytes(tensor.dtype), entry, extents);
+    add_rows(places[i], tensor.boxes[i], item_bytes(tensor.dtype), entry, table_bytes);
   }
   if (entry.extents.size() == 1) {
     entry.offset = entry.extents.front().offset;

@@ -8,6 +8,7 @@
 
 #include "cairn/manifest.hpp"
 #include "formats/dcp/metadata.hpp"
+#include "formats/table_bytes.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail::dcp {
@@ -52,9 +53,9 @@ struct Placed {
 /// Local. Errors: corrupt, unsupported, unsafe, io.
 std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor);
 
-/// Makes a tensor of its parts. `extents` counts those of all tensors. Local. Errors: unsupported
-/// (too many).
+/// Makes a tensor of its parts. `table_bytes` counts all tensors. Local. Errors: unsafe (parts that
+/// lie in too many pieces).
 TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
-                     std::uint64_t& extents);
+                     TableBytes& table_bytes);
 
 }  // namespace cairn::detail::dcp

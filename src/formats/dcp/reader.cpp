@@ -164,13 +164,13 @@ class Reader {
 
   void add(const TensorMetadata& tensor, const std::vector<Placed>& places) {
     for (const Placed& place : places) manifest_.checksums.push_back(place.checksum);
-    manifest_.tensors.push_back(entry_of(tensor, places, extents_));
+    manifest_.tensors.push_back(entry_of(tensor, places, table_bytes_));
   }
 
   const fs::path& directory_;
   Manifest manifest_;
   DataFiles files_;
-  std::uint64_t extents_ = 0;
+  TableBytes table_bytes_;
   std::vector<std::string> values_;
 };
 

@@ -16,6 +16,7 @@
 #include <optional>
 
 #include "base/digest.hpp"
+#include "base/json_text.hpp"
 #include "formats/hdf5/commit.hpp"
 #include "formats/hdf5/h5.hpp"
 #include "formats/hdf5/index.hpp"
@@ -91,13 +92,35 @@ void check_metadata_in(const File& file, const CommitRecord& commit, const Trail
     fail(Errc::corrupt, "its HDF5 metadata is damaged");
 }
 
+/// A small commit record must not make the same bytes many documents.
+void check_apart(const CommitRecord& commit) {
+  std::vector<Span> spans{commit.index};
+  for (const auto& [name, slot] : commit.documents) spans.push_back(slot.span);
+  std::sort(spans.begin(), spans.end(),
+            [](const Span& a, const Span& b) { return a.offset < b.offset; });
+  for (std::size_t i = 1; i < spans.size(); ++i) {
+    if (spans[i].offset - spans[i - 1].offset < spans[i - 1].bytes) {
+      fail(Errc::corrupt, "two parts of its metadata lie at the same place");
+    }
+  }
+}
+
+void take_document(ContainerTable& table, const std::string& name,
+                   std::span<const std::byte> bytes) {
+  std::string& text = table.head.documents[name] = text_of(bytes);
+  if (is_deeper(text)) {
+    fail(Errc::unsafe, "its document '{}' is nested deeper than {}", name, kMostJsonDepth);
+  }
+}
+
 void read_untouched(const File& file, const Trailer& trailer, ContainerTable& table) {
   const CommitRecord commit = read_commit(file, trailer);
+  check_apart(commit);
   table.head.commit = commit.info;
   table.index = read_checked(file, commit.index, commit.index_digest, "index");
   for (const auto& [name, slot] : commit.documents) {
-    table.head.documents[name] =
-        text_of(read_checked(file, slot.span, slot.digest, fmt::format("document '{}'", name)));
+    take_document(table, name,
+                  read_checked(file, slot.span, slot.digest, fmt::format("document '{}'", name)));
   }
 }
 
@@ -154,10 +177,11 @@ void read_rewritten(const File& file, ContainerTable& table) {
   if (digest_of(table.index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   Manifest& manifest = table.head;
   manifest.commit = commit.info;
+  check_apart(commit);
   for (const auto& [name, slot] : commit.documents) {
     const auto text = read_room(container.get(), names::document(name), slot.span.bytes);
     if (digest_of(text) != slot.digest) fail(Errc::corrupt, "its document '{}' is damaged", name);
-    manifest.documents[name] = text_of(text);
+    take_document(table, name, text);
   }
   manifest.files.front().access = Access::hdf5;
   manifest.warnings.push_back(

@@ -9,6 +9,7 @@
 #include "base/throw.hpp"
 #include "formats/safetensors/dtypes.hpp"
 #include "formats/strict_json.hpp"
+#include "formats/table_bytes.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -140,10 +141,12 @@ class HeaderReader final : public JsonReader {
     whole.offset = tensor.offset;
     whole.box = Box::whole(tensor.shape);
     if (end != begin) tensor.extents.push_back(std::move(whole));
+    table_bytes_.add(tensor);
     header_.tensors.push_back(std::move(tensor));
   }
 
   SafetensorsHeader& header_;
+  TableBytes table_bytes_;
   const std::uint64_t data_start_;
   const std::uint64_t data_bytes_;
   At at_ = At::outside;

@@ -1,10 +1,12 @@
 #include "formats/torch/anemoi.hpp"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "base/json_text.hpp"
 #include "base/throw.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/values.hpp"
@@ -12,8 +14,9 @@
 namespace cairn::detail::torch {
 namespace {
 
-constexpr std::uint64_t kMostBytes = 64 << 20;
-constexpr std::size_t kMostDepth = 200;  // whoever prints it recurses
+constexpr std::uint64_t kMostBytes = 32 << 20;
+constexpr std::size_t kMostDepth = 200;
+constexpr std::size_t kMostValues = 500'000;  // each takes up to 200 bytes, however short its text
 
 const ZipMember* find_member(const Archive& archive) {
   const ZipMember* found = nullptr;
@@ -36,7 +39,6 @@ std::string plain_json(std::string_view text) {
   std::string plain;
   plain.reserve(text.size());
   bool quoted = false;
-  std::size_t depth = 0;
   for (std::size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
     if (quoted) {
@@ -46,9 +48,6 @@ std::string plain_json(std::string_view text) {
       continue;
     }
     quoted = c == '"';
-    if (c == '[' || c == '{') ++depth;
-    if ((c == ']' || c == '}') && depth > 0) --depth;
-    if (depth > kMostDepth) fail(Errc::unsafe, "it is nested deeper than {}", kMostDepth);
     std::optional<std::size_t> word;
     for (const std::string_view name : {"NaN", "-Infinity", "Infinity"}) {
       if (!word && text.substr(at).starts_with(name)) word = name.size();
@@ -61,6 +60,20 @@ std::string plain_json(std::string_view text) {
     }
   }
   return plain;
+}
+
+/// The text of the metadata, which fits the memory when it is parsed. Errors: corrupt, unsafe.
+std::string text_of(const File& file, const ZipMember& member) {
+  const std::vector<std::byte> bytes = read_member(file, member, kMostBytes);
+  const std::string_view raw(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (is_deeper(raw, kMostDepth)) fail(Errc::unsafe, "it is nested deeper than {}", kMostDepth);
+  // Every value begins the text, or stands behind one of these.
+  const auto values = std::count_if(raw.begin(), raw.end(),
+                                    [](char c) { return c == ',' || c == '[' || c == ':'; });
+  if (static_cast<std::size_t>(values) > kMostValues) {
+    fail(Errc::unsafe, "'{}' holds more than {} values", member.name, kMostValues);
+  }
+  return plain_json(raw);
 }
 
 /// {path, shape, dtype} of one array. Errors: corrupt, unsupported.
@@ -117,20 +130,23 @@ std::string anemoi_metadata_of(const File& file, const Archive& archive,
   try {
     const ZipMember* member = find_member(archive);
     if (member == nullptr) return {};
-    const std::vector<std::byte> bytes = read_member(file, *member, kMostBytes);
-    const std::string text =
-        plain_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     const nlohmann::json metadata =
-        nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+        nlohmann::json::parse(text_of(file, *member), nullptr, /*allow_exceptions=*/false);
     if (!metadata.is_object()) fail(Errc::corrupt, "'{}' is no JSON", member->name);
     Json json = {{"member", member->name}, {"offset", member->offset}, {"bytes", member->bytes}};
-    json["metadata"] = metadata;
-    json["supporting_arrays"] = Json::array();
+    Json supporting = Json::array();
     const auto arrays = metadata.find("supporting_arrays_paths");
     if (arrays != metadata.end() && arrays->is_object()) {
-      add_arrays(archive, "", *arrays, json["supporting_arrays"], warnings);
+      add_arrays(archive, "", *arrays, supporting, warnings);
     }
-    return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+    // The metadata as a text: as a part of the other JSON it would be there twice.
+    const auto text = [](const auto& part) {
+      return part.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    };
+    std::string all = text(json);
+    all.pop_back();
+    all += ",\"metadata\":" + text(metadata);
+    return all + ",\"supporting_arrays\":" + text(supporting) + "}";
   } catch (const Error& error) {
     if (error.code() == Errc::io) throw;
     warnings.push_back(fmt::format("anemoi's metadata can't be used: {}", error.what()));

@@ -32,29 +32,42 @@ class Pickles {
   Graph next(std::string_view what) {
     for (;;) {
       const auto length = pickle::length_of(std::span(buffer_).subspan(from_), what);
-      if (length) {
-        const auto begin = buffer_.begin() + static_cast<std::ptrdiff_t>(from_);
-        from_ += *length;
-        return pickle::parse({begin, begin + static_cast<std::ptrdiff_t>(*length)}, what);
-      }
-      if (buffer_.size() == file_bytes_) fail(Errc::corrupt, "{} ends early", what);
+      if (length) return pickle::parse(take(*length), what);
+      if (start_ + buffer_.size() == file_bytes_) fail(Errc::corrupt, "{} ends early", what);
       if (buffer_.size() >= kMostPickleBytes) {
         fail(Errc::unsafe, "{} has more than {} MiB", what, kMostPickleBytes >> 20);
       }
-      const std::uint64_t more = std::max<std::uint64_t>(buffer_.size(), 256 << 10);
+      // A quarter more: each time the pickle is looked through from its start.
+      const std::uint64_t more = std::max<std::uint64_t>(buffer_.size() / 4, 256 << 10);
       const std::uint64_t old = buffer_.size();
-      buffer_.resize(std::min(file_bytes_, old + more));
-      file_.read_at(old, std::span(buffer_).subspan(old));
+      buffer_.reserve(std::min(file_bytes_ - start_, kMostPickleBytes + kMostPickleBytes / 4));
+      buffer_.resize(std::min(file_bytes_ - start_, old + more));
+      file_.read_at(start_ + old, std::span(buffer_).subspan(old));
     }
   }
   /// Bytes before the next pickle.
-  std::uint64_t position() const { return from_; }
+  std::uint64_t position() const { return start_ + from_; }
 
  private:
+  /// The next `length` bytes. Of a large pickle there is no second copy.
+  std::vector<std::byte> take(std::uint64_t length) {
+    constexpr std::uint64_t kSmall = 1 << 20;
+    const auto begin = buffer_.begin() + static_cast<std::ptrdiff_t>(from_);
+    const auto end = begin + static_cast<std::ptrdiff_t>(length);
+    from_ += length;
+    if (length <= kSmall) return {begin, end};
+    std::vector<std::byte> rest(end, buffer_.end());
+    buffer_.erase(end, buffer_.end());
+    buffer_.erase(buffer_.begin(), begin);
+    start_ += std::exchange(from_, 0);
+    return std::exchange(buffer_, std::move(rest));
+  }
+
   const File& file_;
   std::uint64_t file_bytes_;
   std::vector<std::byte> buffer_;
-  std::uint64_t from_ = 0;
+  std::uint64_t start_ = 0;  // of the buffer in the file
+  std::uint64_t from_ = 0;   // of the next pickle in the buffer
 };
 
 void check_head(Pickles& pickles) {

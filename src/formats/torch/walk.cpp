@@ -10,6 +10,7 @@
 
 #include "base/base64.hpp"
 #include "base/throw.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/tensor.hpp"
@@ -28,7 +29,8 @@ using pickle::Ref;
 constexpr std::size_t kMostDepth = 1000;
 constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
 constexpr std::size_t kMostListBytes = 24 << 20;
-constexpr std::size_t kMostTableBytes = 192 << 20;
+// A value of a flat list takes 16 bytes as JSON, twice that while the list grows.
+constexpr std::size_t kMostValues = 1'000'000;
 
 /// A JSON list that becomes a text entry by entry; a tree of them would take ten times the memory.
 class JsonList {
@@ -86,7 +88,7 @@ class Walk {
   std::vector<PathKey> path_;
   std::size_t steps_ = 0;
   std::uint64_t work_ = 0;
-  std::size_t table_bytes_ = 0;
+  TableBytes table_bytes_;
   bool full_ = false;
   JsonList objects_;
   JsonList opaque_;
@@ -156,7 +158,7 @@ bool Walk::affords(Ref ref) {
     return false;
   }
   const Weight weight = weight_of(graph_, ref, kMostListBytes);
-  const bool fits = weight.bytes <= kMostListBytes;
+  const bool fits = weight.bytes <= kMostListBytes && weight.values <= kMostValues;
   const bool built = fits && (is_closed(graph_, ref) || graph_.kind(ref) == Kind::object);
   spend(weight.values + (built ? weight.bytes : 0));
   return fits;
@@ -282,11 +284,7 @@ void Walk::add_tensor(Ref ref) {
       entry.strides = tensor.strides;
     }
   }
-  table_bytes_ += sizeof(entry) + sizeof(Extent) + entry.name.size() +
-                  entry.path.size() * sizeof(PathKey) + entry.name.size();
-  if (table_bytes_ > kMostTableBytes) {
-    fail(Errc::unsafe, "its table of tensors takes more than {} MiB", kMostTableBytes >> 20);
-  }
+  table_bytes_.add(entry);
   contents_.tensors.push_back(std::move(entry));
 }
 

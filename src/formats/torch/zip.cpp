@@ -287,12 +287,33 @@ const ZipMember* ZipTable::find(std::string_view name) const {
   return it != members_.end() && it->name == name ? &*it : nullptr;
 }
 
+namespace {
+
+/// What a small member becomes when it is unpacked must not fill the memory.
+void check_unpacked(const ZipMember& member) {
+  constexpr std::uint64_t kMostRatio = 1032;  // 258 bytes take deflate two bits
+  constexpr std::uint64_t kMostGrowth = 64 << 20;
+  if (member.unpacked_bytes / kMostRatio > member.bytes) {
+    fail(Errc::corrupt, "zip member '{}' claims {} bytes, which its {} can't hold", member.name,
+         member.unpacked_bytes, member.bytes);
+  }
+  if (member.unpacked_bytes > member.bytes && member.unpacked_bytes - member.bytes > kMostGrowth) {
+    fail(Errc::unsafe,
+         "zip member '{}' grows from {} to {} bytes when it is unpacked; at most {} MiB "
+         "more are",
+         member.name, member.bytes, member.unpacked_bytes, kMostGrowth >> 20);
+  }
+}
+
+}  // namespace
+
 std::vector<std::byte> read_member(const File& file, const ZipMember& member,
                                    std::uint64_t most_bytes) {
   if (member.bytes > most_bytes || member.unpacked_bytes > most_bytes) {
     fail(Errc::unsafe, "zip member '{}' has {} bytes; at most {} are read", member.name,
          std::max(member.bytes, member.unpacked_bytes), most_bytes);
   }
+  if (member.method == 8) check_unpacked(member);
   std::vector<std::byte> data(member.bytes);
   file.read_at(member.offset, data);
   if (member.method == 8) {

@@ -1,0 +1,144 @@
+"""Small files that ask for much: for memory beyond the file's size, for the stack, for hours, or for the terminal."""
+
+import collections
+import io
+import json
+import pickle
+import struct
+import unittest
+import zipfile
+
+import fake_torch
+from harness import BIN, Case, memory_for, run
+
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
+def safetensors(header):
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def zipped(members):
+    """A zip archive of {name: (bytes, method)}."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, (data, method) in members.items():
+            archive.writestr(name, data, method, 9)
+    return out.getvalue()
+
+
+class Hostile(Case):
+    def write(self, name, content):
+        path = self.dir / name
+        path.write_bytes(content)
+        return path
+
+    def inspect(self, path):
+        done = run([BIN / "cairn", "inspect", "--json", path], cwd=self.dir, memory=memory_for(path))
+        self.assertIn(done.returncode, (0, 2), done.stderr[-2000:])
+        return json.loads(done.stdout)
+
+    def refused(self, path, code):
+        told = self.inspect(path)
+        self.assertEqual(told.get("error", {}).get("code"), code, str(told)[:1000])
+        return told["error"]["message"]
+
+    def test_a_pickle_unpacks_to_what_its_bytes_can_hold(self):
+        small = zipped({"a/data.pkl": (b"\x80\x02}.", zipfile.ZIP_DEFLATED)})
+        at = small.index(b"PK\1\2") + 24
+        liar = small[:at] + struct.pack("<I", 512 << 20) + small[at + 4:]
+        self.assertIn("claims", self.refused(self.write("liar.pt", liar), "corrupt"))
+        bomb = zipped({"a/data.pkl": (b"\x80\x02" + b"N0" * (200 << 20) + b"}.", zipfile.ZIP_DEFLATED)})
+        self.assertLess(len(bomb), 1 << 20)
+        self.assertIn("unpacked", self.refused(self.write("bomb.pt", bomb), "unsafe"))
+
+    def test_metadata_of_many_values_is_left_out(self):
+        deflated = zipfile.ZIP_DEFLATED
+        for text in ('{"a":[' + "[]," * 9_000_000 + "[]]}", '{"a":[' + "[]," * 20_000_000 + "[]]}"):
+            path = self.write("a.pt", zipped({"a/data.pkl": (b"\x80\x02}.", 0), "a/anemoi.json": (text, deflated)}))
+            told = self.inspect(path)
+            self.assertNotIn("error", told)
+            self.assertIn("anemoi", told["warnings"][0])
+            self.assertNotIn("anemoi", told["documents"])
+
+    def test_the_table_counts_every_dimension(self):
+        tensor = fake_torch.tensor((1,) * 64, bytes(4), key="0")
+        content = fake_torch.archive({"": [tensor] * 400_000})
+        self.assertLess(len(content), 3 << 20)
+        self.assertIn("table", self.refused(self.write("a.pt", content), "unsafe"))
+
+    def test_a_long_list_of_numbers_is_left_out(self):
+        numbers = b"\x80\x02}(X\x01\0\0\0a](" + b"K\x01" * 5_000_000 + b"eX\x01\0\0\0bK\x07u."
+        told = self.inspect(self.write("a.pt", zipped({"a/data.pkl": (numbers, 0)})))
+        self.assertNotIn("error", told)
+        self.assertEqual(len(told["warnings"]), 1)
+
+    def test_a_large_pickle_is_not_held_twice(self):
+        raw = 300 << 20
+        pickles = b"".join(pickle.dumps(value, 2) for value in (MAGIC, 1001, {"little_endian": True}))
+        path = self.dir / "old.pt"
+        with open(path, "wb") as file:
+            file.write(pickles + b"\x80\x03}X\x01\0\0\0aB" + struct.pack("<I", raw))
+            for _ in range(raw >> 20):
+                file.write(bytes(1 << 20))
+            file.write(b"s." + pickle.dumps([], 2))
+        told = self.inspect(path)
+        self.assertEqual((told.get("format"), told["tensors"]), ("torch", []), str(told)[:1000])
+
+    def test_empty_tensors_take_room_as_well(self):
+        entry = ',"a%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+        header = "{" + "".join(entry % i for i in range(1_700_000))[1:] + "}"
+        self.assertLess(len(header), 100_000_000)
+        self.assertIn("table", self.refused(self.write("a.safetensors", safetensors(header)), "unsafe"))
+
+    def test_a_part_in_many_pieces(self):
+        part = fake_torch.save((2000, 2000), bytes(4_000_000), "ByteStorage", 1, strides=(1, 2000))
+        fake_torch.dcp(self.dir / "dcp", {"w": ((2000, 2000), ("w",), [((0, 0), (2000, 2000), part)])}, dtype="uint8")
+        self.assertIn("table", self.refused(self.dir / "dcp", "unsafe"))
+
+    def test_documents_that_are_nested_deep_are_refused(self):
+        deep = '{"param_groups":' + "[" * 200_000 + "]" * 200_000 + "}"
+        path = self.write("a.safetensors", safetensors({"__metadata__": {
+            "cairn": "1", "cairn.step": "1", "cairn.document.optimizer": deep}}))
+        for target in ("a.h5", "a.pt", "a.ckpt"):
+            done = run([BIN / "cairn", "convert", "--json", path, self.dir / target])
+            self.assertEqual(done.returncode, 2, done.stderr[-2000:])
+            error = json.loads(done.stdout)["error"]
+            self.assertEqual(error["code"], "unsafe", error)
+            self.assertIn("nested", error["message"])
+        self.assertEqual(list(self.dir.iterdir()), [path])
+
+    def test_many_keys_of_metadata_take_their_time_once_each(self):
+        keys = {f"key {i}": "" for i in range(400_000)}
+        path = self.write("a.safetensors", safetensors({"__metadata__": {"cairn": "1", **keys}}))
+        told = run([BIN / "cairn", "inspect", "--json", path])
+        self.assertEqual(told.returncode, 0, told.stderr)
+        self.assertEqual(list(json.loads(told.stdout)["documents"]["__metadata__"])[1:], list(keys))
+        done = run([BIN / "cairn", "convert", path, self.dir / "a.h5"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_many_wrong_checksums_name_their_tensors(self):
+        count = 50_000
+        values = {f"t{i}": fake_torch.tensor((1,), bytes(4), key=str(i)) for i in range(count)}
+        content = bytearray(fake_torch.archive(values))
+        at = content.index(b"PK\1\2")
+        while content[at:at + 4] == b"PK\1\2":
+            name, extra, comment = struct.unpack_from("<3H", content, at + 28)
+            if b"/data/" in content[at + 46:at + 46 + name]:
+                struct.pack_into("<I", content, at + 16, 1)
+            at += 46 + name + extra + comment
+        done = run([BIN / "cairn", "verify", "--json", self.write("a.pt", content)])
+        self.assertEqual(done.returncode, 1, done.stderr)
+        texts = collections.Counter(d["text"].split("(")[1].split(")")[0] for d in json.loads(done.stdout)["defects"])
+        self.assertEqual(texts, {f"tensor 't{i}'": 1 for i in range(count)})
+
+    def test_no_name_steers_the_terminal(self):
+        entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+        path = self.write("a.safetensors", safetensors({"red\x9b31m\x85\u00e9\x1b[2J": entry}))
+        done = run([BIN / "cairn", "inspect", path])
+        self.assertIn("red\\x9b31m\\x85\u00e9\\x1b[2J", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
