@@ -73,8 +73,10 @@ detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& option
   return convert;
 }
 
-std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result,
+                    const std::vector<std::string>& warnings) {
   std::string text;
+  for (const std::string& warning : warnings) text += fmt::format("warning: {}\n", warning);
   for (const detail::LeftOut& left : result.left_out) {
     text += fmt::format("left out: '{}': {}\n", left.name, left.why);
   }
@@ -84,7 +86,8 @@ std::string text_of(const ConvertOptions& options, const detail::ConvertResult& 
   return text + "\n";
 }
 
-Json json_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+Json json_of(const ConvertOptions& options, const detail::ConvertResult& result,
+             const std::vector<std::string>& warnings) {
   Json casts = Json::array();
   for (const TensorCast& cast : result.casts) {
     casts.push_back(
@@ -94,11 +97,8 @@ Json json_of(const ConvertOptions& options, const detail::ConvertResult& result)
   for (const detail::LeftOut& left : result.left_out) {
     left_out.push_back({{"name", left.name}, {"why", left.why}});
   }
-  return {{"path", options.out},
-          {"tensors", result.tensors},
-          {"bytes", result.bytes},
-          {"casts", std::move(casts)},
-          {"left_out", std::move(left_out)}};
+  return {{"path", options.out},       {"tensors", result.tensors},       {"bytes", result.bytes},
+          {"casts", std::move(casts)}, {"left_out", std::move(left_out)}, {"warnings", warnings}};
 }
 
 }  // namespace
@@ -109,7 +109,8 @@ int convert(const Comm& comm, const ConvertOptions& options) {
   agree(comm, "convert", [&] { convert = options_of(comm, options); });
   const auto result = detail::convert_checkpoint(comm, source, target_of(options), convert);
   print(comm, [&] {
-    return options.json ? to_text(json_of(options, result)) : text_of(options, result);
+    return options.json ? to_text(json_of(options, result, source.warnings))
+                        : text_of(options, result, source.warnings);
   });
   return kFine;
 }

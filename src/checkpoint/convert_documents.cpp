@@ -27,7 +27,7 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
       }
     } else if (key.starts_with(kDocument)) {
       travelling.documents[key.substr(kDocument.size())] = text;
-    } else if (key != kMark) {
+    } else if (key != kMark && key != kAdded && packed.value(kAdded, "") != key) {
       rest[key] = text;
     }
   }
@@ -94,7 +94,14 @@ Travelling travelling_in(const Manifest& source) {
     if (!is_origin(name)) travelling.documents[name] = text;
   }
   const Json metadata = metadata_of(source);
-  if (source.is_container() || !metadata.contains(kMark)) return travelling;
+  if (source.is_container()) return travelling;
+  if (!metadata.contains(kMark)) {
+    // A model alone, which cairn gave the metadata.
+    if (metadata.value(kAdded, "") == "format" && metadata.size() == 2) {
+      travelling.documents.erase(kMetadata);
+    }
+    return travelling;
+  }
   travelling.packed = true;
   unpack_metadata(metadata, travelling);
   return travelling;

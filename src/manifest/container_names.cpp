@@ -34,9 +34,10 @@ std::string in_optimizer(std::string_view parameter, std::string_view slot) {
 }
 
 /// DeepSpeed's tensors, by what they are: weights in full precision, those that the model computes
-/// with, and the optimizer's state.
-std::string in_zero(std::string_view role, std::string_view name) {
-  if (role == "fp32" || role == "frozen" || role == "buffer") return in_model(name);
+/// with, and the optimizer's state. `whole`: the weights are nowhere else than in the module.
+std::string in_zero(std::string_view role, std::string_view name, bool whole) {
+  if (role == "fp32" || (whole && role == "module") || role == "frozen" || role == "buffer")
+    return in_model(name);
   if (role == "module") return fmt::format("module/{}", escape_component(name));
   return in_optimizer(name, role);
 }
@@ -102,6 +103,10 @@ std::string by_path(const TensorEntry& tensor, bool beside) {
 
 ContainerNames::ContainerNames(const Manifest& manifest)
     : is_container_(manifest.is_container()), is_deepspeed_(manifest.format == "deepspeed") {
+  if (is_deepspeed_) {
+    const auto facts = document_of(manifest, "deepspeed");
+    is_whole_ = facts.is_object() && facts.value("zero_stage", nlohmann::json()) == 0;
+  }
   if (manifest.format != "torch") return;
   try {
     read_documents(manifest);
@@ -138,7 +143,7 @@ void ContainerNames::read_documents(const Manifest& manifest) {
 std::string ContainerNames::of(const TensorEntry& tensor) const {
   if (is_container_) return tensor.name;
   if (is_deepspeed_ && tensor.path.size() == 2)
-    return in_zero(key_at(tensor, 1), key_at(tensor, 0));
+    return in_zero(key_at(tensor, 1), key_at(tensor, 0), is_whole_);
   if (model_ && is_below(tensor, *model_, 1)) return in_model(key_at(tensor, 0));
   if (model_ && (tensor.path.empty() || starts_with(tensor.path, *model_))) {
     // Dicts in the model's dict, and names that a user gave.

@@ -40,6 +40,7 @@ class ContainerNames {
 
   bool is_container_;
   bool is_deepspeed_;
+  bool is_whole_ = false;  ///< and no ZeRO has divided the model
   std::optional<Path> model_;
   std::optional<Path> optimizer_;  ///< the first one
   std::optional<Path> ema_;

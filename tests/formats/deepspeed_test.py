@@ -1,6 +1,7 @@
 """DeepSpeed's directories, through the cairn tool: the ranks' partitions are put together, or refused for the right reason."""
 
 import json
+import shutil
 import unittest
 
 from harness import BIN, CORPUS, Case, corpus_entries, run
@@ -41,6 +42,41 @@ class DeepSpeed(Case):
                               "optimizer/scale/exp_avg_sq"}, names)
         self.assertTrue(self.cairn("diff", source, target)[1]["equal"])
         self.assertEqual(self.cairn("verify", source)[0], 0)
+
+    def test_a_checkpoint_without_the_optimizers_files_is_refused(self):
+        for name in ("stage2_ws2", "stage3_ws2"):
+            with self.subTest(name=name):
+                copy = self.copied(name)
+                for file in copy.glob("*_optim_states.pt"):
+                    file.unlink()
+                code, told = self.cairn("inspect", copy)
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+                self.assertIn("*_optim_states.pt", told["error"]["message"])
+
+    def copied(self, name):
+        """A copy of the tag's directory of a checkpoint of the corpus."""
+        corpus_entries()
+        copy = self.dir / name
+        shutil.copytree(CORPUS / "deepspeed" / name / "global_step20", copy, copy_function=shutil.copyfile)
+        copy.chmod(0o755)
+        return copy
+
+    def test_tied_weights_are_there_by_both_names(self):
+        corpus_entries()
+        source = CORPUS / "deepspeed" / "stage2_ws2"
+        self.assertEqual(self.cairn("convert", source, self.dir / "a.pt", "--weights-only")[0], 0)
+        table = self.cairn("inspect", self.dir / "a.pt", "--hash", "sha256")[1]
+        sums = {t["name"]: t["sha256"] for t in table["tensors"]}
+        self.assertEqual(sums["head.weight"], sums["encoder.weight"])
+        self.assertEqual(table["aliases"], [["encoder.weight", "head.weight"]])
+
+    def test_what_the_optimizer_is_set_to_is_told(self):
+        for expected in (e for e in corpus_entries("deepspeed/") if e["expect"] == "load"):
+            facts = self.cairn("inspect", CORPUS / expected["path"])[1]["documents"]["deepspeed"]
+            wanted = expected["metadata"]
+            self.assertEqual(facts["optimizer"]["step"], wanted["adam_step"])
+            groups = [{key: group[key] for key in wanted["param_groups"][0]} for group in facts["param_groups"]]
+            self.assertEqual(groups, wanted["param_groups"])
 
     def test_what_is_broken_is_refused(self):
         for entry in corpus_entries("hostile/deepspeed/"):

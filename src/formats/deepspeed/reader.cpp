@@ -130,13 +130,15 @@ void add_whole(const StateFile& file, const std::string& role, const std::string
   manifest.tensors.push_back(std::move(entry));
 }
 
-/// What rank 0's file of the model holds whole; of stage 3 only buffers are.
-void add_model(const StateFile& model, bool divided, Manifest& manifest) {
+/// What rank 0's file of the model holds whole; of stage 3 only buffers are. Without ZeRO (stage 0)
+/// the module is all there is.
+void add_model(const StateFile& model, std::int64_t stage, Manifest& manifest) {
   const Ref module = model.get(model.root(), "module");
-  if (!divided) {
+  if (stage != 3) {
     for (const auto& [name, ref] : model.entries(module)) {
       add_whole(model, "module", name, ref, manifest);
     }
+    if (stage == 0) return;
     for (const auto& [name, ref] :
          model.entries(model.find(model.root(), "frozen_param_fragments"))) {
       add_whole(model, "frozen", name, ref, manifest);
@@ -169,7 +171,64 @@ void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
   }
 }
 
-std::string document_of(const StateFile& model, const fs::path& tag, std::int64_t stage) {
+/// The stage that a checkpoint without files of the optimizer says it was saved with.
+std::int64_t stage_of(const Files& files, const StateFile& model) {
+  const bool by_rank = std::any_of(files.models.begin(), files.models.end(), [](const auto& file) {
+    return file.second.filename().string().find("zero_pp_rank_") != std::string::npos;
+  });
+  if (by_rank) return 3;
+  const Ref zero = model.find(model.find(model.root(), "ds_config"), "zero_optimization");
+  const Ref stage = model.find(zero, "stage");
+  if (stage == kNoRef || model.graph().kind(stage) != Kind::integer) return 0;
+  return model.graph().integer(stage);
+}
+
+/// A number that lies in a file.
+std::optional<Json> number_at(const deepspeed::Run& run, const Manifest& manifest) {
+  const File file = File::open_read(manifest.files.at(run.file).path);
+  const auto as = [&](auto value) -> Json {
+    file.read_at(run.offset, std::as_writable_bytes(std::span(&value, 1)));
+    return value;
+  };
+  switch (run.dtype) {
+    case DType::f32:
+      return as(0.0F);
+    case DType::f64:
+      return as(0.0);
+    case DType::i64:
+      return as(std::int64_t{0});
+    case DType::i32:
+      return as(std::int32_t{0});
+    default:
+      return std::nullopt;
+  }
+}
+
+/// What the optimizer has once, and what its groups of parameters are set to.
+void add_optimizer(const Partition& partition, const Manifest& manifest, Json& json) {
+  Json values = Json::object();
+  for (const auto& [slot, text] : partition.values) values[slot] = Json::parse(text);
+  for (const auto& [slot, run] : partition.numbers) {
+    if (auto value = number_at(run, manifest)) values[slot] = std::move(*value);
+  }
+  if (!values.empty()) json["optimizer"] = std::move(values);
+  if (!partition.param_groups.empty()) json["param_groups"] = Json::parse(partition.param_groups);
+}
+
+/// Names that stand for others, as a container says it.
+void add_aliases(const StateFile& model, Manifest& manifest) {
+  Json aliases = Json::object();
+  for (const auto& [alias, ref] : model.entries(model.find(model.root(), "shared_params"))) {
+    if (model.graph().kind(ref) == Kind::text)
+      aliases[alias] = std::string(model.graph().text(ref));
+  }
+  if (aliases.empty()) return;
+  const Json json = {{"aliases", std::move(aliases)}, {"quantized", Json::object()}};
+  manifest.documents["model"] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string document_of(const StateFile& model, const fs::path& tag, std::int64_t stage,
+                        const Partition* partition, const Manifest& manifest) {
   Json json = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
   for (const char* key : {"dp_world_size", "mp_world_size", "global_steps", "global_samples",
                           "skipped_steps", "ds_version"}) {
@@ -182,6 +241,7 @@ std::string document_of(const StateFile& model, const fs::path& tag, std::int64_
     if (model.graph().kind(ref) == Kind::text) shared[alias] = std::string(model.graph().text(ref));
   }
   json["shared_params"] = std::move(shared);
+  if (partition != nullptr) add_optimizer(*partition, manifest, json);
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -206,6 +266,12 @@ Manifest read_deepspeed(const fs::path& directory) {
     if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
   }
   const StateFile& model = models.front();
+  if (const std::int64_t saved = stage_of(files, model); partitions.empty() && saved != 0) {
+    fail(Errc::corrupt,
+         "it was saved with ZeRO stage {} and has no files of the optimizer ('*_optim_states.pt'), "
+         "which hold its weights; copy them, too",
+         saved);
+  }
   std::vector<std::vector<Parameter>> groups;
   const Ref shapes = model.find(model.root(), "param_shapes");
   if (shapes != kNoRef && model.graph().kind(shapes) == Kind::list) {
@@ -222,8 +288,15 @@ Manifest read_deepspeed(const fs::path& directory) {
   } else if (!partitions.empty()) {
     deepspeed::add_groups(partitions, groups, manifest);
   }
-  add_model(model, stage == 3, manifest);
-  manifest.documents["deepspeed"] = document_of(model, tag, stage);
+  add_model(model, stage, manifest);
+  manifest.documents["deepspeed"] =
+      document_of(model, tag, stage, partitions.empty() ? nullptr : &partitions.front(), manifest);
+  add_aliases(model, manifest);
+  if (stage == 0 && model.find(model.root(), "optimizer") != kNoRef &&
+      model.graph().kind(model.find(model.root(), "optimizer")) != Kind::none) {
+    manifest.warnings.emplace_back(
+        "the optimizer's state, which is in the model's file without ZeRO, is not read");
+  }
   return manifest;
 }
 
