@@ -27,7 +27,7 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
       }
     } else if (key.starts_with(kDocument)) {
       travelling.documents[key.substr(kDocument.size())] = text;
-    } else if (key != kMark) {
+    } else if (key != kMark && key != kAdded && packed.value(kAdded, "") != key) {
       rest[key] = text;
     }
   }
@@ -102,7 +102,14 @@ Travelling travelling_in(const Manifest& source) {
     travelling.documents["objects"] = without_own(document_of(source.documents, "objects"));
   }
   const Json metadata = metadata_of(source);
-  if (source.is_container() || !metadata.contains(kMark)) return travelling;
+  if (source.is_container()) return travelling;
+  if (!metadata.contains(kMark)) {
+    // A model alone, which cairn gave the metadata.
+    if (metadata.value(kAdded, "") == "format" && metadata.size() == 2) {
+      travelling.documents.erase(kMetadata);
+    }
+    return travelling;
+  }
   travelling.packed = true;
   unpack_metadata(metadata, travelling);
   return travelling;
