@@ -61,8 +61,10 @@ detail::ConvertOptions options_of(const Comm& comm, const ConvertOptions& option
   return convert;
 }
 
-std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result) {
+std::string text_of(const ConvertOptions& options, const detail::ConvertResult& result,
+                    const std::vector<std::string>& warnings) {
   std::string text;
+  for (const std::string& warning : warnings) text += fmt::format("warning: {}\n", warning);
   for (const detail::LeftOut& left : result.left_out) {
     text += fmt::format("left out: '{}': {}\n", left.name, left.why);
   }
@@ -113,7 +115,10 @@ int convert(const Comm& comm, const ConvertOptions& options) {
   agree(comm, "convert", [&] { convert = options_of(comm, options); });
   const auto result = detail::convert_checkpoint(comm, source, target_of(options), convert);
   print(comm, [&] {
-    return options.json ? to_text(json_of(options.out, result)) : text_of(options, result);
+    if (!options.json) return text_of(options, result, source.warnings);
+    Json json = json_of(options.out, result);
+    json["warnings"] = source.warnings;
+    return to_text(json);
   });
   return kFine;
 }

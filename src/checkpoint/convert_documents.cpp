@@ -29,6 +29,7 @@ void unpack_document(const std::string& name, const std::string& text, Travellin
 
 void unpack_metadata(const Json& packed, Travelling& travelling) {
   Json rest = Json::object();
+  const std::string added = packed.value(kAdded, "");
   for (const auto& [key, value] : packed.items()) {
     const std::string& text = value.get_ref<const std::string&>();
     if (key == kStep) {
@@ -39,7 +40,7 @@ void unpack_metadata(const Json& packed, Travelling& travelling) {
       }
     } else if (key.starts_with(kDocument)) {
       unpack_document(key.substr(kDocument.size()), text, travelling);
-    } else if (key != kMark) {
+    } else if (key != kMark && key != kAdded && key != added) {
       append_member(rest, key, text);
     }
   }
@@ -114,7 +115,14 @@ Travelling travelling_in(const Manifest& source) {
     travelling.documents["objects"] = without_own(document_of(source.documents, "objects"));
   }
   const Json metadata = metadata_of(source);
-  if (source.is_container() || !metadata.contains(kMark)) return travelling;
+  if (source.is_container()) return travelling;
+  if (!metadata.contains(kMark)) {
+    // A model alone, which cairn gave the metadata.
+    if (metadata.value(kAdded, "") == "format" && metadata.size() == 2) {
+      travelling.documents.erase(kMetadata);
+    }
+    return travelling;
+  }
   travelling.packed = true;
   unpack_metadata(metadata, travelling);
   return travelling;

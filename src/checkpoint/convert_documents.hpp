@@ -47,6 +47,8 @@ nlohmann::ordered_json with_travelling(nlohmann::ordered_json metadata,
 // Keys of safetensors' metadata: the mark by which they are known to come from a container, and a
 // list of the names that are a container's and do not look like it.
 inline constexpr const char* kMark = "cairn";
+// The key of `__metadata__` that a conversion added and the container has not.
+inline constexpr const char* kAdded = "cairn.added";
 inline constexpr const char* kPaths = "cairn.paths";
 
 }  // namespace cairn::detail

@@ -44,6 +44,7 @@ class Planner {
     }
     check_names();
     plan_.step = travelling_.step;
+    if (!options_.weights_only) tell_left_out();
     switch (options_.to) {
       case TargetFormat::cairn:
         add_documents();
@@ -74,7 +75,7 @@ class Planner {
     if (to_container()) return container_name(wanted);
     if (options_.to != TargetFormat::safetensors) return wanted.name;
     // A model alone has plain names, wherever it was in its file.
-    if (options_.weights_only && source_.format == "torch") {
+    if (options_.weights_only) {
       return names::plain_name(container_name(wanted));
     }
     return source_.is_container() ? names::plain_name(wanted.name) : wanted.name;
@@ -150,6 +151,11 @@ class Planner {
   void add_documents() {
     if (!options_.weights_only) {
       plan_.documents = travelling_.documents;
+      // So that it comes back byte for byte.
+      if (source_.format == "safetensors" && !travelling_.packed &&
+          !metadata_of(source_).contains(kAdded)) {
+        plan_.documents.try_emplace(kMetadata, "{}");
+      }
       if (source_.format == "torch" && !travelling_.packed) add_tree();
     }
     if (found_aliases_.empty() || names::aliases_in(plan_.documents) == found_aliases_) return;
@@ -176,9 +182,41 @@ class Planner {
     plan_.documents[kTree] = tree.dump();
   }
 
+  /// What no other format holds, and what only some do.
+  void tell_left_out() {
+    auto& left_out = plan_.result.left_out;
+    if (source_.format == "dcp") {
+      for (const Json& name : document_of(source_.documents, "values")) {
+        left_out.push_back({name.get<std::string>(), "a value that is no tensor"});
+      }
+    }
+    if (to_container() || source_.is_container() || travelling_.packed) return;
+    const bool is_tree = source_.format == "torch" && options_.to != TargetFormat::safetensors;
+    for (const auto& [name, text] : source_.documents) {
+      const bool kept = name == kMetadata && options_.to == TargetFormat::safetensors;
+      const bool in_tree = name == "model" && options_.to != TargetFormat::safetensors;
+      if (kept || in_tree || is_origin(name) || name == "values") continue;
+      if (!describes_tree(name)) {
+        left_out.push_back({name, "a document that this format has no place for"});
+        continue;
+      }
+      const bool holds = name == "objects" || name == "arrays" || name == "opaque";
+      const std::size_t count = holds && !is_tree ? document_of(source_.documents, name).size() : 0;
+      if (count == 0) continue;
+      left_out.push_back(
+          {name, fmt::format("{} beside the tensors, for which safetensors have no place",
+                             count == 1 ? "1 value" : fmt::format("{} values", count))});
+    }
+  }
+
   void add_metadata() {
     Json metadata = metadata_of(source_);
+    // Transformers loads no file without it. What was made from a file that has none gets none.
+    const bool adds_format =
+        source_.format != "safetensors" && !source_.documents.contains(kMetadata);
+    if (adds_format) metadata["format"] = "pt";
     if (source_.is_container()) {
+      if (adds_format) metadata[kAdded] = "format";
       const Json plain = metadata;
       if (!options_.weights_only) metadata = with_travelling(std::move(metadata), travelling_);
       const bool has_paths =

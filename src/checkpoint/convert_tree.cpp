@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 using Path = std::vector<PathKey>;
+
+constexpr std::string_view kModel = "model/";
 
 bool starts_with(const Path& path, const Path& start) {
   return path.size() >= start.size() && std::equal(start.begin(), start.end(), path.begin());
@@ -216,17 +219,41 @@ void TorchPlanner::place_tensors() {
   for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
     if (!placed[t]) tree_.add_tensor(path_of(t), t);
   }
-  if (by_meaning_) place_aliases();
+  if (by_meaning_ || source_.format == "deepspeed") place_aliases();
 }
 
 /// Tied weights that a container has once are there by all their names again.
 void TorchPlanner::place_aliases() {
+  const auto aliases = names::aliases_in(documents_);
+  if (!by_meaning_) {                                      // beside the others, by their own names
+    std::unordered_multimap<std::string, std::string> of;  // aliases
+    for (const auto& [alias, name] : aliases) of.emplace(name, alias);
+    for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
+      const auto [begin, end] = of.equal_range(names_.of(source_.tensors[plan_.sources[t]]));
+      for (auto it = begin; it != end; ++it) {
+        Path path = path_of(t);
+        path.back() = unescape_component(std::string_view(it->second).substr(kModel.size()));
+        if (!tree_.contains(path)) tree_.add_tensor(path, t);
+      }
+    }
+    return;
+  }
   const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
-  for (const auto& [alias, name] : names::aliases_in(documents_)) {
+  for (const auto& [alias, name] : aliases) {
     const auto t = by_name.find(renamed(options_, name));
     const Path path = path_by_meaning(renamed(options_, alias));
     if (t && !tree_.contains(path) && !has_tree_) tree_.add_tensor(path, *t);
   }
+}
+
+/// An entry of the document `opaque`.
+std::string why_left_out(const Json& object) {
+  if (const auto key = object.find("key"); key != object.end()) {
+    return fmt::format("a key that is no text and no number: {}", key->get<std::string>());
+  }
+  const std::string cls = object.value("class", "an unknown class");
+  if (object.contains("too_large")) return fmt::format("more of {} than cairn lists", cls);
+  return fmt::format("an object of {}", cls);
 }
 
 void TorchPlanner::add_values() {
@@ -240,8 +267,7 @@ void TorchPlanner::add_values() {
   add_arrays();
   for (const Json& object : document("opaque")) {
     plan_.result.left_out.push_back(
-        {torch::name_of(torch::path_of(object.at("path"))),
-         fmt::format("an object of {}", object.value("class", "an unknown class"))});
+        {torch::name_of(torch::path_of(object.at("path"))), why_left_out(object)});
   }
 }
 

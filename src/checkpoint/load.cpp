@@ -8,6 +8,7 @@
 // Up to 3 nothing in the targets changes. In 3 only the operating system can fail; targets are then
 // partly filled. With VerifyWhen::loaded most digests are checked after 3, in memory.
 #include <algorithm>
+#include <set>
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
@@ -76,12 +77,24 @@ std::optional<FileRun> run_of(const Manifest& manifest, const TensorHead& tensor
   return FileRun{tensor.file, tensor.offset + *first * item_bytes(tensor.dtype)};
 }
 
+/// Names of several tensors: paths of other formats may differ where names do not.
+std::set<std::string_view> repeated_names(const Manifest& manifest, const TensorNames& by_name) {
+  std::set<std::string_view> repeated;
+  if (!by_name.duplicate()) return repeated;
+  for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
+    const std::string_view name = manifest.tensors.head(t).name;
+    if (by_name.find(name) != t) repeated.insert(name);
+  }
+  return repeated;
+}
+
 Matches match(const Manifest& manifest, std::span<const MutableTensorView> targets,
               const LoadOptions& options) {
   const CompiledFilter only(options.only);
   only.require_in(manifest);
   const TensorNames by_name(manifest.tensors);
   const std::string file = manifest.path().string();
+  const std::set<std::string_view> repeated = repeated_names(manifest, by_name);
   Matches matches;
   matches.straight.reserve(targets.size());
   for (const MutableTensorView& target : targets) {
@@ -89,6 +102,12 @@ Matches match(const Manifest& manifest, std::span<const MutableTensorView> targe
     ++matches.targets;
     const auto position = by_name.find(target.name);
     if (!position) fail(Errc::not_found, "'{}' has no tensor '{}'", file, target.name);
+    if (repeated.contains(target.name)) {
+      fail(Errc::mismatch,
+           "'{}' has several tensors that are called '{}' (a text and a number are both keys "
+           "there): save it again with other keys",
+           file, target.name);
+    }
     const TensorHead tensor = manifest.tensors.head(*position);
     check_dtype(file, tensor, target.dtype, options.cast);
     check_target(file, tensor, target);

@@ -165,6 +165,13 @@ class Merger {
     }
     for (FileEntry& entry : part.files) manifest_.files.push_back(std::move(entry));
     for (std::string& warning : part.warnings) manifest_.warnings.push_back(std::move(warning));
+    if (const auto aliases = part.documents.find("aliases"); aliases != part.documents.end()) {
+      for (auto& names : nlohmann::json::parse(aliases->second)) {
+        aliases_.push_back(std::move(names));
+      }
+      part.documents.erase(aliases);
+      has_aliases_ = true;
+    }
     for (auto& [name, text] : part.documents) documents_[name][text].push_back(shard);
   }
 
@@ -205,6 +212,7 @@ class Merger {
         }
       }
     }
+    if (has_aliases_) manifest_.documents["aliases"] = aliases_.dump();
     if (!by_shard.is_null()) manifest_.documents["shards"] = by_shard.dump();
     if (!index_.metadata.empty()) manifest_.documents["index"] = index_.metadata.dump();
   }
@@ -226,6 +234,8 @@ class Merger {
   std::vector<bool> seen_;  // by tensor of the index
   // by name and text
   std::map<std::string, std::map<std::string, std::vector<std::uint32_t>>> documents_;
+  nlohmann::json aliases_ = nlohmann::json::array();  // names that share a storage, in any shard
+  bool has_aliases_ = false;
 };
 
 }  // namespace

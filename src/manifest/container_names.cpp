@@ -34,9 +34,10 @@ std::string in_optimizer(std::string_view parameter, std::string_view slot) {
 }
 
 /// DeepSpeed's tensors, by what they are: weights in full precision, those that the model computes
-/// with, and the optimizer's state.
-std::string in_zero(std::string_view role, std::string_view name) {
-  if (role == "fp32" || role == "frozen" || role == "buffer") return in_model(name);
+/// with, and the optimizer's state. `only_module`: nothing but these is there.
+std::string in_zero(std::string_view role, std::string_view name, bool only_module) {
+  if (role == "fp32" || (only_module && role == "module") || role == "frozen" || role == "buffer")
+    return in_model(name);
   if (role == "module") return fmt::format("module/{}", escape_component(name));
   return in_optimizer(name, role);
 }
@@ -110,6 +111,12 @@ ContainerNames::ContainerNames(const Manifest& manifest)
     : is_container_(manifest.is_container()),
       is_deepspeed_(manifest.format == "deepspeed"),
       is_megatron_(manifest.format == "megatron") {
+  if (is_deepspeed_) {
+    const auto& tensors = manifest.tensors.all();
+    is_module_ = std::all_of(tensors.begin(), tensors.end(), [](const TensorEntry& tensor) {
+      return tensor.path.size() == 2 && key_at(tensor, 1) == "module";
+    });
+  }
   if (manifest.format != "torch") return;
   try {
     read_documents(manifest);
@@ -146,7 +153,7 @@ void ContainerNames::read_documents(const Manifest& manifest) {
 std::string ContainerNames::of(const TensorEntry& tensor) const {
   if (is_container_) return tensor.name;
   if (is_deepspeed_ && tensor.path.size() == 2)
-    return in_zero(key_at(tensor, 1), key_at(tensor, 0));
+    return in_zero(key_at(tensor, 1), key_at(tensor, 0), is_module_);
   if (is_megatron_ && !tensor.path.empty()) return in_megatron(tensor);
   if (model_ && is_below(tensor, *model_, 1)) return in_model(key_at(tensor, 0));
   if (model_ && (tensor.path.empty() || starts_with(tensor.path, *model_))) {

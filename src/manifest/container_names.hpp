@@ -41,6 +41,7 @@ class ContainerNames {
   bool is_container_;
   bool is_deepspeed_;
   bool is_megatron_;
+  bool is_module_ = false;  ///< DeepSpeed's, and nothing but the module
   std::optional<Path> model_;
   std::optional<Path> optimizer_;  ///< the first one
   std::optional<Path> ema_;

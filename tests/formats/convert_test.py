@@ -1,5 +1,6 @@
 """What `cairn convert` writes is read by PyTorch and the safetensors library, and by no code of cairn's in between."""
 
+import collections
 import json
 import struct
 import unittest
@@ -155,6 +156,53 @@ class ForPyTorch(Convert):
         self.assertEqual(sorted(left["name"] for left in told["left_out"]), ["bytes", "deep"])
         self.assertEqual(list(torch.load(self.dir / "b.pt")), ["w"])
 
+    def test_one_large_value_hides_no_other(self):
+        # The list alone is more than cairn lists; what comes behind it is told all the same.
+        torch.save({"w": torch.ones(1), "large": ["x" * 1000] * 30000, "epoch": 7, "pair": (1, "a"),
+                    "state": {0: {"m": 1.5}, 1: {"m": 2.5}}, "optimizer": {"state": {}, "param_groups": []}},
+                   self.dir / "a.pt")
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.pt")
+        self.assertEqual([left["name"] for left in told["left_out"]], ["large"])
+        self.assertEqual(len(told["warnings"]), 1, told)
+        found = torch.load(self.dir / "b.pt")
+        self.assert_same((found["epoch"], found["pair"], found["state"]),
+                         (7, (1, "a"), {0: {"m": 1.5}, 1: {"m": 2.5}}))
+
+    def test_the_epoch_comes_before_a_vocabulary(self):
+        torch.save({"model": {"w": torch.ones(1)}, "vocab": {f"word{i}": i for i in range(150_000)}, "epoch": 7,
+                    "optimizer": {"state": {}, "param_groups": [{"params": []}]}}, self.dir / "a.pt")
+        training = self.cairn("inspect", self.dir / "a.pt")["documents"]["training"]
+        self.assertEqual(training["epoch"], 7)
+
+    def test_a_class_as_a_key_is_its_name(self):
+        torch.save({"state_dict": {"w": torch.ones(1)}, "pytorch-lightning_version": "1.4.0",
+                    "callbacks": {collections.OrderedDict: {"best": torch.ones(2), "score": 0.5}}}, self.dir / "a.pt")
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.pt")
+        self.assertIn("collections.OrderedDict", str(told["left_out"]))
+        found = torch.load(self.dir / "b.pt")["callbacks"]["collections.OrderedDict"]
+        self.assert_same(found, {"best": torch.ones(2), "score": 0.5})
+
+    def test_random_generators_of_numpy_do_no_harm(self):
+        try:
+            import numpy
+        except ImportError:
+            self.skipTest("NOT TESTED: no NumPy for Python; install python3-numpy")
+        torch.save({"w": torch.ones(1), "old": numpy.random.RandomState(3), "new": numpy.random.default_rng(3)},
+                   self.dir / "a.pt")
+        opaque = self.cairn("inspect", self.dir / "a.pt")["opaque"]
+        self.assertEqual([entry["path"] for entry in opaque], [["old"], ["new"]])
+
+    def test_shards_keep_tied_weights(self):
+        tied = torch.ones(3)
+        torch.save({"a": tied, "b": tied}, self.dir / "one.bin")
+        torch.save({"c": torch.zeros(2)}, self.dir / "two.bin")
+        index = self.dir / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": {"a": "one.bin", "b": "one.bin", "c": "two.bin"}}))
+        self.assertEqual(self.cairn("inspect", index)["aliases"], [["a", "b"]])
+        self.cairn("convert", index, self.dir / "whole.bin")
+        found = torch.load(self.dir / "whole.bin")
+        self.assertEqual(found["a"].data_ptr(), found["b"].data_ptr())
+
     def test_lightnings_checkpoint_has_what_a_trainer_asks_for(self):
         model = torch.nn.Linear(3, 4)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
@@ -183,6 +231,44 @@ class ForPyTorch(Convert):
 
 
 class ForSafetensors(Convert):
+    @staticmethod
+    def metadata(path):
+        data = path.read_bytes()
+        return json.loads(data[8:8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
+
+    def test_transformers_finds_the_format(self):
+        torch.save({"w": torch.ones(2)}, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
+        for source in ("a.pt", "a.h5"):
+            self.cairn("convert", self.dir / source, self.dir / "b.safetensors", "--force")
+            self.assertEqual(self.metadata(self.dir / "b.safetensors")["format"], "pt")
+            self.cairn("convert", self.dir / source, self.dir / "shards", "--shard-size", "800", "--force")
+            for file in (self.dir / "shards").glob("*.safetensors"):
+                self.assertEqual(self.metadata(file)["format"], "pt")
+        # Nothing of that comes back into a container.
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors", "--force")
+        self.cairn("convert", self.dir / "b.safetensors", self.dir / "b.h5")
+        documents = [self.cairn("inspect", self.dir / name)["documents"] for name in ("a.h5", "b.h5")]
+        own = {"topology", "provenance"}
+        self.assertEqual(documents[1].keys() - own, documents[0].keys() - own)
+
+    def test_a_file_without_metadata_comes_back_without(self):
+        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, separators=(",", ":"))
+        text = header.encode()
+        text += b" " * (-len(text) % 8)
+        (self.dir / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+        self.cairn("convert", self.dir / "a.safetensors", self.dir / "a.h5")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors")
+        self.assertEqual((self.dir / "b.safetensors").read_bytes(), (self.dir / "a.safetensors").read_bytes())
+
+    def test_what_has_no_place_is_told(self):
+        torch.save({"model": {"w": torch.ones(1)}, "epoch": 3, "name": "x", "set": object}, self.dir / "a.pt")
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.safetensors")
+        self.assertEqual([(left["name"], left["why"].split(" ")[0]) for left in told["left_out"]],
+                         [("objects", "2"), ("opaque", "1")])
+        told = self.cairn("convert", self.dir / "a.pt", self.dir / "b.safetensors", "--weights-only", "--force")
+        self.assertEqual(told["left_out"], [])
+
     def test_the_library_reads_shards(self):
         if safetensors is None:
             self.skipTest("NOT TESTED: no safetensors for Python; install python3-safetensors (Debian 13)")

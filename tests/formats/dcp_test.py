@@ -10,6 +10,52 @@ import fake_torch
 from harness import BIN, CORPUS, Case, corpus_entries, memory_for, run
 
 
+def many_tensors(count, length):
+    """A .metadata of tensors of shape [2], each in one archive of `length` bytes, as PyTorch pickles it: names of
+    classes and fields once, then by reference. (Objects in Python would take a minute.)"""
+    metadata, torch = "torch.distributed.checkpoint.metadata", "torch"
+    kept = []
+
+    def keep(code):
+        kept.append(code + b"q" + bytes([len(kept)]) + b"0")
+        return b"h" + bytes([len(kept) - 1])
+
+    def cls(module, name):
+        return keep(f"c{module}\n{name}\n".encode())
+
+    def text(value):
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def number(value):
+        return b"J" + struct.pack("<i", value)
+
+    def made(of, **fields):
+        return of + b")\x81}(" + b"".join(names[name] + value for name, value in fields.items()) + b"ub"
+
+    size = cls(torch, "Size")
+    chunk, index = cls(metadata, "ChunkStorageMetadata"), cls(metadata, "MetadataIndex")
+    properties, tensor, root = (cls(metadata, f"{name}") for name in
+                                ("TensorProperties", "TensorStorageMetadata", "Metadata"))
+    info = cls("torch.distributed.checkpoint.filesystem", "_StorageInfo")
+    dtype = cls(torch, "float32")
+    names = {name: keep(text(name)) for name in (
+        "offsets", "sizes", "fqn", "offset", "index", "relative_path", "length", "dtype", "layout", "requires_grad",
+        "properties", "size", "chunks", "state_dict_metadata", "planner_data", "storage_data")}
+    file = keep(text("__0_0.distcp"))
+    zero, two = size + b"K\x00\x85\x85R", size + b"K\x02\x85\x85R"
+    entries, storage = [], []
+    for i in range(count):
+        name = text(f"model.layers.{i}.self_attn.q_proj.weight")
+        part = made(chunk, offsets=zero, sizes=two)
+        entries.append(name + made(tensor, properties=made(properties, dtype=dtype, layout=b"N", requires_grad=b"\x89"),
+                                   size=two, chunks=b"]" + part + b"a"))
+        storage.append(made(index, fqn=name, offset=zero, index=b"N") +
+                       made(info, relative_path=file, offset=number(i * length), length=number(length)))
+    whole = made(root, state_dict_metadata=b"}(" + b"".join(entries) + b"u", planner_data=b"}",
+                 storage_data=b"}(" + b"".join(storage) + b"u")
+    return b"\x80\x02" + b"".join(kept) + whole + b"."
+
+
 class Dcp(Case):
     def cairn(self, *words, ranks=0, memory=None):
         done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir, memory=memory)
@@ -113,6 +159,17 @@ class Dcp(Case):
                 shard(2, {"w": (start, shape, (1, 3))})
                 code, told = self.cairn("inspect", path)
                 self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+
+    def test_a_hundred_thousand_tensors_are_read(self):
+        count = 100_000
+        path = self.dir / "many"
+        path.mkdir()
+        archive = fake_torch.save((2,), bytes(8))
+        (path / "__0_0.distcp").write_bytes(archive * count)
+        (path / ".metadata").write_bytes(many_tensors(count, len(archive)))
+        code, told = self.cairn("inspect", path)
+        self.assertEqual(code, 0, told)
+        self.assertEqual(len(told["tensors"]), count)
 
     def test_parts_must_fit(self):
         two = fake_torch.save((2,), bytes(8))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import shutil
 import struct
 import unittest
 
@@ -117,6 +118,52 @@ class DeepSpeed(Case):
                 status, told = self.cairn("inspect", path)
                 self.assertEqual((status, told["error"]["code"]), (2, code), told)
                 self.assertIn("latest", told["error"]["message"])
+
+    def test_without_the_optimizers_files_the_module_is_the_model(self):
+        copy = self.copied("stage2_ws2")
+        whole = {t["name"]: t["sha256"] for t in self.cairn("inspect", copy, "--hash", "sha256")[1]["tensors"]}
+        for file in copy.glob("*_optim_states.pt"):
+            file.unlink()
+        self.assertEqual(self.cairn("convert", copy, self.dir / "a.h5", ranks=2)[0], 0)
+        table = self.cairn("inspect", copy)[1]
+        self.assertIn("*_optim_states.pt", str(table["warnings"]))
+        self.assertEqual(table["documents"]["deepspeed"]["zero_stage"], 2)
+        found = self.cairn("inspect", self.dir / "a.h5", "--hash", "sha256")[1]["tensors"]
+        self.assertEqual({t["name"]: t["sha256"] for t in found},
+                         {f"model/{name[7:]}": value for name, value in whole.items() if name.startswith("module/")})
+
+    def test_stage_3_without_the_optimizers_files_is_refused(self):
+        copy = self.copied("stage3_ws2")
+        for file in copy.glob("*_optim_states.pt"):
+            file.unlink()
+        code, told = self.cairn("inspect", copy)
+        self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+        self.assertIn("*_optim_states.pt", told["error"]["message"])
+
+    def copied(self, name):
+        """A copy of the tag's directory of a checkpoint of the corpus."""
+        corpus_entries()
+        copy = self.dir / name
+        shutil.copytree(CORPUS / "deepspeed" / name / "global_step20", copy, copy_function=shutil.copyfile)
+        copy.chmod(0o755)
+        return copy
+
+    def test_tied_weights_are_there_by_both_names(self):
+        corpus_entries()
+        source = CORPUS / "deepspeed" / "stage2_ws2"
+        self.assertEqual(self.cairn("convert", source, self.dir / "a.pt", "--weights-only")[0], 0)
+        table = self.cairn("inspect", self.dir / "a.pt", "--hash", "sha256")[1]
+        sums = {t["name"]: t["sha256"] for t in table["tensors"]}
+        self.assertEqual(sums["head.weight"], sums["encoder.weight"])
+        self.assertEqual(table["aliases"], [["encoder.weight", "head.weight"]])
+
+    def test_what_the_optimizer_is_set_to_is_told(self):
+        for expected in (e for e in corpus_entries("deepspeed/") if e["expect"] == "load"):
+            facts = self.cairn("inspect", CORPUS / expected["path"])[1]["documents"]["deepspeed"]
+            wanted = expected["metadata"]
+            self.assertEqual(facts["optimizer"]["step"], wanted["adam_step"])
+            groups = [{key: group[key] for key in wanted["param_groups"][0]} for group in facts["param_groups"]]
+            self.assertEqual(groups, wanted["param_groups"])
 
     def test_what_is_broken_is_refused(self):
         for entry in corpus_entries("hostile/deepspeed/"):

@@ -212,7 +212,8 @@ class Reader {
 }  // namespace
 
 Metadata read_metadata(std::vector<std::byte> bytes) {
-  const Graph graph = pickle::parse(std::move(bytes), "its .metadata");
+  const pickle::Limits limits = pickle::limits_of_table(bytes.size());
+  const Graph graph = pickle::parse(std::move(bytes), "its .metadata", limits);
   return Reader(graph).read();
 }
 

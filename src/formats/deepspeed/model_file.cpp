@@ -44,13 +44,14 @@ void add_whole(const StateFile& file, const std::string& role, const std::string
   manifest.tensors.push_back(std::move(entry));
 }
 
-/// What rank 0's file of the model holds whole; of stage 3 only buffers are.
-void add_model(const StateFile& model, bool divided, Manifest& manifest) {
-  const Ref module = model.get(model.root(), "module");
+void add_module(const StateFile& model, Manifest& manifest) {
+  for (const auto& [name, ref] : model.entries(model.get(model.root(), "module"))) {
+    add_whole(model, "module", name, ref, manifest);
+  }
+}
+
+void add_untrained(const StateFile& model, bool divided, Manifest& manifest) {
   if (!divided) {
-    for (const auto& [name, ref] : model.entries(module)) {
-      add_whole(model, "module", name, ref, manifest);
-    }
     for (const auto& [name, ref] :
          model.entries(model.find(model.root(), "frozen_param_fragments"))) {
       add_whole(model, "frozen", name, ref, manifest);
@@ -58,6 +59,7 @@ void add_model(const StateFile& model, bool divided, Manifest& manifest) {
   }
   const Ref buffers = model.find(model.root(), "buffer_names");
   if (buffers == kNoRef) return;
+  const Ref module = model.get(model.root(), "module");
   for (const Ref name : model.graph().elements(buffers)) {
     if (model.graph().kind(name) != Kind::text) model.corrupt("a buffer's name is no text");
     const std::string text(model.graph().text(name));
@@ -89,6 +91,13 @@ Json facts_of(const StateFile& model) {
   }
   json["shared_params"] = std::move(shared);
   return json;
+}
+
+void add_aliases(const StateFile& model, Manifest& manifest) {
+  const Json shared = facts_of(model)["shared_params"];
+  if (shared.empty()) return;
+  const Json json = {{"aliases", shared}, {"quantized", Json::object()}};
+  manifest.documents["model"] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace cairn::detail::deepspeed

@@ -21,9 +21,14 @@ std::vector<std::vector<Parameter>> groups_of(const torch::StateFile& model);
 /// Adds a tensor that lies whole in the file.
 void add_whole(const torch::StateFile& file, const std::string& role, const std::string& name,
                pickle::Ref ref, Manifest& manifest);
-/// Adds what rank 0's file holds whole; of stage 3 (`divided`) only buffers are.
-void add_model(const torch::StateFile& model, bool divided, Manifest& manifest);
+/// Adds the weights that the model computes with. Not for stage 3, which divides them among ranks.
+void add_module(const torch::StateFile& model, Manifest& manifest);
+/// Adds what the optimizer does not have: buffers and, where stage 3 has not `divided` them, frozen
+/// parameters.
+void add_untrained(const torch::StateFile& model, bool divided, Manifest& manifest);
 /// What the file says about the training: the document `deepspeed`.
 torch::Json facts_of(const torch::StateFile& model);
+/// Names that stand for others, as the document `model` of a container says it.
+void add_aliases(const torch::StateFile& model, Manifest& manifest);
 
 }  // namespace cairn::detail::deepspeed

@@ -1,9 +1,13 @@
 #include "formats/deepspeed/partitions.hpp"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "base/throw.hpp"
+#include "formats/torch/facts.hpp"
+#include "formats/torch/values.hpp"
 
 namespace cairn::detail::deepspeed {
 namespace {
@@ -22,37 +26,90 @@ Run run_of(const torch::StateFile& file, Ref ref, const std::string& name) {
   return {file.number(), found.offset, found.tensor.shape[0], found.tensor.dtype};
 }
 
-/// The state of a torch.optim optimizer whose parameters are the runs: {state: {0: {exp_avg}}}.
-void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partition) {
+/// ZeroStageEnum, by its names: Python 3.11 pickled them, other releases the number. The optimizer
+/// of bf16 without ZeRO's says no stage, and keeps its state as stage 1 does.
+std::int64_t stage_of(const torch::StateFile& file, Ref state) {
+  constexpr std::array<std::string_view, 4> kStages{"disabled", "optimizer_states", "gradients",
+                                                    "weights"};
   const auto& graph = file.graph();
-  const Ref state = file.find(optimizer, "state");
-  if (state == kNoRef) return;
-  const std::vector<Run>& weights = partition.runs.at(kWeights);
-  const auto pairs = graph.pairs(state);
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    const std::int64_t number =
-        graph.kind(pairs[i]) == Kind::integer ? graph.integer(pairs[i]) : -1;
-    if (number < 0 || number >= static_cast<std::int64_t>(weights.size())) {
-      file.corrupt("its optimizer has the state of more groups than there are");
+  const Ref stage = file.find(state, "zero_stage");
+  if (stage == kNoRef) return 1;
+  const bool is_attribute =
+      graph.kind(stage) == Kind::object && graph.class_of(stage) == pickle::Class::get_attribute;
+  if (is_attribute) {
+    const auto args = graph.elements(graph.object(stage).args);
+    for (std::size_t i = 0; args.size() == 2 && i < kStages.size(); ++i) {
+      if (graph.is_text(args[1], kStages[i])) return static_cast<std::int64_t>(i);
     }
-    for (const auto& [slot, ref] : file.entries(pairs[i + 1])) {
-      if (!torch::is_tensor(graph, ref) || file.tensor(ref, slot).tensor.shape.size() != 1)
-        continue;
+  }
+  return file.integer(stage, "zero_stage");
+}
+
+/// The state of a run of parameters: {exp_avg, exp_avg_sq, step}. What is as long as the run goes
+/// with it, all else counts for all.
+void read_state(const torch::StateFile& file, std::int64_t number, Ref state,
+                Partition& partition) {
+  const auto& graph = file.graph();
+  const std::size_t count = partition.runs.at(kWeights).size();
+  if (number < 0 || number >= static_cast<std::int64_t>(count)) {
+    file.corrupt("its optimizer has the state of more groups than there are");
+  }
+  for (const auto& [slot, ref] : file.entries(state)) {
+    if (!torch::is_tensor(graph, ref)) {
+      if (const auto value = torch::scalar_of(graph, ref)) {
+        partition.values[slot] = value->at("value").dump();
+      }
+    } else if (const auto found = file.tensor(ref, slot); found.tensor.shape.size() == 1) {
       auto& runs = partition.runs[slot];
-      runs.resize(weights.size());
+      runs.resize(count);
       runs[static_cast<std::size_t>(number)] = run_of(file, ref, slot);
+    } else if (found.tensor.shape.empty()) {
+      partition.numbers[slot] = {file.number(), found.offset, 1, found.tensor.dtype};
+    } else {
+      file.corrupt(fmt::format("'{}' is no flat run of elements", slot));
     }
   }
 }
 
-/// Appends the elements [first, first + count) of runs that lie one behind the other.
-void add_extents(const std::vector<Run>& runs, std::uint64_t first, std::uint64_t count,
+/// A torch.optim optimizer whose parameters are the runs, {state: {0: {exp_avg}}}, or (elastic) the
+/// states alone, as a list.
+void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partition) {
+  if (optimizer == kNoRef) return;
+  const auto& graph = file.graph();
+  std::int64_t number = 0;
+  if (graph.kind(optimizer) == Kind::list) {
+    for (const Ref state : graph.elements(optimizer)) read_state(file, number++, state, partition);
+    return;
+  }
+  if (const Ref groups = file.find(optimizer, "param_groups"); groups != kNoRef) {
+    partition.param_groups = torch::plain_json(graph, groups)
+                                 .dump(-1, ' ', false, torch::Json::error_handler_t::replace);
+  }
+  const Ref state = file.find(optimizer, "state");
+  const auto pairs = state == kNoRef ? std::span<const Ref>() : graph.pairs(state);
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    number = graph.kind(pairs[i]) == Kind::integer ? graph.integer(pairs[i]) : -1;
+    read_state(file, number, pairs[i + 1], partition);
+  }
+}
+
+/// Runs that lie one behind the other.
+struct Chain {
+  explicit Chain(std::vector<Run> all) : runs(std::move(all)) {
+    std::uint64_t end = 0;
+    for (const Run& run : runs) ends.push_back(end += run.elements);
+  }
+  std::vector<Run> runs;
+  std::vector<std::uint64_t> ends;  ///< of each, in elements from the first one's start
+};
+
+/// Appends the elements [first, first + count) of a chain.
+void add_extents(const Chain& chain, std::uint64_t first, std::uint64_t count,
                  std::uint64_t position, TensorEntry& entry) {
-  for (const Run& run : runs) {
-    if (first >= run.elements) {
-      first -= run.elements;
-      continue;
-    }
+  const auto end = std::upper_bound(chain.ends.begin(), chain.ends.end(), first);
+  const auto at = static_cast<std::size_t>(end - chain.ends.begin());
+  if (at > 0) first -= chain.ends[at - 1];
+  for (const Run& run : std::span(chain.runs).subspan(at)) {
     const std::uint64_t here = std::min(count, run.elements - first);
     if (here == 0) break;
     Extent extent;
@@ -121,7 +178,7 @@ TensorEntry entry_of(const std::string& role, const std::string& name, DType dty
 Partition read_partition(const torch::StateFile& file) {
   const Ref state = file.get(file.root(), "optimizer_state_dict");
   Partition partition;
-  partition.stage = file.integer(file.get(state, "zero_stage"), "zero_stage");
+  partition.stage = stage_of(file, state);
   const auto& graph = file.graph();
   Ref count = file.get(state, "partition_count");
   if (graph.kind(count) == Kind::list) {  // by group, and the same for all
@@ -163,10 +220,11 @@ void add_groups(const std::vector<Partition>& ranks,
              found, wanted);
       }
       const DType dtype = dtype_of(runs, role);
+      const Chain chain(std::move(runs));
       std::uint64_t first = 0;
       for (const Parameter& parameter : groups[g]) {
         TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
-        add_extents(runs, first, element_count(parameter.shape), 0, entry);
+        add_extents(chain, first, element_count(parameter.shape), 0, entry);
         first += element_count(parameter.shape);
         finish(std::move(entry), manifest);
       }
@@ -174,17 +232,41 @@ void add_groups(const std::vector<Partition>& ranks,
   }
 }
 
-void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
-                        const std::string& role, const Parameter& parameter, Manifest& manifest) {
+namespace {
+
+/// The type of all ranks' runs.
+DType common_dtype(const std::vector<Chain>& ranks, const std::string& role) {
+  const DType dtype = dtype_of(ranks[0].runs, role);
+  for (const Chain& rank : ranks) {
+    if (dtype_of(rank.runs, role) != dtype) fail(Errc::corrupt, "'{}' has two types", role);
+  }
+  return dtype;
+}
+
+void add_part_by_part(const std::vector<Chain>& ranks, std::uint64_t first, const std::string& role,
+                      DType dtype, const Parameter& parameter, Manifest& manifest) {
   const std::uint64_t count = element_count(parameter.shape);
   const std::uint64_t part = (count + ranks.size() - 1) / ranks.size();
-  TensorEntry entry = entry_of(role, parameter.name, dtype_of(ranks[0], role), parameter.shape);
+  TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
   for (std::size_t r = 0; r < ranks.size(); ++r) {
-    if (dtype_of(ranks[r], role) != entry.dtype) fail(Errc::corrupt, "'{}' has two types", role);
     const std::uint64_t before = std::min(count, r * part);
     add_extents(ranks[r], first, std::min(part, count - before), before, entry);
   }
   finish(std::move(entry), manifest);
+}
+
+std::vector<Chain> chains_of(const std::vector<std::vector<Run>>& ranks) {
+  std::vector<Chain> chains;
+  for (const std::vector<Run>& runs : ranks) chains.emplace_back(runs);
+  return chains;
+}
+
+}  // namespace
+
+void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
+                        const std::string& role, const Parameter& parameter, Manifest& manifest) {
+  const std::vector<Chain> chains = chains_of(ranks);
+  add_part_by_part(chains, first, role, common_dtype(chains, role), parameter, manifest);
 }
 
 void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
@@ -192,9 +274,11 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
   for (const std::string& role : roles_of(ranks)) {
     std::vector<std::vector<Run>> runs;
     for (const Partition& rank : ranks) runs.push_back(rank.runs.at(role));
+    const std::vector<Chain> chains = chains_of(runs);
+    const DType dtype = common_dtype(chains, role);
     std::uint64_t first = 0;
     for (const Parameter& parameter : parameters) {
-      add_divided_tensor(runs, first, role, parameter, manifest);
+      add_part_by_part(chains, first, role, dtype, parameter, manifest);
       first += (element_count(parameter.shape) + ranks.size() - 1) / ranks.size();
     }
   }

@@ -24,6 +24,10 @@ struct Partition {
   std::int64_t stage = 0;
   std::int64_t ranks = 0;
   std::map<std::string, std::vector<Run>> runs;
+  /// What the optimizer keeps once for a run, such as its step: as JSON, or where it lies.
+  std::map<std::string, std::string> values;
+  std::map<std::string, Run> numbers;
+  std::string param_groups;  ///< JSON; empty where there are none
 };
 
 /// A parameter as the model's files name it.

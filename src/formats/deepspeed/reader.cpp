@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <regex>
+#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -26,6 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 using deepspeed::Parameter;
 using deepspeed::Partition;
+using pickle::Kind;
+using pickle::kNoRef;
 using pickle::Ref;
 using torch::Json;
 using torch::StateFile;
@@ -99,9 +102,75 @@ void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
   }
 }
 
-/// The partitions of ZeRO, put together.
-void read_zero(const fs::path& tag, Manifest& manifest) {
-  const Files files = files_in(tag);
+/// The stage that a checkpoint without files of the optimizer says it was saved with.
+std::int64_t saved_stage(const Files& files, const StateFile& model) {
+  const bool by_rank = std::any_of(files.models.begin(), files.models.end(), [](const auto& file) {
+    return file.second.filename().string().find("zero_pp_rank_") != std::string::npos;
+  });
+  if (by_rank) return 3;
+  const Ref zero = model.find(model.find(model.root(), "ds_config"), "zero_optimization");
+  const Ref stage = model.find(zero, "stage");
+  if (stage == kNoRef || model.graph().kind(stage) != Kind::integer) return 0;
+  return model.graph().integer(stage);
+}
+
+/// A number that lies in a file.
+std::optional<Json> number_at(const deepspeed::Run& run, const Manifest& manifest) {
+  const File file = File::open_read(manifest.files.at(run.file).path);
+  const auto as = [&](auto value) -> Json {
+    file.read_at(run.offset, std::as_writable_bytes(std::span(&value, 1)));
+    return value;
+  };
+  switch (run.dtype) {
+    case DType::f32:
+      return as(0.0F);
+    case DType::f64:
+      return as(0.0);
+    case DType::i64:
+      return as(std::int64_t{0});
+    case DType::i32:
+      return as(std::int32_t{0});
+    default:
+      return std::nullopt;
+  }
+}
+
+/// What the optimizer has once, and what its groups of parameters are set to.
+void add_optimizer(const Partition& partition, const Manifest& manifest, Json& json) {
+  Json values = Json::object();
+  for (const auto& [slot, text] : partition.values) values[slot] = Json::parse(text);
+  for (const auto& [slot, run] : partition.numbers) {
+    if (auto value = number_at(run, manifest)) values[slot] = std::move(*value);
+  }
+  if (!values.empty()) json["optimizer"] = std::move(values);
+  if (!partition.param_groups.empty()) json["param_groups"] = Json::parse(partition.param_groups);
+}
+
+/// A model without partitions of ZeRO: as it was saved without ZeRO (stage 0), or what is left
+/// where the optimizer's files are missing. Returns the stage. Stage 3 has its weights in these
+/// alone.
+std::int64_t read_module(const Files& files, const StateFile& model, Manifest& manifest) {
+  const std::int64_t stage = saved_stage(files, model);
+  if (stage == 3) {
+    fail(Errc::corrupt,
+         "it was saved with ZeRO stage 3 and has no files of the optimizer ('*_optim_states.pt'), "
+         "which hold its weights; copy them, too");
+  }
+  deepspeed::add_module(model, manifest);
+  const Ref optimizer = model.find(model.root(), "optimizer");
+  if (stage != 0) {
+    manifest.warnings.push_back(fmt::format(
+        "it was saved with ZeRO stage {} and has no files of the optimizer ('*_optim_states.pt'): "
+        "only the weights that the model computes with are there, in their precision",
+        stage));
+  } else if (optimizer != kNoRef && model.graph().kind(optimizer) != Kind::none) {
+    manifest.warnings.emplace_back(
+        "the optimizer's state, which is in the model's file without ZeRO, is not read");
+  }
+  return stage;
+}
+
+std::vector<Partition> partitions_of(const Files& files, Manifest& manifest) {
   std::vector<Partition> partitions;
   for (const auto& [rank, path] : files.optimizers) {
     partitions.push_back(deepspeed::read_partition(StateFile(path, manifest)));
@@ -110,25 +179,46 @@ void read_zero(const fs::path& tag, Manifest& manifest) {
     }
     require_all(files.optimizers, partitions.back().ranks, "the optimizer");
   }
-  const std::int64_t stage = partitions.empty() ? 0 : partitions.front().stage;
-  std::deque<StateFile> models;  // which stay where they are: their values point into them
-  for (const auto& [rank, path] : files.models) {
-    if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
-  }
+  return partitions;
+}
+
+/// The partitions of ZeRO, put together.
+void add_partitions(const Files& files, const std::vector<Partition>& partitions,
+                    const std::deque<StateFile>& models, Manifest& manifest) {
   const StateFile& model = models.front();
+  const bool divided = partitions.front().stage == 3;
   const std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model);
-  if (stage == 3) {
+  if (divided) {
     require_all(files.models, partitions.front().ranks, "the model");
     std::vector<Parameter> all;
     for (const auto& group : groups) all.insert(all.end(), group.begin(), group.end());
     deepspeed::add_divided(partitions, all, manifest);
     add_frozen(models, manifest);
-  } else if (!partitions.empty()) {
+  } else {
     deepspeed::add_groups(partitions, groups, manifest);
+    deepspeed::add_module(model, manifest);
   }
-  deepspeed::add_model(model, stage == 3, manifest);
+  deepspeed::add_untrained(model, divided, manifest);
+  deepspeed::add_aliases(model, manifest);
+}
+
+/// A tag as training saves it: files of the model, and with ZeRO of the optimizer.
+void read_tag(const fs::path& tag, Manifest& manifest) {
+  const Files files = files_in(tag);
+  const std::vector<Partition> partitions = partitions_of(files, manifest);
+  std::int64_t stage = partitions.empty() ? 0 : partitions.front().stage;
+  std::deque<StateFile> models;  // which stay where they are: their values point into them
+  for (const auto& [rank, path] : files.models) {
+    if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
+  }
+  if (partitions.empty()) {
+    stage = read_module(files, models.front(), manifest);
+  } else {
+    add_partitions(files, partitions, models, manifest);
+  }
   Json facts = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
-  facts.update(deepspeed::facts_of(model));
+  facts.update(deepspeed::facts_of(models.front()));
+  if (!partitions.empty()) add_optimizer(partitions.front(), manifest, facts);
   manifest.documents["deepspeed"] = facts.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -141,7 +231,7 @@ Manifest read_deepspeed(const fs::path& directory) {
   if (deepspeed::is_universal(tag)) {
     deepspeed::read_universal(tag, manifest);
   } else {
-    read_zero(tag, manifest);
+    read_tag(tag, manifest);
   }
   return manifest;
 }

@@ -83,8 +83,10 @@ class Universal {
       for (const Parameter& parameter : group) shapes_[parameter.name] = parameter.shape;
     }
     facts_ = facts_of(model);
+    add_aliases(model, manifest_);
     if (whole.size() == 1 || (whole.empty() && models.size() == 1)) {
-      add_model(model, whole.empty(), manifest_);
+      if (!whole.empty()) add_module(model, manifest_);
+      add_untrained(model, whole.empty(), manifest_);
     } else {
       manifest_.warnings.push_back(
           fmt::format("the weights that the model computes with are in {} files by ranks, and are "

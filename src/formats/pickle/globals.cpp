@@ -74,6 +74,9 @@ constexpr std::string_view kHarmlessBuiltins =
     "ascii format chr ord hex oct bin isinstance issubclass callable hasattr print intern "
     "reduce unichr cmp coerce StopIteration KeyboardInterrupt function method module ";
 
+constexpr std::string_view kNumpyRandom =
+    " __randomstate_ctor __generator_ctor __bit_generator_ctor ";
+
 constexpr std::string_view kDtypes =
     " float64 double float32 float float16 half bfloat16 float8_e4m3fn float8_e5m2 "
     "float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu float4_e2m1fn_x2 int64 long int32 int "
@@ -190,6 +193,8 @@ Class class_of(std::string_view module, std::string_view name) {
   const Class cls = known_class(module, name);
   if (cls != Class::unknown) return cls;
   if (module == "copyreg" && name == "__newobj__") return Class::unknown;
+  // What the state of a NumPy random generator is made with.
+  if (module == "numpy.random._pickle" && holds(kNumpyRandom, name)) return Class::unknown;
   return is_unsafe(module, name) ? Class::unsafe : Class::unknown;
 }
 

@@ -75,6 +75,14 @@ std::span<const Ref> Graph::pairs(Ref ref) const {
 
 std::optional<Ref> Graph::find(Ref dict, std::string_view key) const {
   const auto all = pairs(dict);
+  if (all.size() > 2 * kFewPairs) {
+    const auto& keys = text_keys_.at(values_[dict].count);
+    const auto found = std::lower_bound(
+        keys.begin(), keys.end(), key,
+        [&](std::uint32_t at, std::string_view wanted) { return text(all[at]) < wanted; });
+    if (found == keys.end() || text(all[*found]) != key) return std::nullopt;
+    return all[*found + 1];
+  }
   for (std::size_t i = 0; i + 1 < all.size(); i += 2) {
     if (is_text(all[i], key)) return all[i + 1];
   }
@@ -98,9 +106,10 @@ Ref Graph::child(Ref ref, std::size_t index) const {
         if (part != kNoRef && at++ == index) return part;
       }
       index -= at;
-      if (index < made.items.size()) return made.items[index];
-      index -= made.items.size();
-      return of(made.pairs);
+      const auto items = items_of(made);
+      if (index < items.size()) return items[index];
+      index -= items.size();
+      return of(pairs_of(made));
     }
     default:
       return of(elements(ref));

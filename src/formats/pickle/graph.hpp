@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -50,13 +51,14 @@ struct Global {
 
 /// How Python would have made an object, had anybody let it.
 struct Object {
-  Ref callee = kNoRef;     ///< a global, or (getattr(Outer, "Inner")) an object
-  Ref args = kNoRef;       ///< a tuple
-  Ref kwargs = kNoRef;     ///< a dict, or nothing
-  Ref state = kNoRef;      ///< what BUILD would have set
-  bool called = false;     ///< callee(*args); otherwise callee.__new__(callee, *args)
-  std::vector<Ref> items;  ///< appended to a list's or set's subclass
-  std::vector<Ref> pairs;  ///< set in a dict's subclass: key, value, key, value, ...
+  Ref callee = kNoRef;  ///< a global, or (getattr(Outer, "Inner")) an object
+  Ref args = kNoRef;    ///< a tuple
+  Ref kwargs = kNoRef;  ///< a dict, or nothing
+  Ref state = kNoRef;   ///< what BUILD would have set
+  // What was added to a list's, set's or dict's subclass, as the graph numbers it: few have that.
+  std::uint32_t items = kNoRef;
+  std::uint32_t pairs = kNoRef;
+  bool called = false;  ///< callee(*args); otherwise callee.__new__(callee, *args)
 };
 
 /// The values of a pickle. They refer to each other by position, in any way, cycles included:
@@ -85,13 +87,17 @@ class Graph {
   std::span<const Ref> pairs(Ref ref) const;
   const Global& global(Ref ref) const { return globals_[values_[ref].count]; }
   const Object& object(Ref ref) const { return objects_[values_[ref].count]; }
+  /// What was appended to an object of a list's or set's subclass.
+  std::span<const Ref> items_of(const Object& object) const { return added(object.items); }
+  /// What was set in an object of a dict's subclass: key, value, key, value, ...
+  std::span<const Ref> pairs_of(const Object& object) const { return added(object.pairs); }
   /// What the writer said about the thing outside: usually a tuple.
   Ref persistent_id(Ref ref) const { return values_[ref].count; }
 
   bool is_text(Ref ref, std::string_view text) const {
     return kind(ref) == Kind::text && this->text(ref) == text;
   }
-  /// The value of a text key of a dict, or nothing.
+  /// The value of a text key of a dict, or nothing. Quick in large ones, too.
   std::optional<Ref> find(Ref dict, std::string_view key) const;
   /// The values that a value refers to, in the order of the stream; for a walk of all.
   Ref child(Ref ref, std::size_t index) const;
@@ -108,12 +114,20 @@ class Graph {
     std::uint64_t bits = 0;   // the number, the position of a tuple's elements, or a text's address
   };
   static_assert(sizeof(Value) == 16);
+  static constexpr std::size_t kFewPairs = 16;  // among which to look one by one
+
+  std::span<const Ref> added(std::uint32_t container) const {
+    if (container == kNoRef) return {};
+    return containers_[container];
+  }
 
   std::vector<std::byte> bytes_;
   std::deque<std::string> made_;  // texts that do not lie in bytes_ as they are
   std::vector<Value> values_;
   std::vector<Ref> elements_;                 // of tuples
   std::vector<std::vector<Ref>> containers_;  // of lists, sets and dicts
+  // Of dicts with more than a few pairs, by container: where the text keys are, sorted by them.
+  std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> text_keys_;
   std::vector<Object> objects_;
   std::vector<Global> globals_;
   Ref root_ = kNoRef;

@@ -275,7 +275,8 @@ void Machine::add_items(std::size_t count, Op op) {
       kind == Kind::object || (op == Op::additems ? kind == Kind::set : kind == Kind::list);
   if (!fits) corrupt("values are added to what holds none");
   const std::uint32_t at = graph_.values_[target].count;
-  take_into(kind == Kind::object ? graph_.objects_[at].items : graph_.containers_[at], count);
+  take_into(kind == Kind::object ? added_to(graph_.objects_[at].items) : graph_.containers_[at],
+            count);
 }
 
 void Machine::set_items(std::size_t count) {
@@ -285,7 +286,8 @@ void Machine::set_items(std::size_t count) {
   if (kind != Kind::dict && kind != Kind::object) corrupt("keys are set in what has none");
   check_keys(count);
   const std::uint32_t at = graph_.values_[target].count;
-  take_into(kind == Kind::object ? graph_.objects_[at].pairs : graph_.containers_[at], count);
+  take_into(kind == Kind::object ? added_to(graph_.objects_[at].pairs) : graph_.containers_[at],
+            count);
 }
 
 void Machine::check_keys(std::size_t count) const {

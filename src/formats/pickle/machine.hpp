@@ -70,6 +70,10 @@ class Machine {
   Ref integer_of_bytes(std::string_view raw);
   Ref make_tuple(std::size_t count);
   Ref make_container(Kind kind, Class cls);
+  /// A container that is no value of its own; made where there is none yet.
+  std::vector<Ref>& added_to(std::uint32_t& container);
+  /// Where the keys of a dict are that are texts or integers, in the order of these.
+  std::vector<std::uint32_t> sorted_keys(std::span<const Ref> pairs) const;
   Ref make_object(Ref callee, Ref args, Ref kwargs, bool called);
   Ref name_global(std::string_view module, std::string_view name);
   Ref called(Ref callee, Ref args);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <string>
-#include <tuple>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -148,51 +147,61 @@ struct Key {
   bool is_text = false;
   std::string_view text;
   std::int64_t number = 0;
-  std::size_t position = 0;
 
-  auto order() const { return std::tie(is_text, text, number, position); }
-  bool same(const Key& other) const {
-    return is_text == other.is_text && text == other.text && number == other.number;
+  Key(const Graph& graph, Ref ref) : is_text(graph.kind(ref) == Kind::text) {
+    if (is_text) text = graph.text(ref);
+    if (graph.kind(ref) == Kind::integer) number = graph.integer(ref);
+    if (graph.kind(ref) == Kind::boolean) number = graph.boolean(ref);
   }
+  auto operator<=>(const Key&) const = default;
 };
 
-std::vector<Key> sorted_keys(const Graph& graph, std::span<const Ref> pairs) {
-  std::vector<Key> keys;
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    const Kind kind = graph.kind(pairs[i]);
-    if (kind == Kind::text) keys.push_back({true, graph.text(pairs[i]), 0, i});
-    if (kind == Kind::integer) keys.push_back({false, {}, graph.integer(pairs[i]), i});
-    if (kind == Kind::boolean) keys.push_back({false, {}, graph.boolean(pairs[i]), i});
+}  // namespace
+
+std::vector<std::uint32_t> Machine::sorted_keys(std::span<const Ref> pairs) const {
+  std::vector<std::uint32_t> keys;
+  for (std::uint32_t i = 0; i < pairs.size(); i += 2) {
+    const Kind kind = graph_.kind(pairs[i]);
+    if (kind == Kind::text || kind == Kind::integer || kind == Kind::boolean) keys.push_back(i);
   }
-  std::sort(keys.begin(), keys.end(),
-            [](const Key& a, const Key& b) { return a.order() < b.order(); });
+  std::sort(keys.begin(), keys.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const Key left(graph_, pairs[a]);
+    const Key right(graph_, pairs[b]);
+    return left != right ? left < right : a < b;
+  });
   return keys;
 }
-
-}  // namespace
 
 void Machine::settle_keys() {
   for (const Graph::Value& value : graph_.values_) {
     if (value.kind != Kind::dict) continue;
     std::vector<Ref>& pairs = graph_.containers_[value.count];
-    const std::vector<Key> keys = sorted_keys(graph_, pairs);
+    spend(pairs.size() / 2 * sizeof(std::uint32_t) * 2);  // while it grows
+    std::vector<std::uint32_t> keys = sorted_keys(pairs);
     bool repeated = false;
     std::size_t first = 0;
     for (std::size_t i = 1; i < keys.size(); ++i) {
-      if (!keys[i].same(keys[i - 1])) {
+      if (Key(graph_, pairs[keys[i]]) != Key(graph_, pairs[keys[first]])) {
         first = i;
         continue;
       }
       repeated = true;
-      pairs[keys[first].position + 1] = pairs[keys[i].position + 1];
-      pairs[keys[i].position] = kNoRef;
+      pairs[keys[first] + 1] = pairs[keys[i] + 1];
+      pairs[keys[i]] = kNoRef;
     }
-    if (!repeated) continue;
-    std::vector<Ref> kept;
-    for (std::size_t i = 0; i < pairs.size(); i += 2) {
-      if (pairs[i] != kNoRef) kept.insert(kept.end(), {pairs[i], pairs[i + 1]});
+    if (repeated) {
+      std::vector<Ref> kept;
+      for (std::size_t i = 0; i < pairs.size(); i += 2) {
+        if (pairs[i] != kNoRef) kept.insert(kept.end(), {pairs[i], pairs[i + 1]});
+      }
+      pairs = std::move(kept);
+      keys = sorted_keys(pairs);
     }
-    pairs = std::move(kept);
+    if (pairs.size() <= 2 * Graph::kFewPairs) continue;
+    const auto is_text = [&](std::uint32_t at) { return graph_.kind(pairs[at]) == Kind::text; };
+    keys.erase(keys.begin(), std::find_if(keys.begin(), keys.end(), is_text));
+    keys.shrink_to_fit();
+    graph_.text_keys_.emplace(value.count, std::move(keys));
   }
 }
 

@@ -178,6 +178,15 @@ Ref Machine::make_container(Kind kind, Class cls) {
   return make(kind, cls, static_cast<std::uint32_t>(graph_.containers_.size() - 1), 0);
 }
 
+std::vector<Ref>& Machine::added_to(std::uint32_t& container) {
+  if (container == kNoRef) {
+    spend(2 * sizeof(std::vector<Ref>));
+    container = static_cast<std::uint32_t>(graph_.containers_.size());
+    graph_.containers_.emplace_back();
+  }
+  return graph_.containers_[container];
+}
+
 Ref Machine::make_object(Ref callee, Ref args, Ref kwargs, bool is_call) {
   spend(2 * sizeof(Object));
   Object object;

@@ -35,6 +35,13 @@ void check_depth(const Graph& graph, std::size_t depth, std::string_view what) {
 
 }  // namespace
 
+Limits limits_of_table(std::uint64_t stream_bytes) {
+  constexpr std::uint64_t kOfStream = 3;  // objects with a few fields each take about as much
+  Limits limits;
+  limits.memory_bytes += kOfStream * stream_bytes;
+  return limits;
+}
+
 Graph parse(std::vector<std::byte> bytes, std::string_view what, const Limits& limits) {
   Machine machine(std::move(bytes), what, limits);
   machine.run();

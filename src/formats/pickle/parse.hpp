@@ -16,6 +16,10 @@ struct Limits {
   std::size_t digits = 4300;               ///< of an integer: Python's own limit for texts
 };
 
+/// Limits for a pickle that describes many things and may be as large as there are: the graph may
+/// take more, in proportion to the stream.
+Limits limits_of_table(std::uint64_t stream_bytes);
+
 /// The values of the pickle at the start of `bytes` (protocols 0 to 5). Nothing is imported or
 /// called: a class becomes its name, an object the record of how it would have been made. `what`
 /// names the stream in errors. Local. Errors: corrupt; unsupported (newer protocols, buffers

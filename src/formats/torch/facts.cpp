@@ -29,11 +29,31 @@ constexpr std::size_t kMostOptimizers = 100;
 constexpr std::size_t kMostParameters = 1'000'000;
 constexpr std::size_t kMostNameBytes = 64 << 20;
 
+/// Sets a key that an object has not: looking for it first would take as long as there are keys.
+void append(Json& object, std::string key, Json value) {
+  object.get_ref<Json::object_t&>().emplace_back(std::move(key), std::move(value));
+}
+
+/// Whether a value is one without parts. These come first where not all have room.
+bool is_scalar(const Graph& graph, Ref ref) {
+  switch (graph.kind(ref)) {
+    case Kind::none:
+    case Kind::boolean:
+    case Kind::integer:
+    case Kind::real:
+      return true;
+    case Kind::text:
+      return graph.text(ref).size() <= kBytesOfValue;
+    default:
+      return false;
+  }
+}
+
 /// A value as a JSON tree: tensors and arrays by their names, objects of unknown classes as
 /// records.
-class Tree {
+class JsonTree {
  public:
-  explicit Tree(const Graph& graph) : graph_(graph) {}
+  explicit JsonTree(const Graph& graph) : graph_(graph) {}
 
   Json of(Ref ref, Path& path, int depth = 0) {
     ref = plain_of(graph_, ref);
@@ -54,8 +74,8 @@ class Tree {
           if (!text && graph_.kind(pairs[i]) != Kind::integer) continue;
           path.push_back(text ? PathKey(std::string(graph_.text(pairs[i])))
                               : PathKey(graph_.integer(pairs[i])));
-          json[text ? std::string(graph_.text(pairs[i])) : graph_.decimal(pairs[i])] =
-              of(pairs[i + 1], path, depth + 1);
+          append(json, text ? std::string(graph_.text(pairs[i])) : graph_.decimal(pairs[i]),
+                 of(pairs[i + 1], path, depth + 1));
           path.pop_back();
         }
         return json;
@@ -256,7 +276,7 @@ Json Facts::optimizer_of(Ref optimizer, Path path) const {
   }
   if (const auto groups = graph_.find(optimizer, "param_groups")) {
     path.emplace_back(std::string("param_groups"));
-    json["param_groups"] = Tree(graph_).of(*groups, path);
+    json["param_groups"] = JsonTree(graph_).of(*groups, path);
   }
   return json;
 }
@@ -278,9 +298,15 @@ std::map<std::string, std::string> Facts::find() {
   if (!lightning_ && optimizers_.empty()) return documents;
   Json training = {{"kind", lightning_ ? "lightning" : "pytorch"}};
   const auto pairs = graph_.pairs(root_);
-  Tree tree(graph_);
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    if (graph_.kind(pairs[i]) != Kind::text) continue;
+  JsonTree tree(graph_);
+  std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
+  for (const bool scalars : {true, false}) {
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      if (is_scalar(graph_, pairs[i + 1]) == scalars) order.push_back(i);
+    }
+  }
+  for (const std::size_t i : order) {
+    if (graph_.kind(pairs[i]) != Kind::text || graph_.is_text(pairs[i], "kind")) continue;
     const std::string key(graph_.text(pairs[i]));
     const auto is = [&](const Path& path) { return std::get<std::string>(path.front()) == key; };
     const bool weights = (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
@@ -288,13 +314,18 @@ std::map<std::string, std::string> Facts::find() {
                                      [&](const auto& optimizer) { return is(optimizer.second); });
     if (weights) continue;
     Path path{key};
-    training[key] = tree.of(pairs[i + 1], path);
+    append(training, key, tree.of(pairs[i + 1], path));
   }
   documents["training"] = training.dump();
   return documents;
 }
 
 }  // namespace
+
+Json plain_json(const Graph& graph, Ref ref) {
+  Path path;
+  return JsonTree(graph).of(ref, path);
+}
 
 std::map<std::string, std::string> facts_of(const Graph& graph, const TensorTable& tensors) {
   return Facts(graph, tensors).find();

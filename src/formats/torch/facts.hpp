@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 
 #include "cairn/manifest.hpp"
@@ -12,5 +13,9 @@ namespace cairn::detail::torch {
 /// training loops use: the documents `roles`, `optimizers` and `training` (docs/formats.md), as far
 /// as there is something to say. Local. Errors: corrupt (a broken NumPy scalar).
 std::map<std::string, std::string> facts_of(const pickle::Graph& graph, const TensorTable& tensors);
+
+/// A value as JSON, as the document `training` has it: tensors and arrays by their names, as far as
+/// there is room. Local.
+nlohmann::ordered_json plain_json(const pickle::Graph& graph, pickle::Ref ref);
 
 }  // namespace cairn::detail::torch

@@ -33,7 +33,7 @@ bool is_module(const Graph& graph, Ref ref) {
          part_of(graph, ref, "_modules");
 }
 
-std::vector<ModuleTensor> module_tensors(const Graph& graph, Ref ref) {
+std::vector<ModuleTensor> module_tensors(const Graph& graph, Ref ref, std::uint64_t& work) {
   std::vector<ModuleTensor> tensors;
   std::unordered_set<Ref> seen;
   std::size_t name_bytes = 0;
@@ -53,6 +53,7 @@ std::vector<ModuleTensor> module_tensors(const Graph& graph, Ref ref) {
     if (!seen.insert(module).second || !is_module(graph, module)) continue;
     for (const std::string_view part : {"_parameters", "_buffers"}) {
       const auto pairs = graph.pairs(*part_of(graph, module, part));
+      work += pairs.size();
       for (std::size_t i = 0; i < pairs.size(); i += 2) {
         if (!is_tensor(graph, pairs[i + 1]) || !seen.insert(pairs[i + 1]).second) continue;
         tensors.push_back({named(prefix, pairs[i]), pairs[i + 1]});
@@ -60,10 +61,12 @@ std::vector<ModuleTensor> module_tensors(const Graph& graph, Ref ref) {
     }
     // The last one pushed comes first.
     const auto inner = graph.pairs(*part_of(graph, module, "_modules"));
+    work += inner.size();
     for (std::size_t i = inner.size(); i > 0; i -= 2) {
       modules.emplace_back(inner[i - 1], named(prefix, inner[i - 2]));
     }
   }
+  work += name_bytes;
   return tensors;
 }
 

@@ -96,6 +96,31 @@ std::vector<std::byte> by_rows(const std::vector<std::byte>& columns, const Shap
   return rows;
 }
 
+/// As numpy.transpose(): dimension d of the result is dimension `order[d]`.
+void transpose(NumpyArray& array, const Shape& order) {
+  Shape sorted = order;
+  std::sort(sorted.begin(), sorted.end());
+  bool permutes = order.size() == array.shape.size();
+  for (std::size_t d = 0; permutes && d < sorted.size(); ++d) permutes = sorted[d] == d;
+  if (!permutes) nonsense();
+  const std::size_t item = item_bytes(*array.dtype);
+  Shape strides(order.size());  // of the array as it is, in bytes
+  std::uint64_t stride = item;
+  for (std::size_t d = order.size(); d-- > 0; stride *= array.shape[d]) strides[d] = stride;
+  Shape shape;
+  for (const std::uint64_t from : order) shape.push_back(array.shape[from]);
+  std::vector<std::byte> bytes(array.bytes.size());
+  Shape index(order.size());
+  for (std::size_t to = 0; to < bytes.size(); to += item) {
+    std::size_t from = 0;
+    for (std::size_t d = 0; d < order.size(); ++d) from += index[d] * strides[order[d]];
+    std::memcpy(bytes.data() + to, array.bytes.data() + from, item);
+    for (std::size_t d = shape.size(); d-- > 0 && ++index[d] == shape[d];) index[d] = 0;
+  }
+  array.shape = std::move(shape);
+  array.bytes = std::move(bytes);
+}
+
 NumpyArray make(const Graph& graph, Ref type, Shape shape, bool columns, Ref data) {
   NumpyArray array;
   array.type = type_of(graph, type);
@@ -138,9 +163,15 @@ std::optional<NumpyArray> numpy_array_of(const Graph& graph, Ref ref) {
     case Class::numpy_scalar:  // scalar(dtype, bytes)
       if (args.size() != 2) nonsense();
       return make(graph, args[0], {}, false, args[1]);
-    case Class::numpy_frombuffer:  // _frombuffer(bytes, dtype, shape, order)
-      if (args.size() != 4) nonsense();
-      return make(graph, args[1], shape_of(graph, args[2]), graph.is_text(args[3], "F"), args[0]);
+    case Class::numpy_frombuffer: {  // _frombuffer(bytes, dtype, shape, order, axis_order)
+      if (args.size() != 4 && args.size() != 5) nonsense();
+      const bool columns = graph.is_text(args[3], "F");
+      NumpyArray array = make(graph, args[1], shape_of(graph, args[2]), columns, args[0]);
+      if (graph.is_text(args[3], "K") && args.size() == 5 && array.dtype) {
+        if (graph.kind(args[4]) != Kind::none) transpose(array, shape_of(graph, args[4]));
+      }
+      return array;
+    }
     case Class::numpy_reconstruct: {  // its state: (version, shape, dtype, by columns, bytes)
       const bool plain = !args.empty() && graph.class_of(args[0]) == Class::numpy_ndarray;
       if (!plain || object.state == pickle::kNoRef) return std::nullopt;

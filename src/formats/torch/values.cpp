@@ -155,7 +155,9 @@ Json state_of(const Graph& graph, Ref dict) {
       case Kind::big_integer:
       case Kind::real:
       case Kind::text:
-        state[std::string(graph.text(pairs[i]))] = value_of(graph, pairs[i + 1]);
+        // No key is there twice, and to look for it would take as long as there are keys.
+        state.get_ref<Json::object_t&>().emplace_back(std::string(graph.text(pairs[i])),
+                                                      value_of(graph, pairs[i + 1]));
         break;
       default:
         break;

@@ -67,9 +67,12 @@ class Walk {
     std::size_t next = 0;
   };
 
+  void count_step();
   bool visit(Ref ref);
   bool visit_object(Ref ref, bool told);
   void tell_kind(Ref ref);
+  void leave_out(Ref ref);
+  std::string class_of(Ref ref) const;
   bool affords(Ref ref);
   void spend(std::uint64_t work);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
@@ -89,7 +92,9 @@ class Walk {
   std::size_t steps_ = 0;
   std::uint64_t work_ = 0;
   TableBytes table_bytes_;
-  bool full_ = false;
+  bool full_ = false;        // what is told, but for
+  bool kinds_full_ = false;  // what containers are
+  std::size_t left_out_ = 0;
   JsonList objects_;
   JsonList opaque_;
   JsonList arrays_;
@@ -124,20 +129,33 @@ Contents Walk::run() {
   contents_.opaque = opaque_.take();
   contents_.arrays = arrays_.take();
   contents_.containers = containers_.take();
-  if (full_) {
+  if (full_ || left_out_ > 0) {
     contents_.warnings.emplace_back(
-        "it holds more values beside its tensors than cairn lists; the last ones are left out");
+        "it holds more, or larger, values beside its tensors than cairn lists; some are left out");
+  }
+  if (kinds_full_) {
+    contents_.warnings.emplace_back(
+        "it holds more tuples, and dicts with numbers as keys, than cairn lists; the last ones are "
+        "taken for lists");
   }
   return std::move(contents_);
 }
 
-/// A mapping's key, where it is a text or an integer; others are reported.
+/// A mapping's key, where it is a text or an integer, or by its name a class; others are reported,
+/// and a class is, too.
 std::optional<PathKey> Walk::key_of(Ref key) {
   if (graph_.kind(key) == Kind::text) {
     spend(graph_.text(key).size());
     return PathKey(std::string(graph_.text(key)));
   }
   if (graph_.kind(key) == Kind::integer) return PathKey(graph_.integer(key));
+  if (graph_.kind(key) == Kind::global) {  // callbacks of Lightning, up to 1.4
+    std::string name = graph_.global(key).qualified();
+    spend(name.size());
+    add(opaque_, {{"key", name}});
+    return PathKey(std::move(name));
+  }
+  count_step();  // it leads nowhere, but may come again and again
   const auto leaf = affords(key) ? leaf_of(graph_, key) : std::nullopt;
   add(opaque_, {{"key", leaf ? leaf->at("value").dump() : std::string("...")}});
   return std::nullopt;
@@ -164,12 +182,16 @@ bool Walk::affords(Ref ref) {
   return fits;
 }
 
-/// Takes a value in, or enters it when it is a container; tells whether it did the latter.
-bool Walk::visit(Ref ref) {
+void Walk::count_step() {
   if (++steps_ > kMostSteps) {
     fail(Errc::unsafe, "it leads to more than {} values, by few that refer to each other",
          kMostSteps);
   }
+}
+
+/// Takes a value in, or enters it when it is a container; tells whether it did the latter.
+bool Walk::visit(Ref ref) {
+  count_step();
   ref = plain_of(graph_, ref);
   if (is_tensor(graph_, ref)) {
     add_tensor(ref);
@@ -177,7 +199,7 @@ bool Walk::visit(Ref ref) {
   }
   const bool told = affords(ref);
   if (!told && is_closed(graph_, ref)) {
-    full_ = true;
+    leave_out(ref);
     return false;
   }
   if (auto leaf = told ? leaf_of(graph_, ref) : std::nullopt) {
@@ -201,11 +223,49 @@ bool Walk::visit(Ref ref) {
 
 /// Paths alone look the same below a list, a tuple and a dict of numbers.
 void Walk::tell_kind(Ref ref) {
-  if (graph_.kind(ref) == Kind::tuple) return add(containers_, {{"kind", "tuple"}});
-  if (graph_.kind(ref) != Kind::dict) return;
+  const char* kind = graph_.kind(ref) == Kind::tuple ? "tuple" : nullptr;
   const auto pairs = graph_.pairs(ref);
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    if (graph_.kind(pairs[i]) == Kind::integer) return add(containers_, {{"kind", "dict"}});
+  std::size_t i = 0;
+  while (kind == nullptr && i < pairs.size()) {
+    if (graph_.kind(pairs[i]) == Kind::integer) kind = "dict";
+    i += 2;
+  }
+  spend(i);
+  if (kind == nullptr || kinds_full_) return;
+  spend(path_.size());
+  kinds_full_ = !containers_.add({{"path", json_of(path_)}, {"kind", kind}});
+}
+
+/// Tells of a value that is too large to be told, or of any where the lists are full.
+void Walk::leave_out(Ref ref) {
+  ++left_out_;
+  add(opaque_, {{"class", class_of(ref)}, {"too_large", true}});
+}
+
+/// What Python calls the class of a value; of objects it is their own.
+std::string Walk::class_of(Ref ref) const {
+  switch (graph_.kind(ref)) {
+    case Kind::text:
+      return "builtins.str";
+    case Kind::bytes:
+      return "builtins.bytes";
+    case Kind::bytearray:
+      return "builtins.bytearray";
+    case Kind::tuple:
+      return "builtins.tuple";
+    case Kind::list:
+      return "builtins.list";
+    case Kind::set:
+      return "builtins.set";
+    case Kind::frozenset:
+      return "builtins.frozenset";
+    case Kind::object: {
+      const Ref callee = graph_.object(ref).callee;
+      if (graph_.kind(callee) == Kind::global) return graph_.global(callee).qualified();
+      return "builtins.object";
+    }
+    default:
+      return "builtins.object";
   }
 }
 
@@ -218,14 +278,16 @@ bool Walk::visit_object(Ref ref, bool told) {
     }
     add(opaque_, opaque_of(graph_, ref));
   }
-  full_ = full_ || !told;
+  if (!told) leave_out(ref);
   if (is_module(graph_, ref)) {
     add_module(ref);
     return false;
   }
   const pickle::Object& object = graph_.object(ref);
-  if (!object.pairs.empty()) return enter(ref, object.pairs, true);   // a dict's subclass
-  if (!object.items.empty()) return enter(ref, object.items, false);  // a list's
+  const auto pairs = graph_.pairs_of(object);
+  if (!pairs.empty()) return enter(ref, pairs, true);  // a dict's subclass
+  const auto items = graph_.items_of(object);
+  if (!items.empty()) return enter(ref, items, false);  // a list's
   const Ref attributes = attributes_of(graph_, ref);
   const bool model =
       attributes != kNoRef && attributes != object.state && graph_.kind(object.state) == Kind::dict;
@@ -289,7 +351,10 @@ void Walk::add_tensor(Ref ref) {
 }
 
 void Walk::add_module(Ref ref) {
-  for (const ModuleTensor& part : module_tensors(graph_, ref)) {
+  std::uint64_t work = 0;
+  const auto parts = module_tensors(graph_, ref, work);
+  spend(work);
+  for (const ModuleTensor& part : parts) {
     path_.emplace_back(part.name);
     add_tensor(part.tensor);
     path_.pop_back();
