@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <fstream>
 #include <random>
+#include <span>
 
 #include "base/digest.hpp"
 #include "cairn/checkpoint.hpp"
@@ -97,6 +99,64 @@ TEST_F(Damage, ANewerFormatIsRefusedAsNewer) {
       expect_same_error(Errc::unsupported, [&] { open_checkpoint(world(), path_); });
   EXPECT_NE(text.find("format version 2"), std::string::npos) << text;
   EXPECT_NE(text.find("use a newer cairn"), std::string::npos) << text;
+}
+
+/// A container whose commit record and trailer are right again after `change` had its way with the
+/// record and the bytes.
+template <class F>
+std::string resealed(std::string bytes, F&& change) {
+  using namespace detail;
+  const auto all = std::as_writable_bytes(std::span(bytes));
+  const auto put = [&](std::uint64_t at, std::span<const std::byte> from) {
+    std::copy(from.begin(), from.end(), all.subspan(at).begin());
+  };
+  const std::uint64_t end = bytes.size() - kTrailerBytes;
+  Trailer trailer = *decode_trailer(all.subspan(end));
+  CommitRecord record = decode_commit(all.subspan(trailer.commit_offset, kCommitBytes));
+  change(record, bytes);
+  put(trailer.commit_offset, encode_commit(record));
+  trailer.commit_digest = digest_of(all.subspan(trailer.commit_offset, kCommitBytes));
+  put(end, encode_trailer(trailer));
+  return bytes;
+}
+
+TEST_F(Damage, NoDocumentIsThereUnderManyNames) {
+  write(resealed(bytes_, [](detail::CommitRecord&, std::string&) {}));
+  EXPECT_FALSE(is_noticed(path_));
+  write(resealed(bytes_, [](detail::CommitRecord& record, std::string&) {
+    const auto slot = record.documents.begin()->second;
+    for (int i = 0; i < 20; ++i) record.documents["again" + std::to_string(i)] = slot;
+  }));
+  const std::string text =
+      expect_same_error(Errc::corrupt, [&] { open_checkpoint(world(), path_); });
+  EXPECT_NE(text.find("same place"), std::string::npos) << text;
+}
+
+TEST_F(Damage, ADocumentNestedTooDeepIsNeitherWrittenNorRead) {
+  const std::string deep(5000, '[');
+  const auto pieces = sample_pieces(Cut::columns, world().size(), world().rank());
+  StateView state = sample_state(pieces, world().rank(), 2);
+  state.documents["deep"] = deep + std::string(deep.size(), ']');
+  const auto path = path_.parent_path() / "step-00000002.h5";
+  const std::string refused =
+      expect_same_error(Errc::usage, [&] { Saver(world(), {}).save(path, state); });
+  EXPECT_NE(refused.find("nested"), std::string::npos) << refused;
+  state.documents["deep"] = "\"" + std::string(2 * deep.size() - 2, 'x') + "\"";
+  path_ = path;
+  Saver(world(), {}).save(path_, state);
+  agree(world(), "read", [&] {
+    std::ifstream file(path_, std::ios::binary);
+    bytes_.assign(std::istreambuf_iterator<char>(file), {});
+  });
+  write(resealed(bytes_, [&](detail::CommitRecord& record, std::string& bytes) {
+    auto& slot = record.documents.at("deep");
+    bytes.replace(slot.span.offset, 2 * deep.size(), deep + std::string(deep.size(), ']'));
+    slot.digest = detail::digest_of(
+        std::as_bytes(std::span(bytes)).subspan(slot.span.offset, slot.span.bytes));
+  }));
+  const std::string text =
+      expect_same_error(Errc::unsafe, [&] { open_checkpoint(world(), path_); });
+  EXPECT_NE(text.find("nested"), std::string::npos) << text;
 }
 
 TEST_F(Damage, ALoadOfDamagedDataChangesNothing) {
