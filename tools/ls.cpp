@@ -81,10 +81,10 @@ std::string text_of(const Listed& listed) {
   }
   for (std::size_t i = 0; i < listing.checkpoints.size(); ++i) {
     const RunCheckpoint& one = listing.checkpoints[i];
-    table.add({fmt::format("{}", one.facts.step),
-               one.epoch ? fmt::format("{}", *one.epoch) : "-", one.commit.committed_at,
-               human_bytes(one.bytes), fmt::format("{}", one.commit.writers),
-               metrics_text(one.facts), joined(marks_of(listing, i), ", "),
+    table.add({fmt::format("{}", one.facts.step), one.epoch ? fmt::format("{}", *one.epoch) : "-",
+               one.commit.committed_at, human_bytes(one.bytes),
+               fmt::format("{}", one.commit.writers), metrics_text(one.facts),
+               joined(marks_of(listing, i), ", "),
                listed.judged ? verdict_text(listed.verdicts[i]) : ""});
   }
   std::string text = table.text();
@@ -108,9 +108,8 @@ Json json_of(const std::optional<Mark>& mark) {
 
 Json json_of(const Listed& listed) {
   const RunListing& listing = listed.listing;
-  Json json = {{"checkpoints", Json::array()},
-               {"not_usable", Json::array()},
-               {"partial", Json::array()}};
+  Json json = {
+      {"checkpoints", Json::array()}, {"not_usable", Json::array()}, {"partial", Json::array()}};
   for (std::size_t i = 0; i < listing.checkpoints.size(); ++i) {
     const RunCheckpoint& one = listing.checkpoints[i];
     Json metrics = Json::object();

@@ -25,8 +25,8 @@ constexpr std::int64_t kOldSeconds = 3600;
 struct Pruned {
   detail::RunListing listing;
   std::vector<detail::Verdict> verdicts;
-  std::vector<std::size_t> gone;        ///< or would go: positions of checkpoints
-  std::vector<fs::path> partial;        ///< the same of partial files
+  std::vector<std::size_t> gone;         ///< or would go: positions of checkpoints
+  std::vector<fs::path> partial;         ///< the same of partial files
   std::vector<std::string> not_partial;  ///< why partial files stay
 };
 
@@ -98,7 +98,8 @@ std::string text_of(const Pruned& pruned, bool dry_run) {
                all[i].bad ? "bad: " + all[i].bad->reason : "no rule keeps it"});
   }
   for (const fs::path& partial : pruned.partial) {
-    table.add({dry_run ? "would go" : "removed", partial.filename().string(), "", "a save that died"});
+    table.add(
+        {dry_run ? "would go" : "removed", partial.filename().string(), "", "a save that died"});
   }
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (!pruned.verdicts[i].keep()) continue;

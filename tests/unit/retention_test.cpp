@@ -1,12 +1,12 @@
 // Which checkpoints stay: the policy as a table, and the order of removal.
+#include "plan/retention.hpp"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 #include <random>
 #include <set>
-
-#include "plan/retention.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -16,8 +16,8 @@ CheckpointFacts fact(std::uint64_t step, int minute) {
   CheckpointFacts facts;
   facts.name = std::to_string(step);
   facts.step = step;
-  facts.committed_at = "2026-01-01T00:" + std::string(minute < 10 ? "0" : "") +
-                       std::to_string(minute) + ":00Z";
+  facts.committed_at =
+      "2026-01-01T00:" + std::string(minute < 10 ? "0" : "") + std::to_string(minute) + ":00Z";
   return facts;
 }
 
@@ -134,10 +134,8 @@ TEST(Retention, EveryPrefixOfARemovalLeavesAReadableRun) {
         if (chance(4)) run[i].needs.push_back(run[base].name);
       }
     }
-    const auto verdicts =
-        judge_retention({{.keep_last = 1 + random() % 3, .keep_every_n_steps = random() % 50}, {},
-                         chance(2)},
-                        run);
+    const auto verdicts = judge_retention(
+        {{.keep_last = 1 + random() % 3, .keep_every_n_steps = random() % 50}, {}, chance(2)}, run);
     std::set<std::string> there;
     for (const CheckpointFacts& one : run) there.insert(one.name);
     for (const std::size_t gone : removal_order(run, verdicts)) {

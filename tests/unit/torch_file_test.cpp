@@ -317,7 +317,8 @@ TEST_F(TorchFile, BrokenFilesAreRefusedOrReadWithinTheFile) {
     const bool zip = seed.starts_with("PK");
     for (std::size_t i = 0; i < rounds; ++i) {
       if (zip && i % 4 != 0) {
-        run(with_pickle(seed, dir_ / "seed", [&](std::string& pickle) { fuzz::mutate(pickle, random); }));
+        run(with_pickle(seed, dir_ / "seed",
+                        [&](std::string& pickle) { fuzz::mutate(pickle, random); }));
       } else {
         std::string bytes = seed;
         fuzz::mutate(bytes, random);

@@ -1,5 +1,6 @@
 #include "formats/hdf5/commit.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -89,6 +90,19 @@ CommitRecord parse(const Json& json) {
   return record;
 }
 
+/// A small commit record must not make the same bytes many documents.
+void check_apart(const CommitRecord& commit) {
+  std::vector<Span> spans{commit.index};
+  for (const auto& [name, slot] : commit.documents) spans.push_back(slot.span);
+  std::sort(spans.begin(), spans.end(),
+            [](const Span& a, const Span& b) { return a.offset < b.offset; });
+  for (std::size_t i = 1; i < spans.size(); ++i) {
+    if (spans[i].offset - spans[i - 1].offset < spans[i - 1].bytes) {
+      fail(Errc::corrupt, "two parts of its metadata lie at the same place");
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::byte> encode_commit(const CommitRecord& record) {
@@ -136,7 +150,9 @@ CommitRecord decode_commit(std::span<const std::byte> bytes) {
   const auto* text = reinterpret_cast<const char*>(bytes.data());
   const std::size_t length = strnlen(text, bytes.size());
   try {
-    return parse(Json::parse(text, text + length));
+    CommitRecord commit = parse(Json::parse(text, text + length));
+    check_apart(commit);
+    return commit;
   } catch (const Error&) {
     throw;
   } catch (const std::exception& error) {

@@ -60,9 +60,8 @@ std::optional<Trailer> read_trailer(const File& file) {
   std::array<std::byte, kTrailerBytes> bytes{};
   file.read_at(size - kTrailerBytes, bytes);
   auto trailer = decode_trailer(bytes);
-  if (trailer && trailer->file_bytes != size) {
+  if (trailer && trailer->file_bytes != size)
     fail(Errc::corrupt, "it has {} bytes but was committed with {}", size, trailer->file_bytes);
-  }
   return trailer;
 }
 
@@ -92,30 +91,15 @@ void check_metadata_in(const File& file, const CommitRecord& commit, const Trail
     fail(Errc::corrupt, "its HDF5 metadata is damaged");
 }
 
-/// A small commit record must not make the same bytes many documents.
-void check_apart(const CommitRecord& commit) {
-  std::vector<Span> spans{commit.index};
-  for (const auto& [name, slot] : commit.documents) spans.push_back(slot.span);
-  std::sort(spans.begin(), spans.end(),
-            [](const Span& a, const Span& b) { return a.offset < b.offset; });
-  for (std::size_t i = 1; i < spans.size(); ++i) {
-    if (spans[i].offset - spans[i - 1].offset < spans[i - 1].bytes) {
-      fail(Errc::corrupt, "two parts of its metadata lie at the same place");
-    }
-  }
-}
-
 void take_document(ContainerTable& table, const std::string& name,
                    std::span<const std::byte> bytes) {
   std::string& text = table.head.documents[name] = text_of(bytes);
-  if (is_deeper(text)) {
+  if (is_deeper(text))
     fail(Errc::unsafe, "its document '{}' is nested deeper than {}", name, kMostJsonDepth);
-  }
 }
 
 void read_untouched(const File& file, const Trailer& trailer, ContainerTable& table) {
   const CommitRecord commit = read_commit(file, trailer);
-  check_apart(commit);
   table.head.commit = commit.info;
   table.index = read_checked(file, commit.index, commit.index_digest, "index");
   for (const auto& [name, slot] : commit.documents) {
@@ -177,7 +161,6 @@ void read_rewritten(const File& file, ContainerTable& table) {
   if (digest_of(table.index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   Manifest& manifest = table.head;
   manifest.commit = commit.info;
-  check_apart(commit);
   for (const auto& [name, slot] : commit.documents) {
     const auto text = read_room(container.get(), names::document(name), slot.span.bytes);
     if (digest_of(text) != slot.digest) fail(Errc::corrupt, "its document '{}' is damaged", name);
@@ -228,23 +211,21 @@ std::filesystem::path directory_of(const std::filesystem::path& path) {
                                                     : path.parent_path();
 }
 
-/// What referenced_files gives for a container with a trailer. Reads the index only where it has
-/// to.
+/// As referenced_files, of a container with a trailer. Reads all of the index only where it must.
 std::vector<std::string> needs_of(const File& file, const CommitRecord& commit) {
   const auto head = read_span(file, {commit.index.offset, sizeof(IndexHeader)});
   IndexHeader header{};
   std::memcpy(&header, head.data(), sizeof(header));
   if ((header.flags & kHasFiles) == 0) return {};
-  std::vector<std::string> names;
   try {
-    for (ReferencedFile& other :
-         files_of_index(read_checked(file, commit.index, commit.index_digest, "index"))) {
-      names.push_back(std::move(other.name));
-    }
+    std::vector<std::string> names;
+    const auto index = read_checked(file, commit.index, commit.index_digest, "index");
+    for (ReferencedFile& other : files_of_index(index)) names.push_back(std::move(other.name));
+    return names;
   } catch (const Error& error) {
     if (error.code() != Errc::corrupt) throw;
+    return {};
   }
-  return names;
 }
 
 }  // namespace
