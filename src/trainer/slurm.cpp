@@ -91,6 +91,8 @@ SlurmAnswer ask_squeue(const SlurmAccess& access) {
   const auto job = job_of(access);
   if (!job) return {};
   const auto answer = access.time_left(*job);
+  // What squeue prints for a time below zero: a job may run on for a while after its limit.
+  if (answer && trimmed(*answer) == "INVALID") return {0.0, {}};
   const auto left = answer ? parse_slurm_time(*answer) : std::nullopt;
   if (left || (answer && trimmed(*answer) == "UNLIMITED")) return {left, {}};
   return {

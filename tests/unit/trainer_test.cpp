@@ -181,6 +181,11 @@ TEST(Slurm, AJobWhoseEndIsUnknownIsTold) {
   EXPECT_FALSE(silent.seconds_left.has_value());
 }
 
+TEST(Slurm, AJobPastItsLimitHasNoTimeLeft) {
+  const auto late = ask_slurm(fake_slurm({{"SLURM_JOB_ID", "7"}}, "INVALID\n"));
+  EXPECT_EQ(late.seconds_left, std::optional(0.0));
+}
+
 TEST(Slurm, SqueueAloneKnowsOfAChangedLimit) {
   const auto access = fake_slurm({{"SLURM_JOB_END_TIME", "1600"}, {"SLURM_JOB_ID", "7"}}, "9:00\n");
   EXPECT_EQ(ask_squeue(access).seconds_left, std::optional(540.0));
@@ -196,7 +201,7 @@ TEST(LimitWatch, AsksSoonerWhenTheEndIsNear) {
 
 TEST(LimitWatch, TellsWhatSlurmSaysByNow) {
   std::mutex mutex;
-  std::optional<std::string> says = "INVALID";
+  std::optional<std::string> says = "NOT_SET";
   std::atomic<int> asked = 0;
   const auto make_access = [&](std::function<bool()>) {
     SlurmAccess access = fake_slurm({{"SLURM_JOB_ID", "7"}}, {});
