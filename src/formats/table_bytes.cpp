@@ -5,8 +5,9 @@
 namespace cairn::detail {
 namespace {
 
-constexpr std::uint64_t kMost = 160 << 20;  // the vector that grows holds half of it once more
-constexpr std::uint64_t kBlock = 16;        // what the allocator adds to each piece of memory
+// The vector that grows holds half of it once more, and what is read from has its room, too.
+constexpr std::uint64_t kMost = 96 << 20;
+constexpr std::uint64_t kBlock = 16;  // what the allocator adds to each piece of memory
 
 std::uint64_t bytes_of(const Shape& shape) {
   return shape.empty() ? 0 : kBlock + shape.size() * sizeof(shape[0]);
