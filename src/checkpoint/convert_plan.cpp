@@ -152,7 +152,7 @@ class Planner {
     if (!options_.weights_only) {
       plan_.documents = travelling_.documents;
       // So that it comes back byte for byte.
-      if (source_.format == "safetensors" && !travelling_.packed &&
+      if (to_container() && source_.format == "safetensors" && !travelling_.packed &&
           !metadata_of(source_).contains(kAdded)) {
         plan_.documents.try_emplace(kMetadata, "{}");
       }

@@ -391,7 +391,7 @@ class BadInput(CliTest):
         self.at_once(check, cases)
         self.assertEqual(self.json("diff", self.one, code=FAILED)["error"]["code"], "usage")
         self.assertIn("frobnicate", self.cairn("frobnicate", code=FAILED).stderr)
-        self.assertIn("inspect, diff, verify, ls, prune, pin, unpin, begin, convert, flatten, config or migrate-config",
+        self.assertIn("inspect, diff, verify, ls, prune, pin, unpin, begin, convert, flatten, migrate, config or migrate-config",
                       self.cairn(code=FAILED).stderr)
 
     def test_help_and_version(self):
