@@ -49,15 +49,20 @@ void run(const std::string& input) {
 
 }  // namespace
 
-extern "C" void __sanitizer_set_death_callback(void (*callback)());
+// There with a sanitizer only.
+extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__((weak));
 
 int main(int argc, char** argv) {
   if (argc < 2) {
     std::fputs("usage: fuzz_readers SECONDS DIRECTORY...   (or: fuzz_readers INPUT)\n", stderr);
     return 2;
   }
-  __sanitizer_set_death_callback(keep_finding);
+  const bool sanitized = __sanitizer_set_death_callback != nullptr;
+  if (sanitized) __sanitizer_set_death_callback(keep_finding);
   for (const int number : {SIGABRT, SIGPROF}) signal(number, on_signal);
+  for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+    if (!sanitized) signal(number, on_signal);
+  }
   if (std::filesystem::is_regular_file(argv[1])) {  // a finding, again
     std::ifstream in(argv[1], std::ios::binary);
     run({std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()});
