@@ -200,7 +200,7 @@ class Others(Migrate):
         self.assertIn("write a file between the two", told["error"]["message"])
         self.cairn("migrate", out, "-o", self.dir / "d.safetensors", "--rollback")
         self.cairn("migrate", self.dir / "d.safetensors", "-o", back, "--rollback")
-        told = self.cairn("diff", source, back, code=1)
+        told = self.cairn("diff", source, back, code=DIFFERENT)
         self.assertEqual((told["only_in_a"], told["only_in_b"], told["tensors"]), ([], [], []))
         self.assertEqual(told["documents"], ["__metadata__"])  # Transformers asks for it: what is written anew has it
 
