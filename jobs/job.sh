@@ -127,6 +127,7 @@ requeue() {
     "") say "stopped early, but Slurm does not answer: submit it again" ;;
     *" JobState=RUNNING "* | *" Reason=TimeLimit "*)
       say "stopped early: requeued"
+      trap '' TERM  # Slurm ends this start with it, scontrol as well, which then seems to have failed
       scontrol requeue "$id" && return
       say "this job can't be requeued (see docs/slurm.md): submit it again, or use jobs/chain.sh"
       ;;
