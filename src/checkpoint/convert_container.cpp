@@ -23,9 +23,11 @@ void write_container(const Comm& comm, const Manifest& source, const std::filesy
   const SaveRequest request{target, names::partial_file(target), state, save,
                             /*bytes_elsewhere=*/true};
   SaveStart start = agree_on_request(comm, request, nullptr);
-  // So that nobody takes the ranks of a conversion for those of a training.
-  start.documents["topology"] =
-      nlohmann::json{{"world_size", comm.size()}, {"converted", true}}.dump();
+  agree(comm, "convert: plan", [&] {
+    // So that nobody takes the ranks of a conversion for those of a training.
+    start.documents["topology"] =
+        nlohmann::json{{"world_size", comm.size()}, {"converted", true}}.dump();
+  });
   SaveLayout layout = make_layout(comm, request, start.documents);
   WriteJob job;
   std::vector<std::size_t> sources;

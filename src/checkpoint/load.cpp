@@ -192,12 +192,15 @@ void throw_if_damaged(const Manifest& manifest, std::span<const Defect> defects,
       /*rank=*/0);
 }
 
-/// Whether parallel HDF5 finds the tensors, by their names. Migrations (pipeline/migrations) give
-/// them others, and a path.
-bool is_in_datasets(const Manifest& manifest) {
-  return manifest.is_container() &&
-         std::all_of(manifest.tensors.begin(), manifest.tensors.end(),
-                     [](const TensorEntry& tensor) { return tensor.path.empty(); });
+/// The engine that can do it. Parallel HDF5 finds tensors by their names, and migrations
+/// (pipeline/migrations) give them others, and a path. Only a load by it looks: that decodes all
+/// entries of the table.
+EngineKind engine_for(const Manifest& manifest, EngineKind wanted) {
+  if (wanted == EngineKind::direct || !manifest.is_container()) return EngineKind::direct;
+  const bool in_datasets =
+      std::all_of(manifest.tensors.begin(), manifest.tensors.end(),
+                  [](const TensorEntry& tensor) { return tensor.path.empty(); });
+  return in_datasets ? wanted : EngineKind::direct;
 }
 
 }  // namespace
@@ -216,8 +219,9 @@ LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
   std::uint64_t matched[1] = {0};     // targets of the rank that has the most
   std::unique_ptr<Engine> engine;
-  const EngineKind kind = is_in_datasets(manifest) ? options.engine : EngineKind::direct;
+  EngineKind kind = EngineKind::direct;
   agree(comm, "load: match", [&] {
+    kind = engine_for(manifest, options.engine);
     matches = match(manifest, targets, options);
     arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
     wanted.resize(manifest.tensors.size(), 0);

@@ -128,6 +128,15 @@ std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
   return places;
 }
 
+void lay_out(TensorEntry& entry) {
+  if (entry.extents.size() == 1) {
+    entry.offset = entry.extents.front().offset;
+  } else if (!entry.extents.empty()) {
+    entry.placement = Placement::Kind::block;
+    entry.layout = Layout::pieces;
+  }
+}
+
 TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
                      TableBytes& table_bytes) {
   TensorEntry entry;
@@ -139,12 +148,7 @@ TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& pl
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
     add_rows(places[i], tensor.boxes[i], item_bytes(tensor.dtype), entry, table_bytes);
   }
-  if (entry.extents.size() == 1) {
-    entry.offset = entry.extents.front().offset;
-  } else if (!entry.extents.empty()) {
-    entry.placement = Placement::Kind::block;
-    entry.layout = Layout::pieces;
-  }
+  lay_out(entry);
   return entry;
 }
 

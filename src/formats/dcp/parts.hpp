@@ -53,6 +53,9 @@ struct Placed {
 /// Local. Errors: corrupt, unsupported, unsafe, io.
 std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor);
 
+/// Tells how a tensor lies that has all of its extents. Local.
+void lay_out(TensorEntry& entry);
+
 /// Makes a tensor of its parts. `table_bytes` counts all tensors. Local. Errors: unsafe (parts that
 /// lie in too many pieces).
 TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,

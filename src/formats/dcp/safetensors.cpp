@@ -11,6 +11,7 @@
 
 #include "base/throw.hpp"
 #include "formats/dcp/metadata.hpp"
+#include "formats/dcp/parts.hpp"
 #include "formats/safetensors/reader.hpp"
 #include "formats/strict_json.hpp"
 #include "os/file.hpp"
@@ -169,12 +170,7 @@ class Merger {
     entry.dtype = parts.tensor.dtype;
     entry.shape = parts.tensor.shape;
     entry.extents = std::move(parts.extents);
-    if (entry.extents.size() == 1) {
-      entry.offset = entry.extents.front().offset;
-    } else if (!entry.extents.empty()) {
-      entry.placement = Placement::Kind::block;
-      entry.layout = Layout::pieces;
-    }
+    lay_out(entry);
     return entry;
   }
 
