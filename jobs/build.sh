@@ -13,7 +13,8 @@ if [ -f "$cache" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" "$cache";
   rm -rf "$cache" build/CMakeFiles
 fi
 # LibTorch's headers cost more than 1 GB of memory per compiler.
-jobs=$(nproc)
+# nproc counts OpenMP's threads where OMP_NUM_THREADS is set, as jobs/env.sh does for the ranks.
+jobs=$(env -u OMP_NUM_THREADS nproc)
 memory_gb=$(awk '/^MemAvailable:/ {print int($2 / 1048576)}' /proc/meminfo)
 limit=$((memory_gb / 2 > 0 ? memory_gb / 2 : 1))
 [ "$jobs" -le "$limit" ] || jobs=$limit

@@ -38,4 +38,4 @@ else
   choice=(-L "^($(IFS='|' && echo "${selected[*]}"))\$")
 fi
 # Every test names its PROCESSORS, so that ranks of two tests do not compete for the same cores.
-exec ctest --test-dir build --output-on-failure --no-tests=error -j "$(nproc)" "${choice[@]}" </dev/null
+exec ctest --test-dir build --output-on-failure --no-tests=error -j "$(env -u OMP_NUM_THREADS nproc)" "${choice[@]}" </dev/null
