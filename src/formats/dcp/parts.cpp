@@ -18,8 +18,8 @@ constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
 constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
 
 /// Looks into the file that torch.save wrote of one part of a tensor.
-Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const Box& box,
-                const Stored& stored) {
+Placed place_of(const DataFiles::Open& data, PartPickles& pickles, const TensorMetadata& tensor,
+                const Box& box, const Stored& stored) {
   if (stored.offset > data.bytes || stored.bytes > data.bytes - stored.offset) {
     fail(Errc::corrupt, "a part of tensor '{}' lies behind the end of '{}'", tensor.name,
          stored.file);
@@ -31,21 +31,14 @@ Placed place_of(const DataFiles::Open& data, const TensorMetadata& tensor, const
            member.name.find('/') + kPickle.size() == member.name.size();
   });
   if (pickled == members.end()) fail(Errc::corrupt, "a part of '{}' has no pickle", tensor.name);
-  const pickle::Graph graph =
-      pickle::parse(read_member(data.file, *pickled, kMostPickleBytes), "the pickle of a part");
-  if (!torch::is_tensor(graph, graph.root())) {
-    fail(Errc::corrupt, "a part of tensor '{}' is no tensor", tensor.name);
-  }
-  const torch::Storages storages = torch::storages_of(graph);
-  const torch::Tensor part = torch::tensor_of(graph, graph.root(), storages);
+  const PartPickle part = pickles.read(read_member(data.file, *pickled, kMostPickleBytes));
   if (part.dtype != tensor.dtype || part.shape != box.count) {
     fail(Errc::corrupt, "tensor '{}' has a part {} of {}, but {} {} is stored there", tensor.name,
          to_string(box), to_string(tensor.dtype), to_string(part.dtype), to_string(part.shape));
   }
-  const torch::Storage& storage = storages.all[part.storage];
   const std::string top = pickled->name.substr(0, pickled->name.size() - kPickle.size());
-  const ZipMember* bytes = archive.find(fmt::format("{}/data/{}", top, storage.key));
-  if (bytes == nullptr || bytes->bytes < storage.bytes) {
+  const ZipMember* bytes = archive.find(fmt::format("{}/data/{}", top, part.storage));
+  if (bytes == nullptr || bytes->bytes < part.storage_bytes) {
     fail(Errc::corrupt, "a part of tensor '{}' lacks its bytes", tensor.name);
   }
   if (bytes->method != 0) {
@@ -88,6 +81,23 @@ void add_rows(const Placed& placed, const Box& box, std::uint64_t item, TensorEn
 
 }  // namespace
 
+PartPickle PartPickles::read(std::vector<std::byte> bytes) {
+  constexpr std::size_t kMostKnown = 1024;
+  constexpr std::size_t kMostKnownBytes = 4096;  // of each; usual ones have a few hundred
+  std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  if (const auto known = known_.find(text); known != known_.end()) return known->second;
+  const pickle::Graph graph = pickle::parse(std::move(bytes), "the pickle of a part");
+  if (!torch::is_tensor(graph, graph.root())) fail(Errc::corrupt, "a part is no tensor");
+  const torch::Storages storages = torch::storages_of(graph);
+  torch::Tensor tensor = torch::tensor_of(graph, graph.root(), storages);
+  const torch::Storage& storage = storages.all[tensor.storage];
+  PartPickle part{tensor.dtype, std::move(tensor.shape),  std::move(tensor.strides),
+                  tensor.first, std::string(storage.key), storage.bytes};
+  if (text.size() > kMostKnownBytes) return part;
+  if (known_.size() == kMostKnown) known_.clear();
+  return known_.emplace(std::move(text), std::move(part)).first->second;
+}
+
 const DataFiles::Open& DataFiles::open(const std::string& name) {
   auto known = open_.find(name);
   if (known == open_.end()) {
@@ -123,7 +133,7 @@ std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
   std::vector<Placed> places;
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
     const DataFiles::Open& data = files.open(tensor.stored[i].file);
-    places.push_back(place_of(data, tensor, tensor.boxes[i], tensor.stored[i]));
+    places.push_back(place_of(data, files.pickles(), tensor, tensor.boxes[i], tensor.stored[i]));
   }
   return places;
 }

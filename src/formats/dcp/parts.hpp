@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -12,6 +13,27 @@
 #include "os/file.hpp"
 
 namespace cairn::detail::dcp {
+
+/// What the pickle of a part says: one tensor in one storage.
+struct PartPickle {
+  DType dtype = DType::f32;
+  Shape shape;
+  Shape strides;                    ///< in bytes
+  std::uint64_t first = 0;          ///< bytes from the storage's start to the first element
+  std::string storage;              ///< its key
+  std::uint64_t storage_bytes = 0;  ///< as the pickle says
+};
+
+/// Reads pickles of parts. Parts of one type and shape have the same one, byte for byte: it is read
+/// once. Local.
+class PartPickles {
+ public:
+  /// Errors: corrupt, unsupported, unsafe.
+  PartPickle read(std::vector<std::byte> bytes);
+
+ private:
+  std::unordered_map<std::string, PartPickle> known_;
+};
 
 /// The data files of one checkpoint, each listed once, and a limited number open at a time. All
 /// members are Local.
@@ -29,6 +51,7 @@ class DataFiles {
 
   /// Lifetime: the result until the next call. Errors: corrupt (no such file), io.
   const Open& open(const std::string& name);
+  PartPickles& pickles() { return pickles_; }
 
  private:
   Open open_new(const std::string& name);
@@ -37,6 +60,7 @@ class DataFiles {
   Manifest& manifest_;
   std::map<std::string, Open> open_;
   std::map<std::string, std::uint32_t> numbers_;  // in the manifest
+  PartPickles pickles_;
 };
 
 /// Where the elements of a part lie in a data file.

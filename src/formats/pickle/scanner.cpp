@@ -72,8 +72,8 @@ constexpr auto kForms = [] {
 
 }  // namespace
 
-Scanner::Scanner(std::span<const std::byte> bytes, std::string_view what)
-    : bytes_(reinterpret_cast<const char*>(bytes.data()), bytes.size()), what_(what) {}
+Scanner::Scanner(std::span<const std::byte> bytes, std::string_view what, std::size_t start)
+    : bytes_(reinterpret_cast<const char*>(bytes.data()), bytes.size()), what_(what), at_(start) {}
 
 std::string Scanner::where() const { return fmt::format("{}, byte {}", what_, start_); }
 
@@ -177,11 +177,13 @@ bool Scanner::argument(Instruction& in) {
   fail(Errc::corrupt, "{}: no opcode 0x{:02x} exists", where(), static_cast<unsigned>(in.op));
 }
 
-std::optional<std::size_t> length_of(std::span<const std::byte> bytes, std::string_view what) {
-  Scanner scanner(bytes, what);
+std::optional<std::size_t> length_of(std::span<const std::byte> bytes, std::string_view what,
+                                     std::size_t& begun) {
+  Scanner scanner(bytes, what, begun);
   Instruction instruction;
   while (scanner.next(instruction)) {
-    if (instruction.op == Op::stop) return scanner.position();
+    begun = scanner.position();
+    if (instruction.op == Op::stop) return begun;
   }
   return std::nullopt;
 }

@@ -94,7 +94,8 @@ struct Instruction {
 /// names the stream in errors. All members are Local.
 class Scanner {
  public:
-  Scanner(std::span<const std::byte> bytes, std::string_view what);
+  /// Begins at the instruction at `start`.
+  Scanner(std::span<const std::byte> bytes, std::string_view what, std::size_t start = 0);
 
   /// The next instruction, or false where the stream ends before it does. Errors: corrupt (no such
   /// opcode, text that is no number).
@@ -118,8 +119,10 @@ class Scanner {
   std::size_t start_ = 0;
 };
 
-/// Bytes of the pickle at the start of `bytes`, or nothing where it does not end in them. Local.
-/// Errors: corrupt.
-std::optional<std::size_t> length_of(std::span<const std::byte> bytes, std::string_view what);
+/// Bytes of the pickle at the start of `bytes`, or nothing where it does not end in them. `begun`
+/// is 0 at first; where more of the same bytes are there later, it says how far they were looked
+/// through. Local. Errors: corrupt.
+std::optional<std::size_t> length_of(std::span<const std::byte> bytes, std::string_view what,
+                                     std::size_t& begun);
 
 }  // namespace cairn::detail::pickle

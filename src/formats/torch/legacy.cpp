@@ -30,14 +30,14 @@ class Pickles {
   explicit Pickles(const File& file) : file_(file), file_bytes_(file.size()) {}
 
   Graph next(std::string_view what) {
+    std::size_t begun = 0;
     for (;;) {
-      const auto length = pickle::length_of(std::span(buffer_).subspan(from_), what);
+      const auto length = pickle::length_of(std::span(buffer_).subspan(from_), what, begun);
       if (length) return pickle::parse(take(*length), what);
       if (start_ + buffer_.size() == file_bytes_) fail(Errc::corrupt, "{} ends early", what);
       if (buffer_.size() >= kMostPickleBytes) {
         fail(Errc::unsafe, "{} has more than {} MiB", what, kMostPickleBytes >> 20);
       }
-      // A quarter more: each time the pickle is looked through from its start.
       const std::uint64_t more = std::max<std::uint64_t>(buffer_.size() / 4, 256 << 10);
       const std::uint64_t old = buffer_.size();
       buffer_.reserve(std::min(file_bytes_ - start_, kMostPickleBytes + kMostPickleBytes / 4));
@@ -126,7 +126,8 @@ bool is_legacy(const File& file) {
   std::vector<std::byte> head(std::min(file.size(), kMostMagicBytes));
   file.read_at(0, head);
   try {
-    if (!pickle::length_of(head, "the magic number")) return false;
+    std::size_t begun = 0;
+    if (!pickle::length_of(head, "the magic number", begun)) return false;
     const Graph magic = pickle::parse(std::move(head), "the magic number");
     return magic.kind(magic.root()) == Kind::big_integer && magic.decimal(magic.root()) == kMagic;
   } catch (const Error&) {

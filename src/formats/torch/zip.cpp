@@ -40,16 +40,27 @@ struct Place {
   std::uint64_t members = 0;
 };
 
-/// Reads within the archive, never outside it.
+/// Reads within the archive, never outside it. Its last bytes, in which the end record must lie,
+/// are read once: small archives, of which a distributed checkpoint has one for each part of a
+/// tensor, cost one request.
 class Window {
  public:
   Window(const File& file, std::uint64_t begin, std::uint64_t bytes)
-      : file_(file), begin_(begin), bytes_(bytes) {}
+      : file_(file), begin_(begin), bytes_(bytes) {
+    constexpr std::uint64_t kMostComment = 0xffff;
+    tail_.resize(std::min(bytes, kEndBytes + kMostComment));
+    file_.read_at(begin_ + tail_start(), tail_);
+  }
 
-  std::uint64_t begin() const { return begin_; }
   std::uint64_t bytes() const { return bytes_; }
+  std::span<const std::byte> tail() const { return tail_; }
+  std::uint64_t tail_start() const { return bytes_ - tail_.size(); }
   std::vector<std::byte> read(std::uint64_t position, std::uint64_t count) const {
     if (position > bytes_ || count > bytes_ - position) fail(Errc::corrupt, "it ends early");
+    if (position >= tail_start()) {
+      const auto first = tail_.begin() + static_cast<std::ptrdiff_t>(position - tail_start());
+      return {first, first + static_cast<std::ptrdiff_t>(count)};
+    }
     std::vector<std::byte> result(count);
     file_.read_at(begin_ + position, result);
     return result;
@@ -59,24 +70,23 @@ class Window {
   const File& file_;
   std::uint64_t begin_;
   std::uint64_t bytes_;
+  std::vector<std::byte> tail_;
 };
 
 /// The position of the end record: the one whose comment ends with the archive.
 std::uint64_t find_end(const Window& window) {
-  constexpr std::uint64_t kMostComment = 0xffff;
-  const std::uint64_t count = std::min(window.bytes(), kEndBytes + kMostComment);
-  const std::vector<std::byte> tail = window.read(window.bytes() - count, count);
+  const std::span<const std::byte> tail = window.tail();
   std::optional<std::uint64_t> found;
-  for (std::uint64_t p = 0; p + kEndBytes <= count; ++p) {
+  for (std::uint64_t p = 0; p + kEndBytes <= tail.size(); ++p) {
     if (at<std::uint32_t>(tail, p) != 0x06054b50) continue;
-    if (p + kEndBytes + at<std::uint16_t>(tail, p + 20) != count) continue;
+    if (p + kEndBytes + at<std::uint16_t>(tail, p + 20) != tail.size()) continue;
     if (found) fail(Errc::corrupt, "the zip archive has two ends");
     found = p;
   }
   if (!found) {
     fail(Errc::corrupt, "the zip archive has no end: it was cut off, or something follows it");
   }
-  return window.bytes() - count + *found;
+  return window.tail_start() + *found;
 }
 
 Place find_table(const Window& window) {
