@@ -48,6 +48,7 @@ target_sources(cairn_core_obj PRIVATE
   src/manifest/names.cpp
   src/manifest/placement.cpp
   src/os/block_writer.cpp
+  src/os/early_write_back.cpp
   src/os/activity.cpp
   src/os/child.cpp
   src/os/environment.cpp

@@ -70,28 +70,34 @@ std::function<void(std::uint64_t)> progress_of(const ConvertOptions& options, st
   return [=, &options](std::uint64_t done) { options.progress(before + done, total); };
 }
 
+void check_source(const Comm& comm, const Manifest& source, std::span<const std::size_t> tensors,
+                  std::string_view verb) {
+  std::vector<std::uint64_t> wanted;
+  agree(comm, fmt::format("{}: verify", verb), [&] {
+    wanted.resize(source.tensors.size());
+    for (const std::size_t t : tensors) wanted[t] = 1;
+  });
+  const VerifyReport report = verify_wanted(comm, source, wanted);
+  if (report.defects.empty()) return;
+  throw Error(Errc::corrupt,
+              fmt::format("{}: {}; nothing was written", verb, report.defects.front().text),
+              /*rank=*/0);
+}
+
 ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,
                                  const std::filesystem::path& target,
                                  const ConvertOptions& options) {
   ConvertPlan plan;
   std::vector<Argument> arguments;
-  std::vector<std::uint64_t> wanted(source.tensors.size());
   agree(comm, "convert: plan", [&] {
     if (target.filename().empty()) fail(Errc::usage, "'{}' does not name a file", target.string());
     if (comm.is_root()) check_target(source, target, options);
     plan = plan_conversion(source, options);
-    for (const std::size_t t : plan.sources) wanted[t] = 1;
     arguments = {{"checkpoint", identity_of(source)},
                  {"path", digest_of(target.string())},
                  {"options", options_hash(options)}};
   });
   require_same(comm, "convert: plan", arguments);
-  const VerifyReport report = verify_wanted(comm, source, wanted);
-  if (!report.defects.empty()) {
-    throw Error(Errc::corrupt,
-                fmt::format("convert: {}; nothing was written", report.defects.front().text),
-                /*rank=*/0);
-  }
   switch (options.to) {
     case TargetFormat::cairn:
       write_container(comm, source, target, plan, options);

@@ -57,11 +57,12 @@ struct ConvertResult {
 
 /// Writes the checkpoint `source` to `target` in another format, or another form of the same: all
 /// ranks copy, through windows, and read back what they wrote. What the source has digests of is
-/// checked first. The target appears when it is whole. Collective; arguments are the same on all
-/// ranks. Errors: usage (the target exists, a name that the target cannot have), not_found (the
-/// filter matches nothing), mismatch (two tensors of one name), unsupported, corrupt, io, timeout.
+/// checked before the target appears. The target appears when it is whole. Collective; arguments
+/// are the same on all ranks. Errors: usage (the target exists, a name that the target cannot
+/// have), not_found (the filter matches nothing), mismatch (two tensors of one name), unsupported,
+/// corrupt, io, timeout.
 CAIRN_EXPORT ConvertResult convert_checkpoint(const Comm& comm, const Manifest& source,
-                                 const std::filesystem::path& target,
-                                 const ConvertOptions& options);
+                                              const std::filesystem::path& target,
+                                              const ConvertOptions& options);
 
 }  // namespace cairn::detail

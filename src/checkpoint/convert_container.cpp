@@ -40,7 +40,9 @@ void write_container(const Comm& comm, const Manifest& source, const std::filesy
     job.progress = progress_of(options, 0, bytes_of(job.items, job.tensors));
   });
   CopyWriter writer(source, std::move(sources), window_bytes(options));
-  carry_out(comm, request, layout, start, writer, std::move(job), [](SaveStep) {});
+  carry_out(comm, request, layout, start, writer, std::move(job), [&](SaveStep step) {
+    if (step == SaveStep::durable) check_source(comm, source, plan.sources, "convert");
+  });
 }
 
 }  // namespace cairn::detail

@@ -82,7 +82,8 @@ void finish_file(const Shard& shard, bool durable) {
 
 void write_shard(const Comm& comm, const Manifest& source, const ConvertPlan& plan,
                  const Shard& shard, std::uint64_t nonce, const ConvertOptions& options,
-                 const std::function<void(std::uint64_t)>& progress) {
+                 const std::function<void(std::uint64_t)>& progress,
+                 const std::function<void()>& before_settle) {
   NewTensors file{shard.partial, nonce, shard.layout.tensors, {}, /*crc32=*/false};
   std::vector<std::size_t> sources;
   agree(comm, "convert: preflight", [&] {
@@ -91,7 +92,9 @@ void write_shard(const Comm& comm, const Manifest& source, const ConvertPlan& pl
     }
     file.sources = sources;
   });
-  copy_share(comm, source, file, shard.share, options, progress, [&] { make_file(shard, nonce); });
+  copy_share(
+      comm, source, file, shard.share, options, progress, [&] { make_file(shard, nonce); },
+      before_settle);
 }
 
 std::string index_text(const ConvertPlan& plan, const std::vector<Shard>& shards) {
@@ -149,8 +152,11 @@ void write_safetensors(const Comm& comm, const Manifest& source,
   try {
     std::uint64_t before = 0;
     for (const Shard& shard : shards) {
-      write_shard(comm, source, plan, shard, nonce[0], options,
-                  progress_of(options, before, total));
+      write_shard(comm, source, plan, shard, nonce[0], options, progress_of(options, before, total),
+                  [&] {
+                    if (&shard == &shards.back())
+                      check_source(comm, source, plan.sources, "convert");
+                  });
       before += shard.share.bytes;
     }
     agree(comm, "convert: publish", [&] {

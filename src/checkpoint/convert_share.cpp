@@ -41,7 +41,8 @@ Share share_of(std::span<const TensorEntry> tensors, int size, int rank) {
 std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, const NewTensors& file,
                                    const Share& share, const ConvertOptions& options,
                                    const std::function<void(std::uint64_t)>& progress,
-                                   const std::function<void()>& make_file) {
+                                   const std::function<void()>& make_file,
+                                   const std::function<void()>& before_settle) {
   WriteJob job;
   std::optional<CopyWriter> writer;
   agree(comm, "convert: preflight", [&] {
@@ -60,6 +61,7 @@ std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, con
     if (comm.is_root()) make_file();
   });
   std::vector<PartReport> reports = writer->write(comm, job);
+  before_settle();
   writer->settle(comm, options.durable);
   return reports;
 }

@@ -30,12 +30,14 @@ struct Share {
 /// Local.
 Share share_of(std::span<const TensorEntry> tensors, int size, int rank);
 
-/// Copies a rank's share into the file that `make_file` makes on rank 0, reads it back and settles
-/// it; reports on its extents. `progress` is told the bytes of this file so far. Collective.
-/// Errors: those of CopyWriter and of `make_file`.
+/// Copies a rank's share into the file that `make_file` makes on rank 0, reads it back, calls
+/// `before_settle` (collective) and settles it; reports on its extents. `progress` is told the
+/// bytes of this file so far. Collective. Errors: those of CopyWriter, `make_file` and
+/// `before_settle`.
 std::vector<PartReport> copy_share(const Comm& comm, const Manifest& source, const NewTensors& file,
                                    const Share& share, const ConvertOptions& options,
                                    const std::function<void(std::uint64_t)>& progress,
-                                   const std::function<void()>& make_file);
+                                   const std::function<void()>& make_file,
+                                   const std::function<void()>& before_settle);
 
 }  // namespace cairn::detail

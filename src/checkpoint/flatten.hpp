@@ -8,7 +8,7 @@ namespace cairn::detail {
 
 /// Writes the container `source` to `target` so that it needs no other file: tensors, statistics,
 /// documents, step and number of writers are those of the source, and so is who wrote which part.
-/// Compressed tensors are written plain. All digests of the source are checked first, and what was
+/// Compressed tensors are written plain. All digests of the source are checked, and what was
 /// written is read back; the target appears when it is whole. Of `options`, `overwrite`,
 /// `memory_bytes`, `durable` and `progress` count. Collective; arguments are the same on all ranks.
 /// Errors: usage (the source is no container, the target exists), corrupt, io, timeout.

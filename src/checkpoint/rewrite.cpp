@@ -1,6 +1,7 @@
 #include "checkpoint/rewrite.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -101,14 +102,15 @@ ConvertResult rewrite_container(const Comm& comm, const char* verb, const Manife
   StateView state;
   SaveOptions save;
   std::vector<Argument> arguments;
-  std::vector<std::uint64_t> wanted;
+  std::vector<std::size_t> all;  // positions in the source
   agree(comm, step, [&] {
     check_source(comm, source, target, options);
     save.durable = options.durable;
     save.statistics = !source.tensors.empty() && source.tensors.front().statistics.has_value();
     state.tensors = whole_tensors(source, casts);
     state.step = source.commit.step;
-    wanted.resize(source.tensors.size(), 1);
+    all.resize(source.tensors.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
     result.tensors = source.tensors.size();
     for (const TensorView& tensor : state.tensors) {
       result.bytes += element_count(tensor.placement.global_shape) * item_bytes(tensor.dtype);
@@ -120,12 +122,6 @@ ConvertResult rewrite_container(const Comm& comm, const char* verb, const Manife
     arguments = {{"checkpoint", identity_of(source)}};
   });
   require_same(comm, step, arguments);
-  const VerifyReport report = verify_wanted(comm, source, wanted);
-  if (!report.defects.empty()) {
-    throw Error(Errc::corrupt,
-                fmt::format("{}: {}; nothing was written", verb, report.defects.front().text),
-                /*rank=*/0);
-  }
   const SaveRequest request{target, names::partial_file(target), state, save,
                             /*bytes_elsewhere=*/true};
   SaveStart start = agree_on_request(comm, request, nullptr);
@@ -148,7 +144,9 @@ ConvertResult rewrite_container(const Comm& comm, const char* verb, const Manife
     job.progress = progress_of(options, 0, bytes_of(job.items, job.tensors));
   });
   CopyWriter writer(source, std::move(sources), window_bytes(options));
-  carry_out(comm, request, layout, start, writer, std::move(job), [](SaveStep) {});
+  carry_out(comm, request, layout, start, writer, std::move(job), [&](SaveStep entered) {
+    if (entered == SaveStep::durable) check_source(comm, source, all, verb);
+  });
   return result;
 }
 

@@ -9,7 +9,7 @@ namespace cairn::detail {
 /// Writes a container as `source` tells of one, whatever files its tensors lie in: tensors,
 /// statistics, documents, step and number of writers are those of the source, and so is who wrote
 /// which part; of tensors that are put together of others, rank 0. Compressed tensors are written
-/// plain. All digests of the source are checked first, and what was written is read back; the
+/// plain. All digests of the source are checked, and what was written is read back; the
 /// target appears when it is whole. Of `options`, `overwrite`, `memory_bytes`, `casts`, `durable`
 /// and `progress` count; errors begin with `verb`. Collective; arguments are the same on all ranks.
 /// Errors: usage (the target exists), corrupt, io, timeout.

@@ -47,7 +47,8 @@ class File {
   /// a request after all (EINVAL): what it wrote of it until then is to be written again.
   bool try_write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                     std::string_view point) const;
-  /// Has the disk begin with what was written there, so that sync() finds less to do. A hint.
+  /// Has the disk begin with what was written there, so that sync() finds less to do; 0
+  /// bytes: all up to its end. Waits while the disk's queue is full. A hint.
   void begin_write_back(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File
   /// systems that cannot reserve get a check of the free space instead.

@@ -101,11 +101,10 @@ class Sink {
       // Through the page cache, durable or not: everything is read back soon.
       : job_(job),
         reports_(reports),
-        runs_(file, "move.write", job.durable ? WriteBack::begun : WriteBack::later,
-              [this](std::uint64_t bytes) {
-                written_ += bytes;
-                if (job_.progress) job_.progress(written_);
-              }) {}
+        runs_(file, "move.write", WriteBack::later, [this](std::uint64_t bytes) {
+          written_ += bytes;
+          if (job_.progress) job_.progress(written_);
+        }) {}
 
   void add(std::size_t i, const Box& box, const std::byte* data, std::uint64_t elements) {
     const WriteItem& item = job_.items[i];
@@ -138,8 +137,7 @@ class Sink {
 
 }  // namespace
 
-void CopyWriter::copy(const WriteJob& job, const File& file,
-                      std::vector<PartReport>& reports) const {
+void CopyWriter::copy(const WriteJob& job, const File& file, std::vector<PartReport>& reports) {
   Reader reader(manifest_);
   Sink sink(job, file, reports);
   Window window;
@@ -148,6 +146,7 @@ void CopyWriter::copy(const WriteJob& job, const File& file,
     fill(job, window, reader);
     for (const Part& part : window.parts) sink.add(part.item, part.box, part.data, part.elements);
     sink.flush();
+    if (write_back_) write_back_->more();
     window.parts.clear();
     used = 0;
   };
@@ -162,12 +161,18 @@ void CopyWriter::copy(const WriteJob& job, const File& file,
   write_window();
 }
 
+void CopyWriter::abandon() noexcept {
+  write_back_.reset();
+  Writer::abandon();
+}
+
 std::vector<PartReport> CopyWriter::write(const Comm& comm, const WriteJob& job) {
   std::vector<PartReport> reports(job.items.size());
   const File* file = nullptr;
   agree(comm, "convert: move", [&] {
     fault_point("move");
     file = &open_partial(job);
+    if (job.durable) write_back_.emplace(job.file);
     copy(job, *file, reports);
     fault_point("move.end");
   });

@@ -45,9 +45,8 @@ class RunReader {
 
 /// How bytes that are written come to the disk.
 enum class WriteBack {
-  later,  // when the system likes, or in File::sync()
-  begun,  // the disk begins with each request at once; they stay in the page cache to be read again
-  past_cache,  // not by way of the page cache; as `begun` where the file system can't do that
+  later,       // when the system likes, or in File::sync()
+  past_cache,  // not by way of the page cache; where the file system can't do that, begun at once
 };
 
 class RunWriter {
