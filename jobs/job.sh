@@ -68,7 +68,7 @@ count_start() {
   # Submitted by hand: somebody has looked at it.
   if [ "$restart" -eq 0 ] && [ "${CAIRN_PREEMPTED:-requeue}" = requeue ]; then rm -f "$1/.restarts"; fi
   export CAIRN_START=${SLURM_JOB_ID:-$(hostname)-$$}-$restart
-  "$CAIRN_BIN/cairn" begin "$1" --max-restarts "${CAIRN_MAX_STALLS:-3}" </dev/null || code=$?
+  "$CAIRN_BIN/cairn" begin "$1" --max-restarts "${CAIRN_MAX_STALLS:-5}" </dev/null || code=$?
   case $code in
     0) ;;
     1)
