@@ -64,11 +64,12 @@ class CAIRN_EXPORT SaveSchedule {
   /// After a step of the optimizer. Collective; most calls send nothing. Errors: mismatch (ranks
   /// at different steps), timeout.
   SaveDecision after_step(std::uint64_t step);
-  /// After the epoch `epoch`, counted from 0, with the last step that was told. Local, the same on
-  /// all ranks.
+  /// After the epoch `epoch`, counted from 0, with the last step that was told. Where that step was
+  /// saved before its epoch was over, it is to be saved again, whatever `save.every_n_epochs` says.
+  /// Local, the same on all ranks; after a stop Collective. Errors: timeout.
   SaveDecision after_epoch(std::uint64_t epoch);
-  /// After a validation; rank 0's metrics count. Collective. Errors: usage (the monitored metric is
-  /// not among them), timeout.
+  /// After a validation; rank 0's metrics count. An improvement is to be saved, also where the step
+  /// is. Collective. Errors: usage (the monitored metric is not among them), timeout.
   SaveDecision after_validation(const std::map<std::string, double>& metrics);
   /// At the end: what the last step still needs. Completes what is on its way. Collective.
   SaveDecision at_end();

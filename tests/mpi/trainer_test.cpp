@@ -78,9 +78,82 @@ TEST(SaveSchedule, ARunThatTakesNoStepSavesNothing) {
   EXPECT_FALSE(resumed.schedule.at_end().save());
 }
 
-TEST(SaveSchedule, DisabledSavesNothingAndStillStops) {
-  SaveConfig save = Config::from_string("save: {enabled: false, every_n_steps: 2}").save;
+TEST(SaveSchedule, AnEpochThatEndsAtASavedStepIsSavedWithIt) {
+  for (const std::uint64_t every_n_epochs : {0U, 1U, 2U}) {
+    SaveConfig save;
+    save.every_n_steps = 3;
+    save.every_n_epochs = every_n_epochs;
+    Loop loop(save);
+    loop.run_to(3);
+    loop.take(loop.schedule.after_epoch(0));
+    EXPECT_EQ(loop.steps, (Steps{3, 3})) << "a resume from the first one would lose the epoch's end";
+    EXPECT_EQ(loop.causes, (Causes{SaveCause::steps, SaveCause::epochs}));
+    loop.take(loop.schedule.after_epoch(0));
+    EXPECT_FALSE(loop.schedule.at_end().save());
+    loop.run_to(5);
+    loop.take(loop.schedule.after_epoch(1));  // at a step that was not saved
+    loop.run_to(6);
+    EXPECT_EQ(loop.steps, every_n_epochs == 0 ? (Steps{3, 3, 6}) : (Steps{3, 3, 5, 6}));
+  }
+}
+
+TEST(SaveSchedule, AnEpochsEndThatWasNotSavedIsSavedAtTheEnd) {
+  SaveConfig save;
+  save.every_n_steps = 3;
   Loop loop(save);
+  loop.run_to(3);
+  EXPECT_TRUE(loop.schedule.after_epoch(0).save());  // and skipped, as beside one in the background
+  loop.take(loop.schedule.at_end());
+  EXPECT_EQ(loop.steps, (Steps{3, 3}));
+  EXPECT_EQ(loop.causes.back(), SaveCause::end);
+  EXPECT_FALSE(loop.schedule.at_end().save());
+}
+
+TEST(SaveSchedule, AnEpochThatEndsAtTheStepOfAStopIsSavedWithItWhereThereIsTime) {
+  for (const double left : {1000.0, 30.0}) {
+    SaveConfig save;
+    save.preemption.grace_s = left;
+    save.monitor = "loss";
+    Loop loop(save);
+    loop.schedule.measured(20);
+    if (world().rank() == last_rank()) std::raise(SIGTERM);
+    loop.run_to(100);
+    EXPECT_FALSE(loop.weights_only);
+    loop.now += 10;  // that the save took
+    loop.take(loop.schedule.after_epoch(0));
+    loop.take(loop.schedule.after_validation({{"loss", 1}}));
+    EXPECT_FALSE(loop.schedule.at_end().save());
+    EXPECT_EQ(loop.causes, left > 100 ? (Causes{SaveCause::signal, SaveCause::epochs,
+                                                SaveCause::metric})
+                                      : Causes{SaveCause::signal});
+    EXPECT_FALSE(loop.weights_only);
+  }
+}
+
+TEST(SaveSchedule, AfterAStopWithTheModelAloneNothingElseIsSaved) {
+  SaveConfig save;
+  save.preemption.grace_s = 30;
+  save.every_n_epochs = 1;
+  save.monitor = "loss";
+  Loop loop(save);
+  loop.schedule.measured(40);
+  if (world().rank() == last_rank()) std::raise(SIGTERM);
+  loop.run_to(100);
+  EXPECT_TRUE(loop.weights_only);
+  loop.take(loop.schedule.after_epoch(0));
+  loop.take(loop.schedule.after_validation({{"loss", 1}}));
+  loop.take(loop.schedule.at_end());
+  EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
+}
+
+TEST(SaveSchedule, DisabledSavesNothingAndStillStops) {
+  SaveConfig save =
+      Config::from_string("save: {enabled: false, every_n_steps: 2, every_n_epochs: 1, monitor: x}")
+          .save;
+  Loop loop(save);
+  loop.run_to(1);
+  loop.take(loop.schedule.after_epoch(0));
+  loop.take(loop.schedule.after_validation({{"x", 1}}));
   if (world().rank() == last_rank()) std::raise(SIGUSR1);
   loop.run_to(1000);
   EXPECT_TRUE(loop.steps.empty());
@@ -159,8 +232,9 @@ TEST(SaveSchedule, EpochsAndValidationsBeforeAnyStepSaveNothing) {
   EXPECT_FALSE(loop.schedule.after_validation({{"loss", 1}}).save());
   loop.run_to(1);
   loop.take(loop.schedule.after_epoch(1));
-  loop.take(loop.schedule.after_epoch(2));  // without a step of its own
   EXPECT_EQ(loop.steps, Steps{1});
+  loop.take(loop.schedule.after_epoch(2));  // without a step of its own, and yet an epoch later
+  EXPECT_EQ(loop.steps, (Steps{1, 1}));
 }
 
 TEST(SaveSchedule, EqualMetricsAndNumbersThatAreNoneAreNoImprovement) {

@@ -1,11 +1,13 @@
 #include "cairn/callback.hpp"
 
 #include <torch/optim/adam.h>
+#include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <stdexcept>
+#include <tuple>
 
 #include "torch/note.hpp"
 #include "torch/toy.hpp"
@@ -76,6 +78,93 @@ TEST(Callback, ALoopSavesResumesAndEnds) {
   EXPECT_EQ(manager.load_checkpoint(model).epoch, 2U) << "the epoch in which a resume goes on";
   EXPECT_TRUE(context.metrics.contains("val"));
   manager.close();
+}
+
+/// A trainer whose epochs each end with a step of the scheduler.
+struct EpochLoop {
+  EpochLoop(const Config& config, std::uint64_t of_epoch)
+      : manager(world().raw(), config),
+        callback(manager, model, optimizer, scheduler),
+        steps_of_epoch(of_epoch) {
+    const auto context = callback.on_train_start();
+    step = context.global_step;
+    epoch = context.epoch;
+  }
+
+  void run_to(std::uint64_t last) {
+    while (step < last && !callback.should_stop()) {
+      train(model, optimizer, 1);
+      callback.on_step_end(++step);
+      if (step % steps_of_epoch != 0) continue;
+      scheduler.step();
+      callback.on_epoch_end(epoch++);
+    }
+  }
+
+  /// What nothing has disturbed: the parameters, and the epoch and learning rate of their end.
+  auto result() {
+    return std::tuple(bytes_of(model), epoch, optimizer.param_groups().front().options().get_lr());
+  }
+
+  CheckpointManager manager;
+  Model model{1};
+  optim::SGD optimizer{one_group(model), optim::SGDOptions(0.1).momentum(0.9)};
+  optim::StepLR scheduler{optimizer, 1, 0.5};
+  CheckpointCallback callback;
+  std::uint64_t steps_of_epoch;
+  std::uint64_t step = 0;
+  std::uint64_t epoch = 0;
+};
+
+TEST(Callback, WhatEndsAnEpochIsNotLostWhenItsLastStepWasSavedBefore) {
+  const auto undisturbed = [](std::uint64_t steps_of_epoch) {
+    EpochLoop loop(config_for(scratch()), steps_of_epoch);
+    loop.run_to(9);
+    loop.manager.close();
+    return loop.result();
+  };
+  const auto expected = undisturbed(3);
+  for (const bool async : {false, true}) {
+    for (const std::uint64_t every_n_epochs : {0U, 1U}) {
+      Config config = config_for(scratch());
+      config.save.every_n_steps = 3;
+      config.save.every_n_epochs = every_n_epochs;
+      if (async) config.save.async = AsyncOptions{};
+      {
+        EpochLoop dies(config, 3);
+        dies.run_to(4);
+        dies.manager.close();
+      }
+      world().all_equal(0);  // the lease is rank 0's to give back
+      EpochLoop resumed(config, 3);
+      EXPECT_EQ(resumed.step, 3U);
+      EXPECT_EQ(resumed.epoch, 1U);
+      resumed.run_to(9);
+      EXPECT_EQ(resumed.result(), expected);
+      resumed.callback.on_train_end();
+      resumed.manager.close();
+    }
+  }
+  const auto expected_of_one = undisturbed(1);
+  for (const bool async : {false, true}) {
+    Config config = config_for(scratch());
+    if (async) config.save.async = AsyncOptions{};
+    {
+      EpochLoop stopped(config, 1);
+      if (world().rank() == world().size() - 1) std::raise(SIGTERM);
+      stopped.run_to(9);
+      stopped.callback.on_train_end();
+      EXPECT_EQ(stopped.callback.exit_code(), kExitRequeue);
+      EXPECT_EQ(files_of(config.save.dir), Files{checkpoint_path("", stopped.step).string()});
+      stopped.manager.close();
+    }
+    world().all_equal(0);
+    EpochLoop resumed(config, 1);
+    EXPECT_EQ(resumed.epoch, resumed.step);
+    resumed.run_to(9);
+    EXPECT_EQ(resumed.result(), expected_of_one);
+    resumed.manager.close();
+  }
 }
 
 TEST(Callback, ASignalOnOneRankSavesAndAsksForARequeue) {
