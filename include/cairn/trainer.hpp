@@ -80,6 +80,9 @@ class CAIRN_EXPORT SaveSchedule {
   /// How long a whole checkpoint took, from its begin until it was published; the first one is told
   /// on rank 0's stderr, with the signal that fits the job. Local.
   void measured(double seconds);
+  /// What a whole checkpoint may take until one was measured, in seconds: by default nothing. Only
+  /// the lead before the end of the job goes by it, unless `save.preemption.lead` is given. Local.
+  void assume(double seconds);
   /// Whether the job has an end that was known when the schedule was made, or a grace after
   /// SIGTERM: then a save may have to be of the model alone. The same on all ranks. Local.
   bool may_run_short() const;

@@ -208,7 +208,10 @@ CheckpointContext CheckpointCallback::on_train_start() {
   if (impl_->manager.newest_checkpoint()) {
     // The directory, not the file: the source finds the newest one that can be loaded.
     impl_->manager.set_resume(impl_->manager.config().save.dir);
+    const double begun = seconds_now();
     context = impl_->load();
+    // The same bytes, ranks and file system: the best that is known before the first save.
+    impl_->schedule.assume(seconds_now() - begun);
     impl_->schedule.resumed(context.global_step);
   } else if (impl_->manager.config().source) {
     context = impl_->load();

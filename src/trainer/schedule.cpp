@@ -262,6 +262,8 @@ void SaveSchedule::measured(double seconds) {
              signal);
 }
 
+void SaveSchedule::assume(double seconds) { impl_->budget.assume(seconds, impl_->clock()); }
+
 bool SaveSchedule::may_run_short() const { return impl_->may_run_short; }
 
 void SaveSchedule::resumed(std::uint64_t step) {

@@ -5,8 +5,10 @@
 #include <torch/optim/sgd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <stdexcept>
+#include <thread>
 #include <tuple>
 
 #include "torch/note.hpp"
@@ -215,6 +217,45 @@ TEST(Callback, WithoutTimeForAWholeCheckpointTheModelIsSavedBesideTheRun) {
   const Manifest weights = open_checkpoint(world(), dir / names.back());
   EXPECT_NE(weights.find("model/bias"), nullptr);
   EXPECT_EQ(weights.find("optimizer/bias/momentum_buffer"), nullptr);
+  manager.close();
+}
+
+/// Its load takes a while.
+class Slow : public Note {
+ public:
+  Slow() : Note("x") {}
+  void load(const std::string& state) override {
+    std::this_thread::sleep_for(kTime);
+    Note::load(state);
+  }
+  static constexpr std::chrono::milliseconds kTime{300};
+};
+
+TEST(Callback, TheTimeOfTheLoadStandsForThatOfASaveUntilOneIsMeasured) {
+  using Seconds = std::chrono::duration<double>;
+  const auto dir = scratch();
+  Model model(1);
+  {
+    CheckpointManager manager(world().raw(), config_for(dir));
+    Slow slow;
+    manager.add_state("slow", slow);
+    manager.save_checkpoint(model, {.global_step = 3});
+    manager.close();
+  }
+  Config config = config_for(dir);
+  config.save.preemption.time_limit_s = 1;
+  CheckpointManager manager(world().raw(), config);
+  Slow slow;
+  manager.add_state("slow", slow);
+  CheckpointCallback callback(manager, model);
+  const auto begun = std::chrono::steady_clock::now();
+  std::uint64_t step = callback.on_train_start().global_step;
+  const double left = std::max(1 - Seconds(std::chrono::steady_clock::now() - begun).count(), 0.0);
+  const double lead = std::min(2 * Seconds(Slow::kTime).count(), left / 2);
+  std::this_thread::sleep_until(begun + Seconds(1 - lead));
+  while (step < 200 && !callback.should_stop()) callback.on_step_end(++step);
+  EXPECT_EQ(callback.stop_cause(), SaveCause::time_limit) << "a twentieth of a second is too little";
+  callback.on_train_end();
   manager.close();
 }
 
