@@ -8,6 +8,19 @@
 
 #include "support/mpi_test.hpp"
 
+namespace {
+
+int reductions = 0;
+
+}  // namespace
+
+/// Stands before the one of the MPI library, which tools may do (MPI standard, "Profiling Interface").
+extern "C" int MPI_Iallreduce(const void* from, void* to, int count, MPI_Datatype type, MPI_Op op,
+                              MPI_Comm comm, MPI_Request* request) {
+  ++reductions;
+  return PMPI_Iallreduce(from, to, count, type, op, comm, request);
+}
+
 namespace cairn::test {
 namespace {
 
@@ -196,6 +209,23 @@ TEST(SaveSchedule, SignalsOnAllRanksAgainAndAgainStopThemOnce) {
   EXPECT_EQ(loop.step, at);
   EXPECT_FALSE(loop.schedule.at_end().save());
   EXPECT_TRUE(world().all_equal(loop.step));
+}
+
+TEST(SaveSchedule, AStepThatNeedsNothingSendsNothing) {
+  SaveConfig save;  // everything that is agreed, and never comes
+  save.every_minutes = 1e6;
+  save.preemption.time_limit_s = 1e7;
+  Loop loop(save, 0.001);
+  reductions = 0;
+  loop.run_to(1000);
+  EXPECT_TRUE(loop.steps.empty());
+  // One in 64 steps, and those in which it learns how long a step is.
+  if (world().size() == 1) {
+    EXPECT_EQ(reductions, 0);
+  } else {
+    EXPECT_GE(reductions, 15);
+    EXPECT_LE(reductions, 20);
+  }
 }
 
 TEST(SaveSchedule, ATimeThatIsOverAlreadyStopsAfterAStepOrTwo) {
