@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 #include <tuple>
@@ -33,6 +34,19 @@ std::vector<std::string> files_of(const fs::path& dir) {
 }
 
 using Files = std::vector<std::string>;
+
+/// Of a tensor's first element. Collective.
+void flip_a_byte(const fs::path& checkpoint, const std::string& tensor) {
+  const std::uint64_t at = open_checkpoint(world(), checkpoint).find(tensor)->offset;
+  if (world().is_root()) {
+    std::fstream file(checkpoint, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(byte ^ 1));
+  }
+  world().all_equal(0);  // damaged for all from here on
+}
 
 TEST(Callback, ALoopSavesResumesAndEnds) {
   const auto dir = scratch();
@@ -421,6 +435,60 @@ TEST(Callback, ASecondJobInTheDirectoryIsRefused) {
   EXPECT_EQ(other.on_train_start().global_step, 0U) << "the first job has ended";
   first.close();
   second.close();
+}
+
+TEST(Callback, AJobThatLostItsLeaseSavesNothingMore) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  CheckpointCallback callback(manager, model);
+  callback.on_train_start();
+  for (std::uint64_t step = 1; step <= 3; ++step) callback.on_step_end(step);
+  if (world().is_root()) fs::remove(dir / ".lease");
+  const std::string text = expect_same_error(Errc::refused, [&] { callback.on_step_end(4); });
+  EXPECT_NE(text.find(dir.string()), std::string::npos) << text;
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  expect_same_error(Errc::refused, [&] { callback.on_train_end(); });
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  manager.close();
+}
+
+TEST(Callback, ADamagedNewestCheckpointIsPassedOverOnceAndForAll) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  Model model(1);
+  const auto start = [&](std::uint64_t expected) {
+    CheckpointManager manager(world().raw(), config);
+    CheckpointCallback callback(manager, model);
+    testing::internal::CaptureStderr();
+    std::uint64_t step = callback.on_train_start().global_step;
+    const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(step, expected);
+    if (step == 0) {
+      while (step < 4) callback.on_step_end(++step);
+    }
+    manager.close();
+    world().all_equal(0);  // the lease is rank 0's to give back
+    return told;
+  };
+  start(0);
+  const fs::path newest = dir / "step-00000004.h5";
+  const fs::path mark = dir / ".step-00000004.h5.bad";
+  flip_a_byte(newest, "model/bias");
+  const std::string first = start(2);
+  EXPECT_TRUE(fs::exists(mark));
+  const auto written = fs::last_write_time(mark);
+  const std::string second = start(2);
+  EXPECT_EQ(fs::last_write_time(mark), written);
+  const auto says = [&](const std::string& told, const std::string& what) {
+    return told.find("'" + newest.string() + "' is " + what) != std::string::npos;
+  };
+  EXPECT_EQ(says(first, "damaged"), world().is_root()) << first;
+  EXPECT_EQ(says(second, "passed over"), world().is_root()) << second;
+  EXPECT_FALSE(says(second, "damaged")) << "it was looked at again: " << second;
 }
 
 TEST(Callback, WhatAResumeCouldNotRepeatIsRefused) {
