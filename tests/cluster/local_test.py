@@ -166,6 +166,52 @@ class ArrayAndChain(LocalCase):
         self.assertEqual(len(self.starts()), 3)
 
 
+class Tools(Case):
+    """inspect, diff and convert, on real checkpoints."""
+
+    def setUp(self):
+        super().setUp()
+        for step in (1, 2):
+            made = self.sample_save(self.file(step), step, step)
+            self.assertEqual(made.returncode, 0, made.stderr)
+
+    def file(self, step):
+        return self.dir / "run" / f"step-{step:08}.h5"
+
+    def job(self, name, *words, code, **variables):
+        done = run([JOBS / "run_local.sh", "-n", 2, JOBS / f"{name}.sbatch", *words], cwd=self.dir,
+                   env={"CAIRN_BIN": str(BIN), **{name: str(value) for name, value in variables.items()}})
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def test_inspect(self):
+        for told in (self.job("inspect", self.dir / "run", code=0),
+                     self.job("inspect", code=0, CAIRN_RUN_DIR=self.dir / "run")):
+            self.assertRegex(told, r"step +2\n")
+            self.assertIn("42 tensors", told)
+        self.assertIn("nothing.h5", self.job("inspect", self.dir / "nothing.h5", code=2))
+
+    def test_diff(self):
+        self.job("diff", self.file(1), self.file(1), code=0)
+        self.assertIn("different: 22 of 42 tensors", self.job("diff", self.file(1), self.file(2), code=1))
+        self.assertIn("nothing.h5", self.job("diff", self.file(1), self.dir / "nothing.h5", code=2))
+
+    def test_convert(self):
+        target = self.dir / "deep.safetensors"
+        words = [self.file(2), target, "--select", "deep$"]
+        self.job("convert", *words, code=0)
+        told = self.job("inspect", target, code=0)
+        self.assertIn("deep", told)
+        self.assertNotIn("large", told)
+        self.assertIn("deep.safetensors", self.job("convert", *words, code=2))  # it is there already
+
+    def test_a_setup_file_comes_first(self):
+        setup = self.dir / "setup.sh"
+        setup.write_text(f"echo from the setup file\nCAIRN_BIN={BIN}\n")
+        told = self.job("inspect", self.file(1), code=0, CAIRN_SETUP=setup, CAIRN_BIN=self.dir / "none")
+        self.assertIn("from the setup file", told)
+
+
 def processes_of(run, restart):
     """The processes of one start of the job of that run directory; they tell by their environment."""
     marks = {f"CAIRN_RUN_DIR={run}".encode(), f"CAIRN_RESTART_COUNT={restart}".encode()}
