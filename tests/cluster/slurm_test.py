@@ -18,7 +18,7 @@ TRAINING = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16",
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=([0-9a-f]{32})$", re.M)
 STOPPED = re.compile(r"^stopped step=(\d+) .*params_digest=([0-9a-f]{32})$", re.M)
 RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) ", re.M)
-ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor where a node is lost
+ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor on n4 to n8, where nodes are lost
 LONG = 240  # seconds until something that should take a few has failed
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
@@ -74,7 +74,7 @@ class Job:
 class Slurm(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(5)
+        cls.cluster = Cluster(8)
         cls.cluster.start()
         undisturbed = [cls.undisturbed(seed) for seed in (1, 2)]
         cls.expected = dict(enumerate(undisturbed, 1))
@@ -194,16 +194,36 @@ class Slurm(unittest.TestCase):
 
     @scenario
     def test_a_lost_node(self):
-        job = self.train("lost", "--exclude=n1,n2", pace=200)
+        job = self.train("lost", "--exclude=n[1-2,6-8]")
         job.wait_for_step(SAVE_EVERY + 2)
-        nodes = self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split()
-        gone = next(node for node in nodes if node != job.field("BatchHost"))
+        gone = self.other_node(job)
         self.cluster.lose_node(gone)
-        job.wait("requeued", lambda: len(job.starts()) > 1)
-        self.assertNotIn(gone, self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split())
+        self.assert_went_on_elsewhere(job, gone)
+
+    def nodes(self, job):
+        return self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split()
+
+    def other_node(self, job):
+        """One of the job's that does not run its script."""
+        return next(node for node in self.nodes(job) if node != job.field("BatchHost"))
+
+    def assert_went_on_elsewhere(self, job, gone):
+        job.wait("started again", lambda: len(job.starts()) > 1)
+        self.assertNotIn(gone, self.nodes(job))
         self.assertEqual(job.wait_until_ended(), "COMPLETED", job.text())
         self.assertEqual(DONE.search(job.text())[0], self.expected[1], job.text())
         self.assert_goes_on_where_it_was(job, lost=SAVE_EVERY)
+
+    @scenario
+    def test_a_lost_node_that_the_launcher_notices_before_slurm(self):
+        """srun waits until Slurm knows of it; mpirun ends when a connection does."""
+        job = self.train("noticed", "--exclude=n[1-5]", CAIRN_LAUNCH="mpirun")
+        job.wait_for_step(SAVE_EVERY + 2)
+        gone = self.other_node(job)
+        self.cluster.crash_node(gone)
+        self.assert_went_on_elsewhere(job, gone)
+        self.assertRegex(job.starts()[0], rf"a node of the job does not answer: .*{gone}")
+        self.assertIn("stopped early: requeued", job.starts()[0])
 
     @scenario
     def test_two_tasks_of_an_array(self):
