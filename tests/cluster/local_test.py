@@ -14,6 +14,7 @@ from harness import BIN, Case, ENVIRONMENT, ROOT, SAMPLE, run
 from waiting import wait_for
 
 JOBS = ROOT / "jobs"
+DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=[0-9a-f]{32}$", re.M)
 SMALL = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4"]
 
 # A trainer that ends with the next exit code of the list `codes`, after a new checkpoint for a + before the code.
@@ -133,6 +134,25 @@ class Signals(LocalCase):
 
     def test_a_signal_that_the_launcher_lost_is_sent_again(self):
         self.assertEqual(self.signalled("second 0", signal.SIGUSR1, 0), 2)
+
+    def test_a_signal_before_the_ranks_can_catch_it(self):
+        """To real ranks under mpirun, before MPI_Init."""
+        trainer = self.dir / "trainer"
+        trainer.write_text('#!/bin/bash\n[ "$CAIRN_RESTART_COUNT" -gt 0 ] || { touch "$STUB_DIR/waiting"; exec sleep 60; }\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        flags = [*SMALL, "--steps", "4", "--save-every", "2"]
+        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2)
+        process = self.start(JOBS / "run_local.sh", "-n", "2", JOBS / "train.sbatch", *flags, CAIRN_TRAIN=trainer,
+                             CAIRN_LAUNCH="")
+        self.addCleanup(process.kill)
+        wait_for("a rank runs", (self.dir / "waiting").exists, 30)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, output)
+        self.assertIn("restart 1, on", output)
+        self.assertRegex(whole.stdout, DONE)
+        self.assertEqual(DONE.findall(output), DONE.findall(whole.stdout))
 
     def test_sigterm_and_control_c_save_and_stop(self):
         self.assertEqual(self.signalled("wait 0", signal.SIGTERM, 85), 1)

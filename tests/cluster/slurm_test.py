@@ -215,6 +215,28 @@ class Slurm(unittest.TestCase):
         self.assert_goes_on_where_it_was(job, lost=SAVE_EVERY)
 
     @scenario
+    def test_a_signal_before_the_ranks_can_catch_it(self):
+        trainer = HOME / "runs" / "late.sh"
+        trainer.write_text('#!/bin/bash\n[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || { echo waits; exec sleep 200; }\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        job = self.train("late", ELSEWHERE, CAIRN_TRAIN=str(trainer))
+        job.wait("the ranks run", lambda: "waits" in job.text())
+        self.cluster.command("scancel", "--signal=USR1", "--batch", job.number)
+        self.assert_finished(job, restarts=1)
+
+    @scenario
+    def test_a_second_job_in_the_directory_of_another(self):
+        first = self.train("owner", ELSEWHERE, pace=500)  # 40 s of steps, longer than it takes to see that it lives
+        first.wait_for_step(2)
+        host = first.field("BatchHost")
+        second = self.train("rival", "--nodelist=n3", "--nodes=1", "--ntasks-per-node=2", run="owner")
+        self.assertEqual(second.wait_until_ended(), "FAILED", second.text())
+        self.assertEqual(second.field("ExitCode"), "2:0")
+        self.assertRegex(second.text(), rf"is in use by \S+ on {host} \(process \d+, job cairn/{first.number}\).* sign of life \d+ s ago")
+        self.assert_finished(first, restarts=0)
+
+    @scenario
     def test_a_lost_node_that_the_launcher_notices_before_slurm(self):
         """srun waits until Slurm knows of it; mpirun ends when a connection does."""
         job = self.train("noticed", "--exclude=n[1-5]", CAIRN_LAUNCH="mpirun")
