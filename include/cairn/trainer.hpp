@@ -36,6 +36,9 @@ struct SaveDecision {
   /// A whole checkpoint would not be ready in time: the model alone, under a name that no resume
   /// takes.
   bool weights_only = false;
+  /// The step is saved, or is being saved, and that checkpoint lacks what was told since: where this
+  /// save is left out, a resume from the other one goes on with less than there was.
+  bool again = false;
   bool save() const { return cause != SaveCause::none; }
 };
 

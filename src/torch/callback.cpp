@@ -135,6 +135,10 @@ struct CheckpointCallback::Impl {
     if (decision.weights_only) {
       save_weights(what);
     } else if (manager.config().save.async && !last) {
+      if (decision.again) {  // not to be skipped because the one that it replaces is on its way
+        manager.wait();
+        look_after_underway();
+      }
       const AsyncSave begun_save = save_behind(what);
       if (begun_save.skipped()) return;  // it is made up for at the end, if it was the last
       underway = {begun_save, begun};

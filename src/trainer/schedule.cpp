@@ -193,7 +193,7 @@ struct SaveSchedule::Impl {
   SaveDecision save_anew(SaveCause cause) {
     if (stop != SaveCause::none && (!save.enabled || !whole_fits(clock()))) return {};
     outdated = true;
-    return unless_saved({cause});
+    return unless_saved({.cause = cause, .again = at == step});
   }
 };
 

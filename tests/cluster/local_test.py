@@ -138,7 +138,8 @@ class Signals(LocalCase):
     def test_a_signal_before_the_ranks_can_catch_it(self):
         """To real ranks under mpirun, before MPI_Init."""
         trainer = self.dir / "trainer"
-        trainer.write_text('#!/bin/bash\n[ "$CAIRN_RESTART_COUNT" -gt 0 ] || { touch "$STUB_DIR/waiting"; exec sleep 60; }\n'
+        trainer.write_text('#!/bin/bash\n'
+                           '[ "$CAIRN_RESTART_COUNT" -gt 0 ] || { touch "$STUB_DIR/waiting"; exec sleep 60; }\n'
                            f'exec {BIN}/train_lm "$@"\n')
         trainer.chmod(0o755)
         flags = [*SMALL, "--steps", "4", "--save-every", "2"]

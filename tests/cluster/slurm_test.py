@@ -233,7 +233,8 @@ class Slurm(unittest.TestCase):
         second = self.train("rival", "--nodelist=n3", "--nodes=1", "--ntasks-per-node=2", run="owner")
         self.assertEqual(second.wait_until_ended(), "FAILED", second.text())
         self.assertEqual(second.field("ExitCode"), "2:0")
-        self.assertRegex(second.text(), rf"is in use by \S+ on {host} \(process \d+, job cairn/{first.number}\).* sign of life \d+ s ago")
+        owner = rf"is in use by \S+ on {host} \(process \d+, job cairn/{first.number}\)"
+        self.assertRegex(second.text(), owner + r".* sign of life \d+ s ago")
         self.assert_finished(first, restarts=0)
 
     @scenario

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <csignal>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 #include <tuple>
@@ -140,12 +141,15 @@ TEST(Callback, WhatEndsAnEpochIsNotLostWhenItsLastStepWasSavedBefore) {
     return loop.result();
   };
   const auto expected = undisturbed(3);
-  for (const bool async : {false, true}) {
+  const std::vector<std::optional<AsyncOptions>> ways{
+      std::nullopt, AsyncOptions{.when_busy = WhenBusy::wait},
+      AsyncOptions{.when_busy = WhenBusy::skip}, AsyncOptions{.when_busy = WhenBusy::queue}};
+  for (const auto& async : ways) {
     for (const std::uint64_t every_n_epochs : {0U, 1U}) {
       Config config = config_for(scratch());
       config.save.every_n_steps = 3;
       config.save.every_n_epochs = every_n_epochs;
-      if (async) config.save.async = AsyncOptions{};
+      config.save.async = async;
       {
         EpochLoop dies(config, 3);
         dies.run_to(4);
@@ -162,9 +166,9 @@ TEST(Callback, WhatEndsAnEpochIsNotLostWhenItsLastStepWasSavedBefore) {
     }
   }
   const auto expected_of_one = undisturbed(1);
-  for (const bool async : {false, true}) {
+  for (const auto& async : ways) {
     Config config = config_for(scratch());
-    if (async) config.save.async = AsyncOptions{};
+    config.save.async = async;
     {
       EpochLoop stopped(config, 1);
       if (world().rank() == world().size() - 1) std::raise(SIGTERM);
