@@ -227,15 +227,20 @@ class Slurm(unittest.TestCase):
 
     @scenario
     def test_a_second_job_in_the_directory_of_another(self):
-        first = self.train("owner", ELSEWHERE, pace=500)  # 40 s of steps, longer than it takes to see that it lives
-        first.wait_for_step(2)
+        trainer = HOME / "runs" / "owner.sh"  # is not done before it is stopped
+        trainer.write_text(f'#!/bin/bash\nexec {BIN}/train_lm "$@" '
+                           '$([ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || echo --step-ms 5000)\n')
+        trainer.chmod(0o755)
+        first = self.train("owner", ELSEWHERE, CAIRN_TRAIN=str(trainer))
+        first.wait_for_step(1)
         host = first.field("BatchHost")
-        second = self.train("rival", "--nodelist=n3", "--nodes=1", "--ntasks-per-node=2", run="owner")
+        second = self.train("rival", "--nodelist=n8", "--nodes=1", "--ntasks-per-node=2", run="owner")
         self.assertEqual(second.wait_until_ended(), "FAILED", second.text())
         self.assertEqual(second.field("ExitCode"), "2:0")
         owner = rf"is in use by \S+ on {host} \(process \d+, job cairn/{first.number}\)"
         self.assertRegex(second.text(), owner + r".* sign of life \d+ s ago")
-        self.assert_finished(first, restarts=0)
+        self.cluster.command("scancel", "--signal=USR1", first.number)
+        self.assert_finished(first, restarts=1)
 
     @scenario
     def test_a_lost_node_that_the_launcher_notices_before_slurm(self):
