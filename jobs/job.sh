@@ -68,7 +68,7 @@ count_start() {
   # Submitted by hand: somebody has looked at it.
   if [ "$restart" -eq 0 ] && [ "${CAIRN_PREEMPTED:-requeue}" = requeue ]; then rm -f "$1/.restarts"; fi
   export CAIRN_START=${SLURM_JOB_ID:-$(hostname)-$$}-$restart
-  "$CAIRN_BIN/cairn" begin "$1" --max-restarts "${CAIRN_MAX_STALLS:-3}" </dev/null || code=$?
+  "$CAIRN_BIN/cairn" begin "$1" --max-restarts "${CAIRN_MAX_STALLS:-5}" </dev/null || code=$?
   case $code in
     0) ;;
     1)
@@ -90,13 +90,24 @@ goes_on() {
   return 1
 }
 
+# Whether a node of the job is lost. A launcher may end before Slurm knows of it; a step on all nodes tells in seconds.
+node_is_lost() {
+  local told
+  if [ -n "${CAIRN_LOCAL:-}" ] || [ -z "${SLURM_JOB_NUM_NODES:-}" ]; then return 1; fi
+  # It has to name the node: a step may fail for other reasons, too.
+  told=$({ timeout 60 srun --overlap --mem=0 --mpi=none --nodes="$SLURM_JOB_NUM_NODES" \
+    --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 true </dev/null 2>&1 || true; } |
+    grep -m1 -e 'failed on node' -e 'Node failure on') || return 1
+  say "a node of the job does not answer: $told"
+}
+
 # finish CODE: ends the job as its exit code says: done, requeued, or failed for good.
 finish() {
   if [ "$1" -eq 0 ]; then
     say "finished"
     exit 0
   fi
-  if ! goes_on "$1"; then
+  if ! goes_on "$1" && ! node_is_lost; then
     say "exit code $1: failed, not requeued"
     exit "$1"
   fi

@@ -21,12 +21,22 @@ constexpr const char* kBeginFooter =
     "once, here or by the trainer. The count lies in RUN/.restarts; remove it to start anew.\n"
     "Exit codes: 0 start it, 1 it was started too often without progress, 2 usage or error.";
 
+/// An option that counts something. CLI11 makes 2^64 - 1 of -1.
+CLI::Option* add_count(CLI::App& verb, const char* name, auto& value, const char* what) {
+  return verb.add_option(name, value, what)
+      ->check(
+          [](const std::string& text) {
+            return std::string(text.starts_with('-') ? "a negative number is not allowed" : "");
+          },
+          "");
+}
+
 void add_keep_options(CLI::App& verb, KeepOptions& keep) {
-  verb.add_option("--keep-last", keep.policy.keep_last, "The most recently committed N stay");
-  verb.add_option("--keep-every", keep.policy.keep_every_n_steps,
-                  "So do those whose step is a multiple of N");
+  add_count(verb, "--keep-last", keep.policy.keep_last, "The most recently committed N stay");
+  add_count(verb, "--keep-every", keep.policy.keep_every_n_steps,
+            "So do those whose step is a multiple of N");
   auto* best =
-      verb.add_option("--keep-best", keep.policy.keep_best.k, "So do the best N by a metric");
+      add_count(verb, "--keep-best", keep.policy.keep_best.k, "So do the best N by a metric");
   auto* metric = verb.add_option("--metric", keep.policy.keep_best.metric, "The metric's name");
   auto* mode = verb.add_option("--mode", keep.mode, "Which values are better: min (default) or max")
                    ->check(CLI::IsMember({"min", "max"}));
@@ -63,9 +73,8 @@ void add_run_verbs(CLI::App& app, RunVerbs& verbs, bool& json) {
   }
   verbs.begin = add_verb(app, "begin", "Count a start of a run, for a job's script", json);
   verbs.begin->add_option("RUN", verbs.beginning.run, "Directory")->required();
-  verbs.begin->add_option("--max-restarts", verbs.beginning.max_restarts,
-                          "How often in a row it may start again without progress (default: 5; 0: "
-                          "any number)");
+  add_count(*verbs.begin, "--max-restarts", verbs.beginning.max_restarts,
+            "How often in a row it may start again without progress (default: 5; 0: any number)");
   verbs.begin->footer(kBeginFooter);
 }
 

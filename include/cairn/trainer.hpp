@@ -36,6 +36,9 @@ struct SaveDecision {
   /// A whole checkpoint would not be ready in time: the model alone, under a name that no resume
   /// takes.
   bool weights_only = false;
+  /// The step is saved, or is being saved, and that checkpoint lacks what was told since: where this
+  /// save is left out, a resume from the other one goes on with less than there was.
+  bool again = false;
   bool save() const { return cause != SaveCause::none; }
 };
 
@@ -64,11 +67,12 @@ class CAIRN_EXPORT SaveSchedule {
   /// After a step of the optimizer. Collective; most calls send nothing. Errors: mismatch (ranks
   /// at different steps), timeout.
   SaveDecision after_step(std::uint64_t step);
-  /// After the epoch `epoch`, counted from 0, with the last step that was told. Local, the same on
-  /// all ranks.
+  /// After the epoch `epoch`, counted from 0, with the last step that was told. Where that step was
+  /// saved before its epoch was over, it is to be saved again, whatever `save.every_n_epochs` says.
+  /// Local, the same on all ranks; after a stop Collective. Errors: timeout.
   SaveDecision after_epoch(std::uint64_t epoch);
-  /// After a validation; rank 0's metrics count. Collective. Errors: usage (the monitored metric is
-  /// not among them), timeout.
+  /// After a validation; rank 0's metrics count. An improvement is to be saved, also where the step
+  /// is. Collective. Errors: usage (the monitored metric is not among them), timeout.
   SaveDecision after_validation(const std::map<std::string, double>& metrics);
   /// At the end: what the last step still needs. Completes what is on its way. Collective.
   SaveDecision at_end();
@@ -79,6 +83,9 @@ class CAIRN_EXPORT SaveSchedule {
   /// How long a whole checkpoint took, from its begin until it was published; the first one is told
   /// on rank 0's stderr, with the signal that fits the job. Local.
   void measured(double seconds);
+  /// What a whole checkpoint may take until one was measured, in seconds: by default nothing. Only
+  /// the lead before the end of the job goes by it, unless `save.preemption.lead` is given. Local.
+  void assume(double seconds);
   /// Whether the job has an end that was known when the schedule was made, or a grace after
   /// SIGTERM: then a save may have to be of the model alone. The same on all ranks. Local.
   bool may_run_short() const;

@@ -135,6 +135,10 @@ struct CheckpointCallback::Impl {
     if (decision.weights_only) {
       save_weights(what);
     } else if (manager.config().save.async && !last) {
+      if (decision.again) {  // not to be skipped because the one that it replaces is on its way
+        manager.wait();
+        look_after_underway();
+      }
       const AsyncSave begun_save = save_behind(what);
       if (begun_save.skipped()) return;  // it is made up for at the end, if it was the last
       underway = {begun_save, begun};
@@ -208,7 +212,10 @@ CheckpointContext CheckpointCallback::on_train_start() {
   if (impl_->manager.newest_checkpoint()) {
     // The directory, not the file: the source finds the newest one that can be loaded.
     impl_->manager.set_resume(impl_->manager.config().save.dir);
+    const double begun = seconds_now();
     context = impl_->load();
+    // The same bytes, ranks and file system: the best that is known before the first save.
+    impl_->schedule.assume(seconds_now() - begun);
     impl_->schedule.resumed(context.global_step);
   } else if (impl_->manager.config().source) {
     context = impl_->load();

@@ -19,6 +19,9 @@ class SaveBudget {
   /// The job ends at `end` at the latest, whatever was known before.
   void shorten(double end) { end_ = std::min(end_, end); }
   void measured(double seconds);
+  /// What a save may take, until one is measured: where no lead was given, the lead is twice that,
+  /// but at most half of the time that is left at `now`, so that a job gets on whatever it is told.
+  void assume(double seconds, double now);
 
   bool is_measured() const { return count_ != 0; }
   /// Of a whole checkpoint: the longest of the last three; 0 before the first.
@@ -37,6 +40,7 @@ class SaveBudget {
 
   double end_ = kNever;
   double least_lead_ = 0;
+  double assumed_lead_ = 0;
   bool lead_is_given_ = false;
   std::array<double, 3> last_{};
   std::uint64_t count_ = 0;

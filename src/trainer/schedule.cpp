@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "base/digest.hpp"
 #include "base/json_numbers.hpp"
@@ -70,8 +71,10 @@ struct SaveSchedule::Impl {
   std::optional<LimitWatch> limit;    // rank 0's, in a job whose end Slurm tells
   bool may_run_short = false;         // the same on all ranks
   std::uint64_t told_signal = 0;      // N of the hint that was printed
-  std::optional<std::uint64_t> step;  // the last that was told
-  std::optional<std::uint64_t> at;    // the step of the newest checkpoint
+  std::optional<std::uint64_t> step;    // the last that was told
+  std::optional<std::uint64_t> epochs;  // that were told to be over
+  std::optional<std::uint64_t> at;      // the step of the newest checkpoint
+  bool outdated = false;                // what was told of that step since is not in it
   double last_save = 0;
   bool saved_since_vote = false;
   SaveCause stop = SaveCause::none;
@@ -160,9 +163,14 @@ struct SaveSchedule::Impl {
     const double now = clock();
     const auto& grace = save.preemption.grace_s;
     if (stop_signal == SIGTERM && grace) budget.shorten(now + *grace);
-    std::uint64_t weights_only[1] = {comm.is_root() && !budget.whole_fits(now) ? 1U : 0U};
-    comm.all_reduce_max(std::span<std::uint64_t>(weights_only));
-    return {cause, weights_only[0] != 0};
+    return {cause, !whole_fits(now)};
+  }
+
+  /// Whether there is time for a whole checkpoint. Collective.
+  bool whole_fits(double now) const {
+    std::uint64_t too_late[1] = {comm.is_root() && !budget.whole_fits(now) ? 1U : 0U};
+    comm.all_reduce_max(std::span<std::uint64_t>(too_late));
+    return too_late[0] == 0;
   }
 
   SaveDecision by_votes(std::uint64_t of_step, double now) {
@@ -177,7 +185,15 @@ struct SaveSchedule::Impl {
 
   /// What is left of a decision where nothing is saved, or the step is saved already.
   SaveDecision unless_saved(SaveDecision decision) const {
-    return save.enabled && at != step ? decision : SaveDecision{};
+    return save.enabled && (at != step || outdated) ? decision : SaveDecision{};
+  }
+
+  /// A save of the step though it is saved: that checkpoint does not know what was told since.
+  /// After a stop it has to do, unless there is time for another. Collective after a stop.
+  SaveDecision save_anew(SaveCause cause) {
+    if (stop != SaveCause::none && (!save.enabled || !whole_fits(clock()))) return {};
+    outdated = true;
+    return unless_saved({.cause = cause, .again = at == step});
   }
 };
 
@@ -189,6 +205,7 @@ SaveSchedule& SaveSchedule::operator=(SaveSchedule&&) noexcept = default;
 
 SaveDecision SaveSchedule::after_step(std::uint64_t step) {
   impl_->step = step;
+  impl_->outdated = false;
   SaveDecision decision;
   if (impl_->stop == SaveCause::none) decision = impl_->by_votes(step, impl_->clock());
   if (!decision.save() && divides(impl_->save.every_n_steps, step)) decision = {SaveCause::steps};
@@ -196,7 +213,11 @@ SaveDecision SaveSchedule::after_step(std::uint64_t step) {
 }
 
 SaveDecision SaveSchedule::after_epoch(std::uint64_t epoch) {
-  if (!impl_->step || !divides(impl_->save.every_n_epochs, epoch + 1)) return {};
+  if (!impl_->step) return {};
+  const bool told_before = std::exchange(impl_->epochs, epoch + 1) == epoch + 1;
+  // A resume from the checkpoint of this step would never do what the end of an epoch brings.
+  if (impl_->at == impl_->step && !told_before) return impl_->save_anew(SaveCause::epochs);
+  if (!divides(impl_->save.every_n_epochs, epoch + 1)) return {};
   return impl_->unless_saved({SaveCause::epochs});
 }
 
@@ -215,8 +236,7 @@ SaveDecision SaveSchedule::after_validation(const std::map<std::string, double>&
   });
   impl_->comm.all_reduce_max(std::span<std::uint64_t>(bits));
   if (!impl_->best.improves(std::bit_cast<double>(bits[0])) || !impl_->step) return {};
-  // Also where the step is saved: that checkpoint does not know the metric.
-  return {SaveCause::metric};
+  return impl_->save_anew(SaveCause::metric);
 }
 
 SaveDecision SaveSchedule::at_end() {
@@ -226,6 +246,7 @@ SaveDecision SaveSchedule::at_end() {
 
 void SaveSchedule::saved(double held_up_s) {
   impl_->at = impl_->step;
+  impl_->outdated = false;
   impl_->last_save = impl_->clock();
   impl_->saved_since_vote = true;
   impl_->agreement.forgive(held_up_s);
@@ -240,6 +261,8 @@ void SaveSchedule::measured(double seconds) {
   fmt::print(stderr, "cairn: a save takes {:.1f} s; for this job: --signal=B:USR1@{}\n", seconds,
              signal);
 }
+
+void SaveSchedule::assume(double seconds) { impl_->budget.assume(seconds, impl_->clock()); }
 
 bool SaveSchedule::may_run_short() const { return impl_->may_run_short; }
 

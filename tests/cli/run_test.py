@@ -183,6 +183,9 @@ class RunTest(unittest.TestCase):
     def test_usage(self):
         for words, told in (
                 (["prune", self.dir], "say what is to be removed"),
+                (["prune", self.dir, "--keep-last", "-1"], "--keep-last: a negative number"),
+                (["ls", self.dir, "--keep-last", "-1"], "--keep-last: a negative number"),
+                (["begin", self.dir, "--max-restarts", "-1"], "--max-restarts: a negative number"),
                 (["prune", self.dir, "--keep-every", "10"], "--keep-last"),
                 (["prune", self.dir, "--keep-last", "1", "--keep-best", "1"], "--metric"),
                 (["ls", self.dir / "none"], "there is no directory"),

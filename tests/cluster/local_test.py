@@ -14,6 +14,7 @@ from harness import BIN, Case, ENVIRONMENT, ROOT, SAMPLE, run
 from waiting import wait_for
 
 JOBS = ROOT / "jobs"
+DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=[0-9a-f]{32}$", re.M)
 SMALL = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16", "--batch", "4"]
 
 # A trainer that ends with the next exit code of the list `codes`, after a new checkpoint for a + before the code.
@@ -81,13 +82,13 @@ class Requeue(LocalCase):
 
     def test_restarts_without_a_new_checkpoint_end(self):
         output = self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 " * 50, code=1)
-        self.assertEqual(len(self.starts()), 4, output)
-        self.assertIn("was started 4 times since", output)
+        self.assertEqual(len(self.starts()), 6, output)
+        self.assertIn("was started 6 times since", output)
         self.assertIn("never got past its beginning", output)
         self.assertIn("given up", output)
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=0)  # counted anew
         self.assertFalse((self.run_dir / ".restarts").exists(), "it has ended well")
-        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 +85 85 85 85 0", code=0)
+        self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 85 85 +85 85 85 85 85 85 0", code=0)
         self.job(JOBS / "run_local.sh", JOBS / "train.sbatch", codes="85 85 0", code=1, CAIRN_MAX_STALLS=1)
 
     def test_a_start_that_can_not_be_counted_is_no_reason_to_end(self):
@@ -134,6 +135,26 @@ class Signals(LocalCase):
     def test_a_signal_that_the_launcher_lost_is_sent_again(self):
         self.assertEqual(self.signalled("second 0", signal.SIGUSR1, 0), 2)
 
+    def test_a_signal_before_the_ranks_can_catch_it(self):
+        """To real ranks under mpirun, before MPI_Init."""
+        trainer = self.dir / "trainer"
+        trainer.write_text('#!/bin/bash\n'
+                           '[ "$CAIRN_RESTART_COUNT" -gt 0 ] || { touch "$STUB_DIR/waiting"; exec sleep 60; }\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        flags = [*SMALL, "--steps", "4", "--save-every", "2"]
+        whole = run([BIN / "train_lm", *flags, "--dir", self.dir / "whole"], ranks=2)
+        process = self.start(JOBS / "run_local.sh", "-n", "2", JOBS / "train.sbatch", *flags, CAIRN_TRAIN=trainer,
+                             CAIRN_LAUNCH="")
+        self.addCleanup(process.kill)
+        wait_for("a rank runs", (self.dir / "waiting").exists, 30)
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 0, output)
+        self.assertIn("restart 1, on", output)
+        self.assertRegex(whole.stdout, DONE)
+        self.assertEqual(DONE.findall(output), DONE.findall(whole.stdout))
+
     def test_sigterm_and_control_c_save_and_stop(self):
         self.assertEqual(self.signalled("wait 0", signal.SIGTERM, 85), 1)
         self.assertEqual(self.signalled("wait 0", signal.SIGINT, 85), 1)
@@ -164,6 +185,52 @@ class ArrayAndChain(LocalCase):
         self.assertEqual(len(self.starts()), 2)
         self.job(*chain, codes="85 85 85", code=85, CAIRN_LOCAL=1)  # used up before the end
         self.assertEqual(len(self.starts()), 3)
+
+
+class Tools(Case):
+    """inspect, diff and convert, on real checkpoints."""
+
+    def setUp(self):
+        super().setUp()
+        for step in (1, 2):
+            made = self.sample_save(self.file(step), step, step)
+            self.assertEqual(made.returncode, 0, made.stderr)
+
+    def file(self, step):
+        return self.dir / "run" / f"step-{step:08}.h5"
+
+    def job(self, name, *words, code, **variables):
+        done = run([JOBS / "run_local.sh", "-n", 2, JOBS / f"{name}.sbatch", *words], cwd=self.dir,
+                   env={"CAIRN_BIN": str(BIN), **{name: str(value) for name, value in variables.items()}})
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def test_inspect(self):
+        for told in (self.job("inspect", self.dir / "run", code=0),
+                     self.job("inspect", code=0, CAIRN_RUN_DIR=self.dir / "run")):
+            self.assertRegex(told, r"step +2\n")
+            self.assertIn("42 tensors", told)
+        self.assertIn("nothing.h5", self.job("inspect", self.dir / "nothing.h5", code=2))
+
+    def test_diff(self):
+        self.job("diff", self.file(1), self.file(1), code=0)
+        self.assertIn("different: 22 of 42 tensors", self.job("diff", self.file(1), self.file(2), code=1))
+        self.assertIn("nothing.h5", self.job("diff", self.file(1), self.dir / "nothing.h5", code=2))
+
+    def test_convert(self):
+        target = self.dir / "deep.safetensors"
+        words = [self.file(2), target, "--select", "deep$"]
+        self.job("convert", *words, code=0)
+        told = self.job("inspect", target, code=0)
+        self.assertIn("deep", told)
+        self.assertNotIn("large", told)
+        self.assertIn("deep.safetensors", self.job("convert", *words, code=2))  # it is there already
+
+    def test_a_setup_file_comes_first(self):
+        setup = self.dir / "setup.sh"
+        setup.write_text(f"echo from the setup file\nCAIRN_BIN={BIN}\n")
+        told = self.job("inspect", self.file(1), code=0, CAIRN_SETUP=setup, CAIRN_BIN=self.dir / "none")
+        self.assertIn("from the setup file", told)
 
 
 def processes_of(run, restart):

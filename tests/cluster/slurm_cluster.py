@@ -17,6 +17,7 @@ from harness import BIN, ROOT
 from waiting import wait_for
 
 INSIDE = "CAIRN_CLUSTER_INSIDE"
+SKIPPED = 77  # SKIP_RETURN_CODE in tests/CMakeLists.txt
 NAMESPACES = ["--mount", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip")
 HOME = pathlib.Path("/run/cluster")  # in a tmpfs of the cluster's own
@@ -48,7 +49,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 KillWait=5
-SlurmdTimeout=15
+SlurmdTimeout=45
 """
 
 
@@ -62,7 +63,7 @@ def enter_namespaces():
     if probe.returncode != 0:
         print(f"SKIP: NOT TESTED on a Slurm cluster: it needs root and namespaces: {probe.stderr.strip()}",
               file=sys.stderr)
-        sys.exit(0)
+        sys.exit(SKIPPED)
     os.execvpe("unshare", [*command, sys.executable, *sys.argv], {**os.environ, INSIDE: "1"})
 
 
@@ -122,6 +123,7 @@ class Cluster:
             raise AssertionError(f"{', '.join(missing)}: not installed; jobs/setup.sh installs what the tests need")
         self.names = [f"n{i + 1}" for i in range(nodes)]
         self.inits = {}
+        self.networks = []  # of nodes without processes, open
         self.environment = {**os.environ, "SLURM_CONF": str(HOME / "slurm.conf")}
         self.environment.pop(INSIDE)
 
@@ -181,6 +183,12 @@ class Cluster:
         """As if its power was cut: nothing leaves the node any more, not even the end of a connection."""
         call("ip", "link", "del", name)
         self.end(self.inits.pop(name))
+
+    def crash_node(self, name):
+        """All its processes die, and the kernel lives on and ends their connections."""
+        init = self.inits.pop(name)
+        self.networks.append(os.open(f"/proc/{init.pid}/ns/net", os.O_RDONLY))
+        self.end(init)
 
     def end(self, init):
         init.kill()

@@ -18,7 +18,7 @@ TRAINING = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16",
 DONE = re.compile(r"^done step=\d+ loss=\S+ params_digest=([0-9a-f]{32})$", re.M)
 STOPPED = re.compile(r"^stopped step=(\d+) .*params_digest=([0-9a-f]{32})$", re.M)
 RESUMED = re.compile(r"^resumed step=(\d+) params_digest=([0-9a-f]{32}) ", re.M)
-ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor where a node is lost
+ELSEWHERE = "--nodelist=n2,n3"  # not on n1, where a job is preempted, nor on n4 to n8, where nodes are lost
 LONG = 240  # seconds until something that should take a few has failed
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
@@ -74,7 +74,7 @@ class Job:
 class Slurm(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(5)
+        cls.cluster = Cluster(8)
         cls.cluster.start()
         undisturbed = [cls.undisturbed(seed) for seed in (1, 2)]
         cls.expected = dict(enumerate(undisturbed, 1))
@@ -194,16 +194,64 @@ class Slurm(unittest.TestCase):
 
     @scenario
     def test_a_lost_node(self):
-        job = self.train("lost", "--exclude=n1,n2", pace=200)
+        job = self.train("lost", "--exclude=n[1-2,6-8]")
         job.wait_for_step(SAVE_EVERY + 2)
-        nodes = self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split()
-        gone = next(node for node in nodes if node != job.field("BatchHost"))
+        gone = self.other_node(job)
         self.cluster.lose_node(gone)
-        job.wait("requeued", lambda: len(job.starts()) > 1)
-        self.assertNotIn(gone, self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split())
+        self.assert_went_on_elsewhere(job, gone)
+
+    def nodes(self, job):
+        return self.cluster.command("scontrol", "show", "hostnames", job.field("NodeList")).split()
+
+    def other_node(self, job):
+        """One of the job's that does not run its script."""
+        return next(node for node in self.nodes(job) if node != job.field("BatchHost"))
+
+    def assert_went_on_elsewhere(self, job, gone):
+        job.wait("started again", lambda: len(job.starts()) > 1)
+        self.assertNotIn(gone, self.nodes(job))
         self.assertEqual(job.wait_until_ended(), "COMPLETED", job.text())
         self.assertEqual(DONE.search(job.text())[0], self.expected[1], job.text())
         self.assert_goes_on_where_it_was(job, lost=SAVE_EVERY)
+
+    @scenario
+    def test_a_signal_before_the_ranks_can_catch_it(self):
+        trainer = HOME / "runs" / "late.sh"
+        trainer.write_text('#!/bin/bash\n[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || { echo waits; exec sleep 200; }\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        job = self.train("late", ELSEWHERE, CAIRN_TRAIN=str(trainer))
+        job.wait("the ranks run", lambda: "waits" in job.text())
+        self.cluster.command("scancel", "--signal=USR1", "--batch", job.number)
+        self.assert_finished(job, restarts=1)
+
+    @scenario
+    def test_a_second_job_in_the_directory_of_another(self):
+        trainer = HOME / "runs" / "owner.sh"  # is not done before it is stopped
+        trainer.write_text(f'#!/bin/bash\nexec {BIN}/train_lm "$@" '
+                           '$([ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || echo --step-ms 5000)\n')
+        trainer.chmod(0o755)
+        first = self.train("owner", ELSEWHERE, CAIRN_TRAIN=str(trainer))
+        first.wait_for_step(1)
+        host = first.field("BatchHost")
+        second = self.train("rival", "--nodelist=n8", "--nodes=1", "--ntasks-per-node=2", run="owner")
+        self.assertEqual(second.wait_until_ended(), "FAILED", second.text())
+        self.assertEqual(second.field("ExitCode"), "2:0")
+        owner = rf"is in use by \S+ on {host} \(process \d+, job cairn/{first.number}\)"
+        self.assertRegex(second.text(), owner + r".* sign of life \d+ s ago")
+        self.cluster.command("scancel", "--signal=USR1", first.number)
+        self.assert_finished(first, restarts=1)
+
+    @scenario
+    def test_a_lost_node_that_the_launcher_notices_before_slurm(self):
+        """srun waits until Slurm knows of it; mpirun ends when a connection does."""
+        job = self.train("noticed", "--exclude=n[1-5]", CAIRN_LAUNCH="mpirun")
+        job.wait_for_step(SAVE_EVERY + 2)
+        gone = self.other_node(job)
+        self.cluster.crash_node(gone)
+        self.assert_went_on_elsewhere(job, gone)
+        self.assertRegex(job.starts()[0], rf"a node of the job does not answer: .*{gone}")
+        self.assertIn("stopped early: requeued", job.starts()[0])
 
     @scenario
     def test_two_tasks_of_an_array(self):

@@ -8,6 +8,19 @@
 
 #include "support/mpi_test.hpp"
 
+namespace {
+
+int reductions = 0;
+
+}  // namespace
+
+/// Stands before the one of the MPI library, which tools may do (MPI standard, "Profiling Interface").
+extern "C" int MPI_Iallreduce(const void* from, void* to, int count, MPI_Datatype type, MPI_Op op,
+                              MPI_Comm comm, MPI_Request* request) {
+  ++reductions;
+  return PMPI_Iallreduce(from, to, count, type, op, comm, request);
+}
+
 namespace cairn::test {
 namespace {
 
@@ -78,9 +91,82 @@ TEST(SaveSchedule, ARunThatTakesNoStepSavesNothing) {
   EXPECT_FALSE(resumed.schedule.at_end().save());
 }
 
-TEST(SaveSchedule, DisabledSavesNothingAndStillStops) {
-  SaveConfig save = Config::from_string("save: {enabled: false, every_n_steps: 2}").save;
+TEST(SaveSchedule, AnEpochThatEndsAtASavedStepIsSavedWithIt) {
+  for (const std::uint64_t every_n_epochs : {0U, 1U, 2U}) {
+    SaveConfig save;
+    save.every_n_steps = 3;
+    save.every_n_epochs = every_n_epochs;
+    Loop loop(save);
+    loop.run_to(3);
+    loop.take(loop.schedule.after_epoch(0));
+    EXPECT_EQ(loop.steps, (Steps{3, 3})) << "a resume from the first one would lose the epoch's end";
+    EXPECT_EQ(loop.causes, (Causes{SaveCause::steps, SaveCause::epochs}));
+    loop.take(loop.schedule.after_epoch(0));
+    EXPECT_FALSE(loop.schedule.at_end().save());
+    loop.run_to(5);
+    loop.take(loop.schedule.after_epoch(1));  // at a step that was not saved
+    loop.run_to(6);
+    EXPECT_EQ(loop.steps, every_n_epochs == 0 ? (Steps{3, 3, 6}) : (Steps{3, 3, 5, 6}));
+  }
+}
+
+TEST(SaveSchedule, AnEpochsEndThatWasNotSavedIsSavedAtTheEnd) {
+  SaveConfig save;
+  save.every_n_steps = 3;
   Loop loop(save);
+  loop.run_to(3);
+  EXPECT_TRUE(loop.schedule.after_epoch(0).again);  // and left out
+  loop.take(loop.schedule.at_end());
+  EXPECT_EQ(loop.steps, (Steps{3, 3}));
+  EXPECT_EQ(loop.causes.back(), SaveCause::end);
+  EXPECT_FALSE(loop.schedule.at_end().save());
+}
+
+TEST(SaveSchedule, AnEpochThatEndsAtTheStepOfAStopIsSavedWithItWhereThereIsTime) {
+  for (const double left : {1000.0, 30.0}) {
+    SaveConfig save;
+    save.preemption.grace_s = left;
+    save.monitor = "loss";
+    Loop loop(save);
+    loop.schedule.measured(20);
+    if (world().rank() == last_rank()) std::raise(SIGTERM);
+    loop.run_to(100);
+    EXPECT_FALSE(loop.weights_only);
+    loop.now += 10;  // that the save took
+    loop.take(loop.schedule.after_epoch(0));
+    loop.take(loop.schedule.after_validation({{"loss", 1}}));
+    EXPECT_FALSE(loop.schedule.at_end().save());
+    EXPECT_EQ(loop.causes, left > 100 ? (Causes{SaveCause::signal, SaveCause::epochs,
+                                                SaveCause::metric})
+                                      : Causes{SaveCause::signal});
+    EXPECT_FALSE(loop.weights_only);
+  }
+}
+
+TEST(SaveSchedule, AfterAStopWithTheModelAloneNothingElseIsSaved) {
+  SaveConfig save;
+  save.preemption.grace_s = 30;
+  save.every_n_epochs = 1;
+  save.monitor = "loss";
+  Loop loop(save);
+  loop.schedule.measured(40);
+  if (world().rank() == last_rank()) std::raise(SIGTERM);
+  loop.run_to(100);
+  EXPECT_TRUE(loop.weights_only);
+  loop.take(loop.schedule.after_epoch(0));
+  loop.take(loop.schedule.after_validation({{"loss", 1}}));
+  loop.take(loop.schedule.at_end());
+  EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
+}
+
+TEST(SaveSchedule, DisabledSavesNothingAndStillStops) {
+  SaveConfig save =
+      Config::from_string("save: {enabled: false, every_n_steps: 2, every_n_epochs: 1, monitor: x}")
+          .save;
+  Loop loop(save);
+  loop.run_to(1);
+  loop.take(loop.schedule.after_epoch(0));
+  loop.take(loop.schedule.after_validation({{"x", 1}}));
   if (world().rank() == last_rank()) std::raise(SIGUSR1);
   loop.run_to(1000);
   EXPECT_TRUE(loop.steps.empty());
@@ -125,6 +211,23 @@ TEST(SaveSchedule, SignalsOnAllRanksAgainAndAgainStopThemOnce) {
   EXPECT_TRUE(world().all_equal(loop.step));
 }
 
+TEST(SaveSchedule, AStepThatNeedsNothingSendsNothing) {
+  SaveConfig save;  // everything that is agreed, and never comes
+  save.every_minutes = 1e6;
+  save.preemption.time_limit_s = 1e7;
+  Loop loop(save, 0.001);
+  reductions = 0;
+  loop.run_to(1000);
+  EXPECT_TRUE(loop.steps.empty());
+  // One in 64 steps, and those in which it learns how long a step is.
+  if (world().size() == 1) {
+    EXPECT_EQ(reductions, 0);
+  } else {
+    EXPECT_GE(reductions, 15);
+    EXPECT_LE(reductions, 20);
+  }
+}
+
 TEST(SaveSchedule, ATimeThatIsOverAlreadyStopsAfterAStepOrTwo) {
   SaveConfig save;
   save.preemption.time_limit_s = 1e-9;
@@ -159,8 +262,9 @@ TEST(SaveSchedule, EpochsAndValidationsBeforeAnyStepSaveNothing) {
   EXPECT_FALSE(loop.schedule.after_validation({{"loss", 1}}).save());
   loop.run_to(1);
   loop.take(loop.schedule.after_epoch(1));
-  loop.take(loop.schedule.after_epoch(2));  // without a step of its own
   EXPECT_EQ(loop.steps, Steps{1});
+  loop.take(loop.schedule.after_epoch(2));  // without a step of its own, and yet an epoch later
+  EXPECT_EQ(loop.steps, (Steps{1, 1}));
 }
 
 TEST(SaveSchedule, EqualMetricsAndNumbersThatAreNoneAreNoImprovement) {

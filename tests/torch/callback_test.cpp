@@ -1,11 +1,17 @@
 #include "cairn/callback.hpp"
 
 #include <torch/optim/adam.h>
+#include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
+#include <fstream>
+#include <optional>
 #include <stdexcept>
+#include <thread>
+#include <tuple>
 
 #include "torch/note.hpp"
 #include "torch/toy.hpp"
@@ -29,6 +35,19 @@ std::vector<std::string> files_of(const fs::path& dir) {
 }
 
 using Files = std::vector<std::string>;
+
+/// Of a tensor's first element. Collective.
+void flip_a_byte(const fs::path& checkpoint, const std::string& tensor) {
+  const std::uint64_t at = open_checkpoint(world(), checkpoint).find(tensor)->offset;
+  if (world().is_root()) {
+    std::fstream file(checkpoint, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(byte ^ 1));
+  }
+  world().all_equal(0);  // damaged for all from here on
+}
 
 TEST(Callback, ALoopSavesResumesAndEnds) {
   const auto dir = scratch();
@@ -76,6 +95,96 @@ TEST(Callback, ALoopSavesResumesAndEnds) {
   EXPECT_EQ(manager.load_checkpoint(model).epoch, 2U) << "the epoch in which a resume goes on";
   EXPECT_TRUE(context.metrics.contains("val"));
   manager.close();
+}
+
+/// A trainer whose epochs each end with a step of the scheduler.
+struct EpochLoop {
+  EpochLoop(const Config& config, std::uint64_t of_epoch)
+      : manager(world().raw(), config),
+        callback(manager, model, optimizer, scheduler),
+        steps_of_epoch(of_epoch) {
+    const auto context = callback.on_train_start();
+    step = context.global_step;
+    epoch = context.epoch;
+  }
+
+  void run_to(std::uint64_t last) {
+    while (step < last && !callback.should_stop()) {
+      train(model, optimizer, 1);
+      callback.on_step_end(++step);
+      if (step % steps_of_epoch != 0) continue;
+      scheduler.step();
+      callback.on_epoch_end(epoch++);
+    }
+  }
+
+  /// What nothing has disturbed: the parameters, and the epoch and learning rate of their end.
+  auto result() {
+    return std::tuple(bytes_of(model), epoch, optimizer.param_groups().front().options().get_lr());
+  }
+
+  CheckpointManager manager;
+  Model model{1};
+  optim::SGD optimizer{one_group(model), optim::SGDOptions(0.1).momentum(0.9)};
+  optim::StepLR scheduler{optimizer, 1, 0.5};
+  CheckpointCallback callback;
+  std::uint64_t steps_of_epoch;
+  std::uint64_t step = 0;
+  std::uint64_t epoch = 0;
+};
+
+TEST(Callback, WhatEndsAnEpochIsNotLostWhenItsLastStepWasSavedBefore) {
+  const auto undisturbed = [](std::uint64_t steps_of_epoch) {
+    EpochLoop loop(config_for(scratch()), steps_of_epoch);
+    loop.run_to(9);
+    loop.manager.close();
+    return loop.result();
+  };
+  const auto expected = undisturbed(3);
+  const std::vector<std::optional<AsyncOptions>> ways{
+      std::nullopt, AsyncOptions{.when_busy = WhenBusy::wait},
+      AsyncOptions{.when_busy = WhenBusy::skip}, AsyncOptions{.when_busy = WhenBusy::queue}};
+  for (const auto& async : ways) {
+    for (const std::uint64_t every_n_epochs : {0U, 1U}) {
+      Config config = config_for(scratch());
+      config.save.every_n_steps = 3;
+      config.save.every_n_epochs = every_n_epochs;
+      config.save.async = async;
+      {
+        EpochLoop dies(config, 3);
+        dies.run_to(4);
+        dies.manager.close();
+      }
+      world().all_equal(0);  // the lease is rank 0's to give back
+      EpochLoop resumed(config, 3);
+      EXPECT_EQ(resumed.step, 3U);
+      EXPECT_EQ(resumed.epoch, 1U);
+      resumed.run_to(9);
+      EXPECT_EQ(resumed.result(), expected);
+      resumed.callback.on_train_end();
+      resumed.manager.close();
+    }
+  }
+  const auto expected_of_one = undisturbed(1);
+  for (const auto& async : ways) {
+    Config config = config_for(scratch());
+    config.save.async = async;
+    {
+      EpochLoop stopped(config, 1);
+      if (world().rank() == world().size() - 1) std::raise(SIGTERM);
+      stopped.run_to(9);
+      stopped.callback.on_train_end();
+      EXPECT_EQ(stopped.callback.exit_code(), kExitRequeue);
+      EXPECT_EQ(files_of(config.save.dir), Files{checkpoint_path("", stopped.step).string()});
+      stopped.manager.close();
+    }
+    world().all_equal(0);
+    EpochLoop resumed(config, 1);
+    EXPECT_EQ(resumed.epoch, resumed.step);
+    resumed.run_to(9);
+    EXPECT_EQ(resumed.result(), expected_of_one);
+    resumed.manager.close();
+  }
 }
 
 TEST(Callback, ASignalOnOneRankSavesAndAsksForARequeue) {
@@ -126,6 +235,45 @@ TEST(Callback, WithoutTimeForAWholeCheckpointTheModelIsSavedBesideTheRun) {
   const Manifest weights = open_checkpoint(world(), dir / names.back());
   EXPECT_NE(weights.find("model/bias"), nullptr);
   EXPECT_EQ(weights.find("optimizer/bias/momentum_buffer"), nullptr);
+  manager.close();
+}
+
+/// Its load takes a while.
+class Slow : public Note {
+ public:
+  Slow() : Note("x") {}
+  void load(const std::string& state) override {
+    std::this_thread::sleep_for(kTime);
+    Note::load(state);
+  }
+  static constexpr std::chrono::milliseconds kTime{300};
+};
+
+TEST(Callback, TheTimeOfTheLoadStandsForThatOfASaveUntilOneIsMeasured) {
+  using Seconds = std::chrono::duration<double>;
+  const auto dir = scratch();
+  Model model(1);
+  {
+    CheckpointManager manager(world().raw(), config_for(dir));
+    Slow slow;
+    manager.add_state("slow", slow);
+    manager.save_checkpoint(model, {.global_step = 3});
+    manager.close();
+  }
+  Config config = config_for(dir);
+  config.save.preemption.time_limit_s = 1;
+  CheckpointManager manager(world().raw(), config);
+  Slow slow;
+  manager.add_state("slow", slow);
+  CheckpointCallback callback(manager, model);
+  const auto begun = std::chrono::steady_clock::now();
+  std::uint64_t step = callback.on_train_start().global_step;
+  const double left = std::max(1 - Seconds(std::chrono::steady_clock::now() - begun).count(), 0.0);
+  const double lead = std::min(2 * Seconds(Slow::kTime).count(), left / 2);
+  std::this_thread::sleep_until(begun + Seconds(1 - lead));
+  while (step < 200 && !callback.should_stop()) callback.on_step_end(++step);
+  EXPECT_EQ(callback.stop_cause(), SaveCause::time_limit) << "a twentieth of a second is too little";
+  callback.on_train_end();
   manager.close();
 }
 
@@ -291,6 +439,60 @@ TEST(Callback, ASecondJobInTheDirectoryIsRefused) {
   EXPECT_EQ(other.on_train_start().global_step, 0U) << "the first job has ended";
   first.close();
   second.close();
+}
+
+TEST(Callback, AJobThatLostItsLeaseSavesNothingMore) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  CheckpointCallback callback(manager, model);
+  callback.on_train_start();
+  for (std::uint64_t step = 1; step <= 3; ++step) callback.on_step_end(step);
+  if (world().is_root()) fs::remove(dir / ".lease");
+  const std::string text = expect_same_error(Errc::refused, [&] { callback.on_step_end(4); });
+  EXPECT_NE(text.find(dir.string()), std::string::npos) << text;
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  expect_same_error(Errc::refused, [&] { callback.on_train_end(); });
+  EXPECT_EQ(files_of(dir), Files{"step-00000002.h5"});
+  manager.close();
+}
+
+TEST(Callback, ADamagedNewestCheckpointIsPassedOverOnceAndForAll) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 2;
+  Model model(1);
+  const auto start = [&](std::uint64_t expected) {
+    CheckpointManager manager(world().raw(), config);
+    CheckpointCallback callback(manager, model);
+    testing::internal::CaptureStderr();
+    std::uint64_t step = callback.on_train_start().global_step;
+    const std::string told = testing::internal::GetCapturedStderr();
+    EXPECT_EQ(step, expected);
+    if (step == 0) {
+      while (step < 4) callback.on_step_end(++step);
+    }
+    manager.close();
+    world().all_equal(0);  // the lease is rank 0's to give back
+    return told;
+  };
+  start(0);
+  const fs::path newest = dir / "step-00000004.h5";
+  const fs::path mark = dir / ".step-00000004.h5.bad";
+  flip_a_byte(newest, "model/bias");
+  const std::string first = start(2);
+  EXPECT_TRUE(fs::exists(mark));
+  const auto written = fs::last_write_time(mark);
+  const std::string second = start(2);
+  EXPECT_EQ(fs::last_write_time(mark), written);
+  const auto says = [&](const std::string& told, const std::string& what) {
+    return told.find("'" + newest.string() + "' is " + what) != std::string::npos;
+  };
+  EXPECT_EQ(says(first, "damaged"), world().is_root()) << first;
+  EXPECT_EQ(says(second, "passed over"), world().is_root()) << second;
+  EXPECT_FALSE(says(second, "damaged")) << "it was looked at again: " << second;
 }
 
 TEST(Callback, WhatAResumeCouldNotRepeatIsRefused) {

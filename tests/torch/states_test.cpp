@@ -1,10 +1,10 @@
 #include <torch/optim/sgd.h>
 
 #include <cmath>
-#include <optional>
 
 #include "cairn/average.hpp"
 #include "torch/note.hpp"
+#include "torch/part.hpp"
 #include "torch/toy.hpp"
 
 // What of a trainer's state is no tensor of the model or optimizer.
@@ -12,14 +12,6 @@ namespace cairn::test {
 namespace {
 
 namespace optim = torch::optim;
-
-/// The first `count` ranks; nothing on the others. Freed with the job.
-std::optional<MPI_Comm> first_ranks(int count) {
-  MPI_Comm part = MPI_COMM_NULL;
-  MPI_Comm_split(world().raw(), world().rank() < count ? 0 : MPI_UNDEFINED, 0, &part);
-  if (part == MPI_COMM_NULL) return std::nullopt;
-  return part;
-}
 
 const StateReport* report_of(const CheckpointContext& context, const std::string& name) {
   for (const StateReport& report : context.report.states) {

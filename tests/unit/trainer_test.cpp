@@ -68,6 +68,25 @@ TEST(SaveBudget, WithoutALeadAShortJobStillMakesProgress) {
   EXPECT_EQ(job.lead(), 60);
 }
 
+TEST(SaveBudget, GoesByWhatIsAssumedUntilASaveIsMeasured) {
+  SaveBudget budget;
+  budget.set_end(3600, 0, std::nullopt);
+  budget.assume(150, 200);
+  EXPECT_FALSE(budget.is_time(3299, 0));
+  EXPECT_TRUE(budget.is_time(3300, 0)) << "a twentieth, at most a minute, would be too late";
+  EXPECT_TRUE(budget.whole_fits(3599)) << "nobody knows that it would not";
+  budget.measured(40);
+  EXPECT_EQ(budget.lead(), 80);
+  SaveBudget brief;
+  brief.set_end(600, 0, std::nullopt);
+  brief.assume(500, 500);
+  EXPECT_EQ(brief.lead(), 50) << "half of what is left is for the training";
+  SaveBudget given;
+  given.set_end(3600, 0, 5);
+  given.assume(150, 200);
+  EXPECT_EQ(given.lead(), 5);
+}
+
 TEST(SaveBudget, AWholeCheckpointThatCanNotBeReadyIsNotBegun) {
   SaveBudget budget;
   EXPECT_TRUE(budget.whole_fits(1e9)) << "nobody knows an end";
