@@ -245,6 +245,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/migrations/migrate.cpp
   src/pipeline/migrations/mirror.cpp
   src/pipeline/migrations/name_steps.cpp
+  src/pipeline/migrations/numbers.cpp
   src/pipeline/migrations/pattern.cpp
   src/pipeline/migrations/place.cpp
   src/pipeline/migrations/read.cpp

@@ -450,6 +450,44 @@ TEST(Names, ATreeOfPyTorchFollows) {
                [&] { forward(manifest, "  - {type: drop, names: [a.w]}\n"); });
 }
 
+TEST(Names, StateThatBelongsToNobodyKnownIsNotLeftBehind) {
+  Manifest manifest = container(
+      {{"model/a.w", {4, 2}}, {"model/b.w", {4, 2}}, {"other/optimizer%2Fstate%2F0%2Fm", {4, 2}}});
+  manifest.documents["tree"] =
+      R"([["model/a.w",["model","a.w"]],["model/b.w",["model","b.w"]],)"
+      R"(["other/optimizer%2Fstate%2F0%2Fm",["optimizer","state",0,"m"]]])";
+  const auto told = [&](const std::string& parameters) {
+    manifest.documents["optimizers"] = R"([{"path":["optimizer"],"param_groups":[{"params":[0]}],)"
+                                       R"("parameters":)" +
+                                       parameters + "}]";
+  };
+  const std::vector<std::string> steps{"  - {type: permute, names: [a.w], order: [2, 0, 3, 1]}\n",
+                                       "  - {type: split, name: a.w, into: [q, k]}\n",
+                                       "  - {type: merge, names: [a.w, b.w], into: c}\n",
+                                       "  - {type: drop, names: [a]}\n",
+                                       "  - {type: unite, names: [a.w, b.w], into: c}\n"};
+  // Not to be told; told, but the state has no name; and the names of another model.
+  for (const std::string parameters : {"null", R"(["a.w"])", R"(["module.a.w"])"}) {
+    told(parameters);
+    for (const std::string& step : steps) {
+      expect_error(Errc::unsupported, "the optimizer at [\"optimizer\"] has of 'a.w' would stay",
+                   [&] { forward(manifest, step); });
+    }
+    expect_way_back(manifest, forward(manifest, "  - {type: rename, names: {a: x}}\n"));
+  }
+  // The state has a name, and the optimizer another model's.
+  manifest.tensors[2].name = "optimizer/module.a.w/m";
+  manifest.documents["tree"] = R"([["optimizer/module.a.w/m",["optimizer","state",0,"m"]]])";
+  expect_error(Errc::unsupported, "has of 'a.w' would stay", [&] { forward(manifest, steps[0]); });
+  // The way back of one that had no such state, in a file that has.
+  Manifest back = forward(of_model({"a.w", "b.w"}), steps[0]).manifest;
+  told("null");
+  back.documents["tree"] = R"([["other/m",["optimizer","state",0,"m"]]])";
+  back.documents["optimizers"] = manifest.documents["optimizers"];
+  expect_error(Errc::unsupported, "has of 'a.w' would stay",
+               [&] { migrate_back(back, "", no_bytes()); });
+}
+
 // ---- patterns, files, histories
 
 TEST(Patterns, Fit) {

@@ -4,7 +4,7 @@
 
 #include "base/bounded_regex.hpp"
 #include "base/throw.hpp"
-#include "pipeline/migrations/follow.hpp"
+#include "pipeline/migrations/numbers.hpp"
 #include "pipeline/migrations/pattern.hpp"
 #include "pipeline/migrations/steps.hpp"
 
@@ -169,6 +169,7 @@ Outcome drop_step(Working& working, const Json& step) {
       changes[name] = {alias};
     }
   }
+  require_state_follows(working, changes);
   std::vector<Item> kept;
   std::size_t lost = 0;
   Json back = Json::object();
@@ -208,6 +209,7 @@ Outcome unite_step(Working& working, const Json& step) {
   if (!changes.contains(into) && std::find(all.begin(), all.end(), into) != all.end()) {
     fail(Errc::mismatch, "there is another '{}' already", into);
   }
+  require_state_follows(working, changes);
   std::map<std::string, std::size_t> firsts;  // by what they are called then: position in `kept`
   std::map<std::string, std::size_t> counts;
   std::vector<Item> kept;
@@ -246,6 +248,9 @@ Outcome unite_step(Working& working, const Json& step) {
 }
 
 void copy_to(Working& working, const std::string& name, const std::vector<std::string>& copies) {
+  NameChanges changes;
+  changes[name] = copies;
+  require_state_follows(working, changes);
   std::vector<Item> items;
   std::set<std::string> others;
   bool found = false;
@@ -267,8 +272,6 @@ void copy_to(Working& working, const std::string& name, const std::vector<std::s
   for (const std::string& copy : copies) {
     if (others.contains("model/" + copy)) fail(Errc::corrupt, "there is a '{}' already", copy);
   }
-  NameChanges changes;
-  changes[name] = copies;
   follow_names(working, changes);
 }
 

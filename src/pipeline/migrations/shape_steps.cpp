@@ -6,7 +6,7 @@
 
 #include "base/throw.hpp"
 #include "manifest/dtype_names.hpp"
-#include "pipeline/migrations/follow.hpp"
+#include "pipeline/migrations/numbers.hpp"
 #include "pipeline/migrations/pattern.hpp"
 #include "pipeline/migrations/steps.hpp"
 #include "plan/views.hpp"
@@ -113,6 +113,9 @@ void split_into(Working& working, const std::string& name, const std::vector<std
   if (distinct.size() != parts.size())
     fail(Errc::mismatch, "two parts of '{}' have one name", name);
   for (const std::string& part : parts) require_new(working, part, {name});
+  NameChanges changes;
+  changes[name] = parts;
+  require_state_follows(working, changes);
   std::vector<Item> items;
   for (Item& item : working.items) {
     const auto role = role_of(item.entry.name);
@@ -137,8 +140,6 @@ void split_into(Working& working, const std::string& name, const std::vector<std
     }
   }
   working.items = std::move(items);
-  NameChanges changes;
-  changes[name] = parts;
   follow_names(working, changes);
 }
 
@@ -148,6 +149,9 @@ void merge_into(Working& working, const std::vector<std::string>& parts, const s
   if (distinct.size() != parts.size()) fail(Errc::mismatch, "'{}' has a part twice", name);
   for (const std::string& part : parts) require_untied(working, part);
   require_new(working, name, distinct);
+  NameChanges changes;
+  for (const std::string& part : parts) changes[part] = {name};
+  require_state_follows(working, changes);
   const Shape shape = shape_of(working, parts.at(0));
   require_dim(parts[0], shape, dim);
   // By what they are to be called: the tensors of each part.
@@ -175,8 +179,6 @@ void merge_into(Working& working, const std::vector<std::string>& parts, const s
     }
   }
   working.items = std::move(items);
-  NameChanges changes;
-  for (const std::string& part : parts) changes[part] = {name};
   follow_names(working, changes);
 }
 
@@ -255,6 +257,7 @@ void permute_rows(Working& working, const std::string& name, std::size_t dim,
   if (order.size() != shape[dim]) {
     fail(Errc::mismatch, "the order has {} rows, and '{}' {}", order.size(), name, shape[dim]);
   }
+  require_state_follows(working, {{name, {name}}});
   for (const std::size_t i : working.items_of(name)) {
     Item& item = working.items[i];
     if (!has_shape(item, shape)) continue;
