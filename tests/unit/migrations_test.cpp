@@ -384,6 +384,35 @@ TEST(Shapes, ACastIsTakenBackWhereNoBitIsLost) {
                [&] { migrate_back(narrow.manifest, "", no_bytes()); });
 }
 
+// Looking at all of them for each of them would take this test's time limit many times over.
+TEST(Shapes, ManyParametersTakeOneLook) {
+  constexpr int kMany = 10'000;
+  std::vector<std::pair<std::string, Shape>> tensors;
+  Json tree = Json::array();
+  Json params = Json::array();
+  for (int i = 0; i < kMany; ++i) {
+    const std::string name = fmt::format("m.{:05}.qkv", i);
+    tensors.push_back({"model/" + name, {6, 2}});
+    tree.push_back({"model/" + name, {"model", name}});
+    params.push_back(name);
+  }
+  Manifest manifest = container(tensors);
+  manifest.documents["tree"] = tree.dump();
+  manifest.documents["optimizer"] = Json{{"param_groups", {{{"params", params}}}}}.dump();
+  const Migrated migrated = forward(manifest, R"(
+  - {type: split, name: "*.qkv", into: ["*.q", "*.k", "*.v"]}
+  - {type: permute, names: ["*.q"], order: [1, 0]}
+  - {type: merge, names: ["*.q", "*.k"], into: "*.qk"}
+  - {type: rename_regex, from: '\.v$', to: .value}
+)");
+  ASSERT_EQ(migrated.manifest.tensors.size(), 2U * kMany);
+  const TensorEntry* qk = migrated.manifest.find("model/m.09999.qk");
+  ASSERT_NE(qk, nullptr);
+  EXPECT_EQ(place_of(*qk, {0, 1}), place_of(manifest.tensors[kMany - 1], {1, 1}));
+  EXPECT_EQ(document(migrated.manifest, "tree").size(), 2U * kMany);
+  expect_way_back(manifest, migrated);
+}
+
 // ---- names
 
 TEST(Names, RulesOfAStepSeeTheNamesOfBefore) {
@@ -615,6 +644,7 @@ TEST(History, ABrokenOneIsAnError) {
       {"{", "[]", R"({"format":1})", R"({"format":1,"history":[{"name":3}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":7}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"split"}],"documents":{}}}]})",
+       R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"split","dim":0,"all":[{"whole":"a","parts":[],"sizes":[]}]}],"documents":{}}}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"rename","names":{"q":"a"}}],"documents":{}}}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[],"documents":{"gone":{"patch":[{"op":"remove","path":"/x"}]}}}}]})"}) {
     Manifest manifest = of_model({"a"});

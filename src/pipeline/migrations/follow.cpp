@@ -112,6 +112,13 @@ std::vector<std::string> names_now(const NameChanges& changes, const std::string
   return found == changes.end() ? std::vector<std::string>{name} : found->second;
 }
 
+void require_untied(Working& working, const NameChanges& changes) {
+  for (const auto& [alias, name] : working.aliases()) {
+    if (!changes.contains(alias) && !changes.contains(name)) continue;
+    fail(Errc::unsupported, "'{}' and '{}' are one tensor (tied weights)", alias, name);
+  }
+}
+
 void follow_names(Working& working, const NameChanges& changes) {
   if (!working.documents_follow || changes.empty()) return;
   follow_numbers(working, changes);

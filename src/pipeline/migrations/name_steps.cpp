@@ -15,14 +15,14 @@ using Names = std::map<std::string, std::string>;
 
 Outcome renamed(Working& working, const Names& names) {
   Outcome outcome;
-  Json back = Json::object();
+  Names back;
   for (const auto& [from, to] : names) {
     add_example(outcome, fmt::format("{} -> {}", from, to));
     back[to] = from;
   }
   if (names.empty()) return outcome;
   rename_to(working, names);
-  outcome.undo.push_back({{"type", "rename"}, {"names", std::move(back)}});
+  outcome.undo.push_back({{"type", "rename"}, {"names", back}});
   return outcome;
 }
 
@@ -66,16 +66,6 @@ Outcome rename_by(Working& working, const Json& step, std::vector<Rule> rules) {
     if (!rule.used && !is_optional(step)) nothing_matches(working, rule.text);
   }
   return renamed(working, names);
-}
-
-/// The parameters that the step is about may not stand for others, nor others for them.
-void require_untied(Working& working, const std::vector<std::string>& names) {
-  for (const auto& [alias, name] : working.aliases()) {
-    for (const std::string& each : names) {
-      if (each != alias && each != name) continue;
-      fail(Errc::unsupported, "'{}' and '{}' are one tensor (tied weights)", alias, name);
-    }
-  }
 }
 
 }  // namespace
@@ -172,7 +162,7 @@ Outcome drop_step(Working& working, const Json& step) {
   require_state_follows(working, changes);
   std::vector<Item> kept;
   std::size_t lost = 0;
-  Json back = Json::object();
+  Names back;
   for (Item& item : working.items) {
     const auto role = role_of(item.entry.name);
     const auto change = role ? changes.find(role->parameter) : changes.end();
@@ -188,7 +178,7 @@ Outcome drop_step(Working& working, const Json& step) {
   }
   working.items = std::move(kept);
   follow_names(working, changes);
-  if (!back.empty()) outcome.undo.push_back({{"type", "rename"}, {"names", std::move(back)}});
+  if (!back.empty()) outcome.undo.push_back({{"type", "rename"}, {"names", back}});
   if (lost != 0) {
     outcome.no_undo =
         fmt::format("it drops '{}'{}, whose values are kept nowhere", names[0],
@@ -201,10 +191,10 @@ Outcome unite_step(Working& working, const Json& step) {
   Outcome outcome;
   const std::vector<std::string> names = matched(working, step, /*whole_names=*/true);
   if (names.empty()) return outcome;
-  require_untied(working, names);
   const std::string into = step.at("into");
   NameChanges changes;
   for (const std::string& name : names) changes[name] = {into};
+  require_untied(working, changes);
   const std::vector<std::string> all = working.parameters();
   if (!changes.contains(into) && std::find(all.begin(), all.end(), into) != all.end()) {
     fail(Errc::mismatch, "there is another '{}' already", into);
