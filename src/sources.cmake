@@ -246,6 +246,8 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/migrations/migrate.cpp
   src/pipeline/migrations/mirror.cpp
   src/pipeline/migrations/name_steps.cpp
+  src/pipeline/migrations/numbers.cpp
+  src/pipeline/migrations/parameter_index.cpp
   src/pipeline/migrations/pattern.cpp
   src/pipeline/migrations/place.cpp
   src/pipeline/migrations/read.cpp
@@ -253,6 +255,7 @@ target_sources(cairn_core_obj PRIVATE
   src/pipeline/migrations/run.cpp
   src/pipeline/migrations/shape_steps.cpp
   src/pipeline/migrations/steps.cpp
+  src/pipeline/migrations/value_steps.cpp
   src/pipeline/migrations/working.cpp
   src/pipeline/modifier_types.cpp
   src/pipeline/path_patterns.cpp

@@ -92,6 +92,22 @@ TEST(Migrate, ALoadSeesNewNamesAndPlaces) {
   }
 }
 
+TEST(Migrate, ALoadAsksForNoNumbersOfPyTorch) {
+  const fs::path folder = scratch();
+  Manifest manifest = saved(folder / "a.h5", Cut::rows);
+  manifest.documents["tree"] = R"([["model/large",["model","large"]]])";
+  manifest.documents["optimizers"] =
+      R"([{"path":["optimizer"],"param_groups":[{"params":[0]}],"parameters":null}])";
+  const Manifest migrated = migrated_for_load(
+      world(), manifest, steps(folder, "steps", "  - {type: split, name: large, into: [a, b]}\n"),
+      /*verify=*/true);
+  const auto large = load(manifest, "model/large");
+  auto halves = load(migrated, "model/a");
+  const auto second = load(migrated, "model/b");
+  halves.insert(halves.end(), second.begin(), second.end());
+  EXPECT_EQ(halves, large);
+}
+
 TEST(Migrate, DamageIsFoundBeforeTheLoad) {
   const fs::path folder = scratch();
   const Manifest manifest = saved(folder / "a.h5", Cut::rows);

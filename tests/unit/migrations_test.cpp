@@ -384,6 +384,35 @@ TEST(Shapes, ACastIsTakenBackWhereNoBitIsLost) {
                [&] { migrate_back(narrow.manifest, "", no_bytes()); });
 }
 
+// Looking at all of them for each of them would take this test's time limit many times over.
+TEST(Shapes, ManyParametersTakeOneLook) {
+  constexpr int kMany = 10'000;
+  std::vector<std::pair<std::string, Shape>> tensors;
+  Json tree = Json::array();
+  Json params = Json::array();
+  for (int i = 0; i < kMany; ++i) {
+    const std::string name = fmt::format("m.{:05}.qkv", i);
+    tensors.push_back({"model/" + name, {6, 2}});
+    tree.push_back({"model/" + name, {"model", name}});
+    params.push_back(name);
+  }
+  Manifest manifest = container(tensors);
+  manifest.documents["tree"] = tree.dump();
+  manifest.documents["optimizer"] = Json{{"param_groups", {{{"params", params}}}}}.dump();
+  const Migrated migrated = forward(manifest, R"(
+  - {type: split, name: "*.qkv", into: ["*.q", "*.k", "*.v"]}
+  - {type: permute, names: ["*.q"], order: [1, 0]}
+  - {type: merge, names: ["*.q", "*.k"], into: "*.qk"}
+  - {type: rename_regex, from: '\.v$', to: .value}
+)");
+  ASSERT_EQ(migrated.manifest.tensors.size(), 2U * kMany);
+  const TensorEntry* qk = migrated.manifest.find("model/m.09999.qk");
+  ASSERT_NE(qk, nullptr);
+  EXPECT_EQ(place_of(*qk, {0, 1}), place_of(manifest.tensors[kMany - 1], {1, 1}));
+  EXPECT_EQ(document(migrated.manifest, "tree").size(), 2U * kMany);
+  expect_way_back(manifest, migrated);
+}
+
 // ---- names
 
 TEST(Names, RulesOfAStepSeeTheNamesOfBefore) {
@@ -448,6 +477,44 @@ TEST(Names, ATreeOfPyTorchFollows) {
   manifest.documents.erase("model");
   expect_error(Errc::unsupported, "has a number in the optimizer",
                [&] { forward(manifest, "  - {type: drop, names: [a.w]}\n"); });
+}
+
+TEST(Names, StateThatBelongsToNobodyKnownIsNotLeftBehind) {
+  Manifest manifest = container(
+      {{"model/a.w", {4, 2}}, {"model/b.w", {4, 2}}, {"other/optimizer%2Fstate%2F0%2Fm", {4, 2}}});
+  manifest.documents["tree"] =
+      R"([["model/a.w",["model","a.w"]],["model/b.w",["model","b.w"]],)"
+      R"(["other/optimizer%2Fstate%2F0%2Fm",["optimizer","state",0,"m"]]])";
+  const auto told = [&](const std::string& parameters) {
+    manifest.documents["optimizers"] = R"([{"path":["optimizer"],"param_groups":[{"params":[0]}],)"
+                                       R"("parameters":)" +
+                                       parameters + "}]";
+  };
+  const std::vector<std::string> steps{"  - {type: permute, names: [a.w], order: [2, 0, 3, 1]}\n",
+                                       "  - {type: split, name: a.w, into: [q, k]}\n",
+                                       "  - {type: merge, names: [a.w, b.w], into: c}\n",
+                                       "  - {type: drop, names: [a]}\n",
+                                       "  - {type: unite, names: [a.w, b.w], into: c}\n"};
+  // Not to be told; told, but the state has no name; and the names of another model.
+  for (const std::string parameters : {"null", R"(["a.w"])", R"(["module.a.w"])"}) {
+    told(parameters);
+    for (const std::string& step : steps) {
+      expect_error(Errc::unsupported, "the optimizer at [\"optimizer\"] has of 'a.w' would stay",
+                   [&] { forward(manifest, step); });
+    }
+    expect_way_back(manifest, forward(manifest, "  - {type: rename, names: {a: x}}\n"));
+  }
+  // The state has a name, and the optimizer another model's.
+  manifest.tensors[2].name = "optimizer/module.a.w/m";
+  manifest.documents["tree"] = R"([["optimizer/module.a.w/m",["optimizer","state",0,"m"]]])";
+  expect_error(Errc::unsupported, "has of 'a.w' would stay", [&] { forward(manifest, steps[0]); });
+  // The way back of one that had no such state, in a file that has.
+  Manifest back = forward(of_model({"a.w", "b.w"}), steps[0]).manifest;
+  told("null");
+  back.documents["tree"] = R"([["other/m",["optimizer","state",0,"m"]]])";
+  back.documents["optimizers"] = manifest.documents["optimizers"];
+  expect_error(Errc::unsupported, "has of 'a.w' would stay",
+               [&] { migrate_back(back, "", no_bytes()); });
 }
 
 // ---- patterns, files, histories
@@ -577,6 +644,7 @@ TEST(History, ABrokenOneIsAnError) {
       {"{", "[]", R"({"format":1})", R"({"format":1,"history":[{"name":3}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":7}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"split"}],"documents":{}}}]})",
+       R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"split","dim":0,"all":[{"whole":"a","parts":[],"sizes":[]}]}],"documents":{}}}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[{"type":"rename","names":{"q":"a"}}],"documents":{}}}]})",
        R"({"format":1,"history":[{"name":"x","version":"1","signature":"","when":"","undo":{"tensors":[],"documents":{"gone":{"patch":[{"op":"remove","path":"/x"}]}}}}]})"}) {
     Manifest manifest = of_model({"a"});

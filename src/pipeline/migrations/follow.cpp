@@ -5,15 +5,10 @@
 #include <utility>
 
 #include "base/throw.hpp"
-#include "cairn/tensor_view.hpp"
+#include "pipeline/migrations/numbers.hpp"
 
 namespace cairn::detail::migrations {
 namespace {
-
-std::vector<std::string> now(const NameChanges& changes, const std::string& name) {
-  const auto found = changes.find(name);
-  return found == changes.end() ? std::vector<std::string>{name} : found->second;
-}
 
 /// A list of names; `seen` are those of all lists of which each may have a name once.
 Json followed(const Json& list, const NameChanges& changes, std::set<std::string>& seen) {
@@ -24,7 +19,7 @@ Json followed(const Json& list, const NameChanges& changes, std::set<std::string
       result.push_back(name);
       continue;
     }
-    for (const std::string& each : now(changes, name.get<std::string>())) {
+    for (const std::string& each : names_now(changes, name.get<std::string>())) {
       if (!here.insert(each).second) continue;  // the next part of a whole
       if (!seen.insert(each).second) {
         fail(Errc::mismatch, "the parts of '{}' are in different groups of the optimizer", each);
@@ -41,8 +36,8 @@ void follow_model(Working& working, const NameChanges& changes) {
   if (model.contains("aliases") && model["aliases"].is_object()) {
     Json aliases = Json::object();
     for (const auto& [alias, name] : model["aliases"].items()) {
-      const auto target = now(changes, name.is_string() ? name.get<std::string>() : "");
-      for (const std::string& each : now(changes, alias)) {
+      const auto target = names_now(changes, name.is_string() ? name.get<std::string>() : "");
+      for (const std::string& each : names_now(changes, alias)) {
         if (target.size() == 1 && target[0] != each) aliases[each] = target[0];
       }
     }
@@ -51,7 +46,7 @@ void follow_model(Working& working, const NameChanges& changes) {
   if (model.contains("quantized") && model["quantized"].is_object()) {
     Json quantized = Json::object();
     for (const auto& [name, value] : model["quantized"].items()) {
-      for (const std::string& each : now(changes, name)) quantized[each] = value;
+      for (const std::string& each : names_now(changes, name)) quantized[each] = value;
     }
     model["quantized"] = std::move(quantized);
   }
@@ -74,28 +69,6 @@ void follow_optimizer(Working& working, const NameChanges& changes) {
   }
 }
 
-/// PyTorch numbers an optimizer's parameters: their names may change, their count may not.
-void follow_numbers(Working& working, const NameChanges& changes) {
-  if (!working.document("tree").is_array() || !working.document("optimizers").is_array()) return;
-  std::set<std::string> results;
-  for (Json& optimizer : working.change("optimizers")) {
-    if (!optimizer.is_object() || !optimizer.contains("parameters")) continue;
-    for (Json& name : optimizer["parameters"]) {
-      if (!name.is_string()) continue;
-      const auto names = now(changes, name.get<std::string>());
-      if (names.size() != 1 || !results.insert(names[0]).second) {
-        fail(Errc::unsupported,
-             "'{}' has a number in the optimizer of a file of PyTorch's, where parameters can be "
-             "renamed, but not divided, joined or left out: 'cairn convert --weights-only' the "
-             "file first",
-             name.get<std::string>());
-      }
-      name = names[0];
-    }
-    results.clear();
-  }
-}
-
 void follow_tree(Working& working, const NameChanges& changes) {
   if (!working.document("tree").is_array()) return;
   Json tree = Json::array();
@@ -110,7 +83,7 @@ void follow_tree(Working& working, const NameChanges& changes) {
       continue;
     }
     if (role->is_slot()) {
-      for (const std::string& each : now(changes, role->parameter)) {
+      for (const std::string& each : names_now(changes, role->parameter)) {
         add(Json::array({role->name_for(each), item.at(1)}));
       }
       continue;
@@ -119,9 +92,10 @@ void follow_tree(Working& working, const NameChanges& changes) {
     const Json& path = item.at(1);
     const bool named = !path.empty() && path.back().is_string();
     const std::string key = named ? path.back().get<std::string>() : role->parameter;
-    for (const std::string& each : now(changes, key)) {
+    for (const std::string& each : names_now(changes, key)) {
       const bool tied = key != role->parameter;
-      const auto target = tied ? now(changes, role->parameter) : std::vector<std::string>{each};
+      const auto target =
+          tied ? names_now(changes, role->parameter) : std::vector<std::string>{each};
       if (target.empty()) continue;
       Json to = path;
       if (named && each != key) to.back() = each;
@@ -132,6 +106,18 @@ void follow_tree(Working& working, const NameChanges& changes) {
 }
 
 }  // namespace
+
+std::vector<std::string> names_now(const NameChanges& changes, const std::string& name) {
+  const auto found = changes.find(name);
+  return found == changes.end() ? std::vector<std::string>{name} : found->second;
+}
+
+void require_untied(Working& working, const NameChanges& changes) {
+  for (const auto& [alias, name] : working.aliases()) {
+    if (!changes.contains(alias) && !changes.contains(name)) continue;
+    fail(Errc::unsupported, "'{}' and '{}' are one tensor (tied weights)", alias, name);
+  }
+}
 
 void follow_names(Working& working, const NameChanges& changes) {
   if (!working.documents_follow || changes.empty()) return;

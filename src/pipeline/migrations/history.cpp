@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 
+#include "base/json_text.hpp"
 #include "base/throw.hpp"
 #include "checkpoint/convert_documents.hpp"
 
@@ -34,6 +35,31 @@ std::size_t end_of(const List& list, const std::string& to) {
   return end;
 }
 
+/// Adds what makes `now`, at a place of a document, `old` again. It goes by keys alone and replaces
+/// lists as a whole: those that tell a file of PyTorch's are made anew from the file, in its order.
+void add_patch(const Json& now, const Json& old, const Json::json_pointer& at, Json& patch) {
+  if (now == old) return;
+  if (!now.is_object() || !old.is_object()) {
+    patch.push_back({{"op", "replace"}, {"path", at.to_string()}, {"value", old}});
+    return;
+  }
+  std::map<std::string_view, const Json*> olds;
+  for (const auto& [key, value] : old.get_ref<const Json::object_t&>()) olds.emplace(key, &value);
+  for (const auto& [key, value] : now.get_ref<const Json::object_t&>()) {
+    const auto found = olds.find(key);
+    if (found == olds.end()) {
+      patch.push_back({{"op", "remove"}, {"path", (at / key).to_string()}});
+    } else {
+      add_patch(value, *found->second, at / key, patch);
+      olds.erase(found);
+    }
+  }
+  for (const auto& [key, value] : old.get_ref<const Json::object_t&>()) {
+    if (!olds.contains(key)) continue;
+    patch.push_back({{"op", "add"}, {"path", (at / key).to_string()}, {"value", value}});
+  }
+}
+
 }  // namespace
 
 std::vector<Applied> history_of(const Manifest& manifest) {
@@ -41,7 +67,7 @@ std::vector<Applied> history_of(const Manifest& manifest) {
   const std::string text = text_of(manifest);
   if (text.empty()) return history;
   try {
-    const Json document = Json::parse(text);
+    const Json document = parse_ordered(text);
     if (document.at("format") != 1) {
       fail(Errc::unsupported, "'{}': the document '{}' has a form that this release does not know",
            manifest.path().string(), kHistory);
@@ -134,8 +160,9 @@ Json way_back(const Documents& before, const Documents& after) {
       back[name] = nullptr;
     } else if (found->second != text) {
       const std::string& old = found->second;
-      const Json now = Json::parse(text);
-      const Json patch = Json::diff(now, Json::parse(old, nullptr, /*allow_exceptions=*/false));
+      const Json now = parse_ordered(text);
+      Json patch = Json::array();
+      add_patch(now, parse_ordered(old), Json::json_pointer(), patch);
       // A patch knows no order of keys, and spaces neither.
       const bool exact = patch.dump().size() < old.size() && now.patch(patch).dump() == old;
       back[name] = exact ? Json{{"patch", patch}} : Json{{"text", old}};

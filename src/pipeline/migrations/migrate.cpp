@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/json_text.hpp"
 #include "base/throw.hpp"
 #include "manifest/names.hpp"
 #include "pipeline/migrations/steps.hpp"
@@ -94,7 +95,7 @@ void take_back(Working& working, const Applied& applied, Json& report) {
       } else {
         const auto found = now.find(name);
         if (found == now.end()) fail(Errc::corrupt, "there is no document '{}'", name);
-        working.restore(name, Json::parse(found->second).patch(way.at("patch")).dump());
+        working.restore(name, parse_ordered(found->second).patch(way.at("patch")).dump());
       }
     }
     report.push_back({{"name", applied.name}, {"version", applied.version}, {"changed", changed}});

@@ -4,7 +4,7 @@
 
 #include "base/bounded_regex.hpp"
 #include "base/throw.hpp"
-#include "pipeline/migrations/follow.hpp"
+#include "pipeline/migrations/numbers.hpp"
 #include "pipeline/migrations/pattern.hpp"
 #include "pipeline/migrations/steps.hpp"
 
@@ -15,14 +15,14 @@ using Names = std::map<std::string, std::string>;
 
 Outcome renamed(Working& working, const Names& names) {
   Outcome outcome;
-  Json back = Json::object();
+  Names back;
   for (const auto& [from, to] : names) {
     add_example(outcome, fmt::format("{} -> {}", from, to));
     back[to] = from;
   }
   if (names.empty()) return outcome;
   rename_to(working, names);
-  outcome.undo.push_back({{"type", "rename"}, {"names", std::move(back)}});
+  outcome.undo.push_back({{"type", "rename"}, {"names", back}});
   return outcome;
 }
 
@@ -66,16 +66,6 @@ Outcome rename_by(Working& working, const Json& step, std::vector<Rule> rules) {
     if (!rule.used && !is_optional(step)) nothing_matches(working, rule.text);
   }
   return renamed(working, names);
-}
-
-/// The parameters that the step is about may not stand for others, nor others for them.
-void require_untied(Working& working, const std::vector<std::string>& names) {
-  for (const auto& [alias, name] : working.aliases()) {
-    for (const std::string& each : names) {
-      if (each != alias && each != name) continue;
-      fail(Errc::unsupported, "'{}' and '{}' are one tensor (tied weights)", alias, name);
-    }
-  }
 }
 
 }  // namespace
@@ -169,9 +159,10 @@ Outcome drop_step(Working& working, const Json& step) {
       changes[name] = {alias};
     }
   }
+  require_state_follows(working, changes);
   std::vector<Item> kept;
   std::size_t lost = 0;
-  Json back = Json::object();
+  Names back;
   for (Item& item : working.items) {
     const auto role = role_of(item.entry.name);
     const auto change = role ? changes.find(role->parameter) : changes.end();
@@ -187,7 +178,7 @@ Outcome drop_step(Working& working, const Json& step) {
   }
   working.items = std::move(kept);
   follow_names(working, changes);
-  if (!back.empty()) outcome.undo.push_back({{"type", "rename"}, {"names", std::move(back)}});
+  if (!back.empty()) outcome.undo.push_back({{"type", "rename"}, {"names", back}});
   if (lost != 0) {
     outcome.no_undo =
         fmt::format("it drops '{}'{}, whose values are kept nowhere", names[0],
@@ -200,14 +191,15 @@ Outcome unite_step(Working& working, const Json& step) {
   Outcome outcome;
   const std::vector<std::string> names = matched(working, step, /*whole_names=*/true);
   if (names.empty()) return outcome;
-  require_untied(working, names);
   const std::string into = step.at("into");
   NameChanges changes;
   for (const std::string& name : names) changes[name] = {into};
+  require_untied(working, changes);
   const std::vector<std::string> all = working.parameters();
   if (!changes.contains(into) && std::find(all.begin(), all.end(), into) != all.end()) {
     fail(Errc::mismatch, "there is another '{}' already", into);
   }
+  require_state_follows(working, changes);
   std::map<std::string, std::size_t> firsts;  // by what they are called then: position in `kept`
   std::map<std::string, std::size_t> counts;
   std::vector<Item> kept;
@@ -246,6 +238,9 @@ Outcome unite_step(Working& working, const Json& step) {
 }
 
 void copy_to(Working& working, const std::string& name, const std::vector<std::string>& copies) {
+  NameChanges changes;
+  changes[name] = copies;
+  require_state_follows(working, changes);
   std::vector<Item> items;
   std::set<std::string> others;
   bool found = false;
@@ -267,8 +262,6 @@ void copy_to(Working& working, const std::string& name, const std::vector<std::s
   for (const std::string& copy : copies) {
     if (others.contains("model/" + copy)) fail(Errc::corrupt, "there is a '{}' already", copy);
   }
-  NameChanges changes;
-  changes[name] = copies;
   follow_names(working, changes);
 }
 

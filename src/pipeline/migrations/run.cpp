@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/throw.hpp"
+#include "checkpoint/convert_documents.hpp"
 #include "checkpoint/convert_plan.hpp"
 #include "checkpoint/few_bytes.hpp"
 #include "checkpoint/rewrite.hpp"
@@ -145,6 +146,8 @@ MigrateResult migrate_checkpoint(const Comm& comm, const Manifest& source,
 
 Manifest migrated_for_load(const Comm& comm, Manifest manifest, const std::filesystem::path& steps,
                            bool verify) {
+  // No file of PyTorch's is written from it, so no numbers have to follow.
+  manifest.documents.erase(kTree);
   Migrated migrated = by_root(comm, "load: migrate", [&] {
     Migrated result =
         migrate_forward(manifest, read_migrations(steps), "", bytes_of(manifest), utc_now());

@@ -1,12 +1,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <set>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "base/throw.hpp"
-#include "manifest/dtype_names.hpp"
-#include "pipeline/migrations/follow.hpp"
+#include "pipeline/migrations/numbers.hpp"
+#include "pipeline/migrations/parameter_index.hpp"
 #include "pipeline/migrations/pattern.hpp"
 #include "pipeline/migrations/steps.hpp"
 #include "plan/views.hpp"
@@ -16,39 +17,17 @@ namespace {
 
 using Numbers = std::vector<std::uint64_t>;
 
-void require_untied(Working& working, const std::string& name) {
-  for (const auto& [alias, other] : working.aliases()) {
-    if (name != alias && name != other) continue;
-    fail(Errc::unsupported, "'{}' and '{}' are one tensor (tied weights)", alias, other);
+/// New names must be free; those of what changes are.
+void require_free(Working& working, const std::vector<std::string>& fresh,
+                  const NameChanges& changes) {
+  std::unordered_set<std::string> taken;
+  for (std::string& name : working.parameters()) {
+    if (!changes.contains(name)) taken.insert(std::move(name));
   }
-}
-
-/// The shape of the parameter itself.
-Shape shape_of(const Working& working, const std::string& name) {
-  for (const std::size_t i : working.items_of(name)) {
-    if (!role_of(working.items[i].entry.name)->is_slot()) return working.items[i].entry.shape;
-  }
-  fail(Errc::not_found, "there is no parameter '{}'", name);
-}
-
-/// Whether a tensor of a parameter has its shape, and goes where it goes. What has one element
-/// belongs to the parameter as a whole, such as a count of steps.
-bool has_shape(const Item& item, const Shape& shape) {
-  if (item.entry.shape == shape) return true;
-  if (element_count(item.entry.shape) == 1) return false;
-  fail(Errc::unsupported, "'{}' has another shape than its parameter", item.entry.name);
-}
-
-void require_dim(const std::string& name, const Shape& shape, std::size_t dim) {
-  if (dim >= shape.size()) {
-    fail(Errc::mismatch, "'{}' has {} dimensions, and none of number {}", name, shape.size(), dim);
-  }
-}
-
-void require_new(Working& working, const std::string& name, const std::set<std::string>& old) {
-  const std::vector<std::string> all = working.parameters();
-  if (!old.contains(name) && std::find(all.begin(), all.end(), name) != all.end()) {
-    fail(Errc::mismatch, "there is another '{}' already", name);
+  for (const std::string& name : fresh) {
+    if (!taken.insert(name).second) {
+      fail(Errc::mismatch, "two parameters would be called '{}'", name);
+    }
   }
 }
 
@@ -58,6 +37,39 @@ Numbers equal_parts(const std::string& name, std::uint64_t total, std::size_t pa
          total, name, parts);
   }
   return Numbers(parts, total / parts);
+}
+
+/// Checks the parts' sizes against the whole, or divides it equally.
+void fit_sizes(Division& division, std::uint64_t rows, std::size_t dim) {
+  const std::size_t parts = division.parts.size();
+  if (parts == 0) fail(Errc::mismatch, "'{}' would have no parts", division.whole);
+  if (division.sizes.empty()) division.sizes = equal_parts(division.whole, rows, parts);
+  std::uint64_t total = 0;
+  for (const std::uint64_t size : division.sizes) total += std::min(size, rows + 1);
+  if (total != rows || division.sizes.size() != parts) {
+    fail(Errc::mismatch, "'{}' has {} rows in dimension {}, and its parts {}", division.whole, rows,
+         dim, total);
+  }
+}
+
+/// The parts of one tensor of a parameter of that shape, behind `items`.
+void add_parts(Working& working, const Item& item, const Role& role, const Division& division,
+               const Shape& shape, std::size_t dim, std::vector<Item>& items) {
+  const bool divides = has_shape(item, shape);
+  if (divides) working.lost_digests.insert(item.origin);
+  Box box = Box::whole(item.entry.shape);
+  std::uint64_t at = 0;
+  for (std::size_t p = 0; p < division.parts.size(); ++p) {
+    Item part = item;
+    part.entry.name = role.name_for(division.parts[p]);
+    if (divides) {
+      box.start[dim] = at;
+      box.count[dim] = division.sizes[p];
+      at += division.sizes[p];
+      part.entry = slice_of(item.entry, box, part.entry.name);
+    }
+    items.push_back(std::move(part));
+  }
 }
 
 /// One tensor, of each of the parts of a whole.
@@ -96,257 +108,166 @@ Item joined_item(Working& working, const std::vector<const Item*>& parts, const 
   return result;
 }
 
-}  // namespace
-
-void split_into(Working& working, const std::string& name, const std::vector<std::string>& parts,
-                std::size_t dim, const Numbers& sizes) {
-  require_untied(working, name);
-  const Shape shape = shape_of(working, name);
-  require_dim(name, shape, dim);
-  std::uint64_t total = 0;
-  for (const std::uint64_t size : sizes) total += std::min(size, shape[dim] + 1);
-  if (total != shape[dim] || sizes.size() != parts.size()) {
-    fail(Errc::mismatch, "'{}' has {} rows in dimension {}, and its parts {}", name, shape[dim],
-         dim, total);
-  }
-  std::set<std::string> distinct(parts.begin(), parts.end());
-  if (distinct.size() != parts.size())
-    fail(Errc::mismatch, "two parts of '{}' have one name", name);
-  for (const std::string& part : parts) require_new(working, part, {name});
-  std::vector<Item> items;
-  for (Item& item : working.items) {
-    const auto role = role_of(item.entry.name);
-    if (!role || role->parameter != name) {
-      items.push_back(std::move(item));
-      continue;
-    }
-    const bool divides = has_shape(item, shape);
-    if (divides) working.lost_digests.insert(item.origin);
-    Box box = Box::whole(item.entry.shape);
-    std::uint64_t at = 0;
-    for (std::size_t p = 0; p < parts.size(); ++p) {
-      Item part = item;
-      part.entry.name = role->name_for(parts[p]);
-      if (divides) {
-        box.start[dim] = at;
-        box.count[dim] = sizes[p];
-        at += sizes[p];
-        part.entry = slice_of(item.entry, box, part.entry.name);
-      }
-      items.push_back(std::move(part));
-    }
-  }
-  working.items = std::move(items);
-  NameChanges changes;
-  changes[name] = parts;
-  follow_names(working, changes);
-}
-
-void merge_into(Working& working, const std::vector<std::string>& parts, const std::string& name,
-                std::size_t dim) {
-  const std::set<std::string> distinct(parts.begin(), parts.end());
-  if (distinct.size() != parts.size()) fail(Errc::mismatch, "'{}' has a part twice", name);
-  for (const std::string& part : parts) require_untied(working, part);
-  require_new(working, name, distinct);
-  const Shape shape = shape_of(working, parts.at(0));
-  require_dim(parts[0], shape, dim);
-  // By what they are to be called: the tensors of each part.
+/// The tensors of a whole, by what they are called.
+std::map<std::string, Item> joined_items(Working& working, const ParameterIndex& index,
+                                         const Division& division, std::size_t dim) {
+  const Shape shape = index.item(division.parts.at(0)).entry.shape;
+  require_dim(division.parts[0], shape, dim);
   std::map<std::string, std::vector<const Item*>> wholes;
-  for (const std::string& part : parts) {
-    for (const std::size_t i : working.items_of(part)) {
+  for (const std::string& part : division.parts) {
+    for (const std::size_t i : index.items(part)) {
       const Item& item = working.items[i];
-      wholes[role_of(item.entry.name)->name_for(name)].push_back(&item);
+      wholes[role_of(item.entry.name)->name_for(division.whole)].push_back(&item);
     }
   }
   std::map<std::string, Item> made;
-  for (const auto& [whole, tensors] : wholes) {
-    if (tensors.size() != parts.size()) {
-      fail(Errc::mismatch, "not every part of '{}' is there", whole);
+  for (const auto& [name, tensors] : wholes) {
+    if (tensors.size() != division.parts.size()) {
+      fail(Errc::mismatch, "not every part of '{}' is there", name);
     }
-    made.emplace(whole, joined_item(working, tensors, shape, dim, whole));
+    made.emplace(name, joined_item(working, tensors, shape, dim, name));
+  }
+  return made;
+}
+
+/// What fills the names of a step's parts for each whole, or for each first part, that matches.
+class Parts {
+ public:
+  Parts(const std::string& pattern, const Json& parts, const std::string& whole)
+      : pattern_(pattern), whole_(whole, pattern_, {}) {
+    for (const Json& part : parts) {
+      parts_.emplace_back(part.get<std::string>(), pattern_, std::map<std::string, std::int64_t>());
+    }
+  }
+
+  std::vector<Division> all(Working& working) const {
+    std::vector<Division> divisions;
+    for (const std::string& name : working.parameters()) {
+      const auto match = pattern_.match_whole(name);
+      if (!match) continue;
+      Division& division = divisions.emplace_back();
+      division.whole = whole_.fill(*match);
+      for (const NameTemplate& part : parts_) division.parts.push_back(part.fill(*match));
+    }
+    return divisions;
+  }
+
+ private:
+  NamePattern pattern_;
+  NameTemplate whole_;
+  std::vector<NameTemplate> parts_;
+};
+
+Json way_back(const char* type, const std::vector<Division>& divisions, std::size_t dim) {
+  Json all = Json::array();
+  for (const Division& division : divisions) {
+    all.push_back(
+        {{"whole", division.whole}, {"parts", division.parts}, {"sizes", division.sizes}});
+  }
+  return {{"type", type}, {"dim", dim}, {"all", std::move(all)}};
+}
+
+}  // namespace
+
+void split_all(Working& working, std::vector<Division>& divisions, std::size_t dim) {
+  NameChanges changes;
+  std::vector<std::string> fresh;
+  for (const Division& division : divisions) {
+    if (!changes.emplace(division.whole, division.parts).second) {
+      fail(Errc::mismatch, "'{}' would be divided twice", division.whole);
+    }
+    fresh.insert(fresh.end(), division.parts.begin(), division.parts.end());
+  }
+  require_untied(working, changes);
+  require_free(working, fresh, changes);
+  require_state_follows(working, changes);
+  const ParameterIndex index(working);
+  std::unordered_map<std::string, std::pair<const Division*, Shape>> wholes;
+  for (Division& division : divisions) {
+    const Shape& shape = index.item(division.whole).entry.shape;
+    require_dim(division.whole, shape, dim);
+    fit_sizes(division, shape[dim], dim);
+    wholes.emplace(division.whole, std::pair(&division, shape));
   }
   std::vector<Item> items;
   for (Item& item : working.items) {
     const auto role = role_of(item.entry.name);
-    if (!role || !distinct.contains(role->parameter)) {
+    const auto whole = role ? wholes.find(role->parameter) : wholes.end();
+    if (whole == wholes.end()) {
       items.push_back(std::move(item));
-    } else if (role->parameter == parts[0]) {
-      items.push_back(std::move(made.at(role->name_for(name))));
+    } else {
+      add_parts(working, item, *role, *whole->second.first, whole->second.second, dim, items);
     }
   }
   working.items = std::move(items);
+  follow_names(working, changes);
+}
+
+void merge_all(Working& working, std::vector<Division>& divisions, std::size_t dim) {
   NameChanges changes;
-  for (const std::string& part : parts) changes[part] = {name};
+  std::vector<std::string> fresh;
+  for (const Division& division : divisions) {
+    for (const std::string& part : division.parts) {
+      if (!changes.emplace(part, std::vector<std::string>{division.whole}).second) {
+        fail(Errc::mismatch, "'{}' would be a part twice", part);
+      }
+    }
+    fresh.push_back(division.whole);
+  }
+  require_untied(working, changes);
+  require_free(working, fresh, changes);
+  require_state_follows(working, changes);
+  const ParameterIndex index(working);
+  std::unordered_map<std::string, std::map<std::string, Item>> made;  // by the first part
+  for (Division& division : divisions) {
+    made.emplace(division.parts.at(0), joined_items(working, index, division, dim));
+    division.sizes.clear();
+    for (const std::string& part : division.parts) {
+      division.sizes.push_back(index.item(part).entry.shape[dim]);
+    }
+  }
+  std::vector<Item> items;
+  for (Item& item : working.items) {
+    const auto role = role_of(item.entry.name);
+    const auto change = role ? changes.find(role->parameter) : changes.end();
+    if (change == changes.end()) {
+      items.push_back(std::move(item));
+      continue;
+    }
+    const auto first = made.find(role->parameter);
+    if (first == made.end()) continue;
+    items.push_back(std::move(first->second.at(role->name_for(change->second[0]))));
+  }
+  working.items = std::move(items);
   follow_names(working, changes);
 }
 
 Outcome split_step(Working& working, const Json& step) {
-  Outcome outcome;
-  const std::string text = step.at("name");
-  const NamePattern pattern(text);
+  const std::string name = step.at("name");
   const std::size_t dim = step.value("dim", std::size_t{0});
-  std::vector<NameTemplate> templates;
-  for (const Json& into : step.at("into")) {
-    templates.emplace_back(into.get<std::string>(), pattern, std::map<std::string, std::int64_t>());
+  std::vector<Division> divisions = Parts(name, step.at("into"), name).all(working);
+  if (divisions.empty() && !is_optional(step)) nothing_matches(working, name);
+  for (Division& division : divisions) division.sizes = step.value("sizes", Numbers());
+  split_all(working, divisions, dim);
+  Outcome outcome;
+  for (const Division& division : divisions) {
+    add_example(outcome, fmt::format("{} -> {}", division.whole, fmt::join(division.parts, ", ")));
   }
-  for (const std::string& name : working.parameters()) {
-    const auto match = pattern.match_whole(name);
-    if (!match) continue;
-    require_untied(working, name);
-    const Shape shape = shape_of(working, name);
-    require_dim(name, shape, dim);
-    std::vector<std::string> parts;
-    for (const NameTemplate& part : templates) parts.push_back(part.fill(*match));
-    const Numbers sizes = step.contains("sizes") ? step["sizes"].get<Numbers>()
-                                                 : equal_parts(name, shape[dim], parts.size());
-    split_into(working, name, parts, dim, sizes);
-    add_example(outcome, fmt::format("{} -> {}", name, fmt::join(parts, ", ")));
-    const Json back{{"type", "merge"}, {"names", parts}, {"into", name}, {"dim", dim}};
-    outcome.undo.insert(outcome.undo.begin(), back);
-  }
-  if (outcome.changed == 0 && !is_optional(step)) nothing_matches(working, text);
+  if (!divisions.empty()) outcome.undo.push_back(way_back("merge", divisions, dim));
   return outcome;
 }
 
 Outcome merge_step(Working& working, const Json& step) {
-  Outcome outcome;
-  const std::vector<std::string> names = step.at("names").get<std::vector<std::string>>();
-  const NamePattern pattern(names[0]);
+  const std::string first = step.at("names").at(0);
   const std::size_t dim = step.value("dim", std::size_t{0});
-  std::vector<NameTemplate> templates;
-  for (const std::string& name : names) {
-    templates.emplace_back(name, pattern, std::map<std::string, std::int64_t>());
-  }
-  const NameTemplate whole(step.at("into").get<std::string>(), pattern, {});
-  for (const std::string& first : working.parameters()) {
-    const auto match = pattern.match_whole(first);
-    if (!match) continue;
-    std::vector<std::string> parts;
-    Numbers sizes;
-    for (const NameTemplate& part : templates) {
-      parts.push_back(part.fill(*match));
-      require_untied(working, parts.back());
-      const Shape shape = shape_of(working, parts.back());
-      require_dim(parts.back(), shape, dim);
-      sizes.push_back(shape[dim]);
-    }
-    const std::string name = whole.fill(*match);
-    merge_into(working, parts, name, dim);
-    add_example(outcome, fmt::format("{} -> {}", fmt::join(parts, ", "), name));
-    const Json back{
-        {"type", "split"}, {"name", name}, {"into", parts}, {"dim", dim}, {"sizes", sizes}};
-    outcome.undo.insert(outcome.undo.begin(), back);
-  }
-  if (outcome.changed == 0 && !is_optional(step)) nothing_matches(working, names[0]);
-  return outcome;
-}
-
-void permute_rows(Working& working, const std::string& name, std::size_t dim,
-                  const Numbers& order) {
-  const Shape shape = shape_of(working, name);
-  require_dim(name, shape, dim);
-  std::vector<bool> seen(order.size());
-  for (const std::uint64_t row : order) {
-    if (row >= order.size() || seen[row]) {
-      fail(Errc::mismatch, "the order has row {} twice, or beyond its end", row);
-    }
-    seen[row] = true;
-  }
-  if (order.size() != shape[dim]) {
-    fail(Errc::mismatch, "the order has {} rows, and '{}' {}", order.size(), name, shape[dim]);
-  }
-  for (const std::size_t i : working.items_of(name)) {
-    Item& item = working.items[i];
-    if (!has_shape(item, shape)) continue;
-    working.lost_digests.insert(item.origin);
-    item.entry = permuted(item.entry, dim, order);
-  }
-}
-
-namespace {
-
-Numbers order_of(Working& working, const Json& step) {
-  if (step.contains("order")) return step["order"].get<Numbers>();
-  if (step.contains("order_at")) {
-    const DocumentPlace place(step["order_at"].get<std::string>());
-    Json document = working.document(place.document());
-    const Json* found = place.find(document);
-    const bool fine = found != nullptr && found->is_array() &&
-                      std::all_of(found->begin(), found->end(),
-                                  [](const Json& row) { return row.is_number_unsigned(); });
-    if (!fine) fail(Errc::not_found, "at '{}' is no list of rows", place.text());
-    return found->get<Numbers>();
-  }
-  const std::string name = step.at("order_tensor");
-  Numbers order;
-  for (const std::size_t i : working.items_of(name)) {
-    if (role_of(working.items[i].entry.name)->is_slot()) continue;
-    for (const std::int64_t row : working.bytes.integers(working.items[i].entry)) {
-      order.push_back(static_cast<std::uint64_t>(row));  // below 0: beyond any end
-    }
-    return order;
-  }
-  nothing_matches(working, name);
-}
-
-/// Whether every value of `from` is one of `to`.
-bool is_wider(DType from, DType to) {
-  if (to == DType::f64) return true;
-  return to == DType::f32 && (from == DType::f16 || from == DType::bf16);
-}
-
-bool is_float(DType dtype) {
-  return dtype == DType::f64 || dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
-}
-
-}  // namespace
-
-Outcome permute_step(Working& working, const Json& step) {
+  std::vector<Division> divisions = Parts(first, step["names"], step.at("into")).all(working);
+  if (divisions.empty() && !is_optional(step)) nothing_matches(working, first);
+  merge_all(working, divisions, dim);
   Outcome outcome;
-  const std::vector<std::string> names = matched(working, step, /*whole_names=*/true);
-  if (names.empty()) return outcome;
-  const std::size_t dim = step.value("dim", std::size_t{0});
-  const Numbers order = order_of(working, step);
-  const auto aliases = working.aliases();
-  std::vector<std::string> done;
-  for (const std::string& name : names) {
-    if (aliases.contains(name)) continue;  // with the tensor that it stands for
-    permute_rows(working, name, dim, order);
-    add_example(outcome, name);
-    done.push_back(name);
+  for (const Division& division : divisions) {
+    add_example(outcome, fmt::format("{} -> {}", fmt::join(division.parts, ", "), division.whole));
   }
-  Numbers back(order.size());
-  for (std::size_t i = 0; i < order.size(); ++i) back[order[i]] = i;
-  outcome.undo.push_back(
-      {{"type", "permute"}, {"names", done}, {"dim", dim}, {"order", std::move(back)}});
-  return outcome;
-}
-
-Outcome cast_step(Working& working, const Json& step) {
-  Outcome outcome;
-  const std::vector<std::string> names = matched(working, step, /*whole_names=*/false);
-  const std::set<std::string> wanted(names.begin(), names.end());
-  const DType dtype = *dtype_from_name(step.at("dtype").get<std::string>());
-  Json back = Json::object();
-  for (Item& item : working.items) {
-    const auto role = role_of(item.entry.name);
-    const DType before = item.cast.value_or(item.entry.dtype);
-    // The optimizer's state keeps its precision.
-    if (!role || role->is_slot() || !wanted.contains(role->parameter)) continue;
-    if (!is_float(before) || before == dtype) continue;
-    if (item.cast) {
-      fail(Errc::unsupported, "'{}' is cast a second time, which one step can do", item.entry.name);
-    }
-    item.cast = dtype;
-    back[item.entry.name] = to_string(before);
-    add_example(outcome,
-                fmt::format("{}: {} -> {}", item.entry.name, to_string(before), to_string(dtype)));
-    if (!is_wider(before, dtype)) {
-      outcome.no_undo = fmt::format("it casts '{}' from {} to {}, which loses bits",
-                                    item.entry.name, to_string(before), to_string(dtype));
-    }
-  }
-  outcome.undo.push_back({{"type", "cast"}, {"dtypes", std::move(back)}});
+  if (!divisions.empty()) outcome.undo.push_back(way_back("split", divisions, dim));
   return outcome;
 }
 

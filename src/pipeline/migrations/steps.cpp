@@ -34,17 +34,26 @@ constexpr std::array<std::pair<std::string_view, Apply>, 18> kSteps{{
     {"drop_class", class_step},
 }};
 
-void undo_casts(Working& working, const Json& dtypes) {
-  for (const auto& [name, text] : dtypes.items()) {
-    const auto dtype = dtype_from_name(text.get<std::string>());
-    bool found = false;
-    for (Item& item : working.items) {
-      if (item.entry.name != name || !dtype) continue;
-      found = true;
-      item.cast = *dtype == item.entry.dtype ? std::nullopt : dtype;
-    }
-    if (!found) fail(Errc::corrupt, "there is no tensor '{}'", name);
+void undo_casts(Working& working, std::map<std::string, std::string> dtypes) {
+  for (Item& item : working.items) {
+    const auto found = dtypes.find(item.entry.name);
+    if (found == dtypes.end()) continue;
+    const auto dtype = dtype_from_name(found->second);
+    if (!dtype) fail(Errc::corrupt, "'{}' is no dtype", found->second);
+    item.cast = *dtype == item.entry.dtype ? std::nullopt : dtype;
+    dtypes.erase(found);
   }
+  if (!dtypes.empty()) fail(Errc::corrupt, "there is no tensor '{}'", dtypes.begin()->first);
+}
+
+std::vector<Division> divisions_of(const Json& step) {
+  std::vector<Division> divisions;
+  for (const Json& each : step.at("all")) {
+    divisions.push_back({each.at("whole").get<std::string>(),
+                         each.at("parts").get<std::vector<std::string>>(),
+                         each.at("sizes").get<std::vector<std::uint64_t>>()});
+  }
+  return divisions;
 }
 
 }  // namespace
@@ -96,24 +105,21 @@ Outcome apply_step(Working& working, const Json& step) {
 void undo_step(Working& working, const Json& step) {
   const std::string& type = step.at("type").get_ref<const std::string&>();
   using Names = std::vector<std::string>;
-  using Numbers = std::vector<std::uint64_t>;
   if (type == "rename") {
     rename_to(working, step.at("names").get<std::map<std::string, std::string>>());
   } else if (type == "copy") {
     copy_to(working, step.at("name").get<std::string>(), step.at("into").get<Names>());
   } else if (type == "split") {
-    split_into(working, step.at("name").get<std::string>(), step.at("into").get<Names>(),
-               step.at("dim").get<std::size_t>(), step.at("sizes").get<Numbers>());
+    std::vector<Division> divisions = divisions_of(step);
+    split_all(working, divisions, step.at("dim").get<std::size_t>());
   } else if (type == "merge") {
-    merge_into(working, step.at("names").get<Names>(), step.at("into").get<std::string>(),
-               step.at("dim").get<std::size_t>());
+    std::vector<Division> divisions = divisions_of(step);
+    merge_all(working, divisions, step.at("dim").get<std::size_t>());
   } else if (type == "permute") {
-    for (const std::string& name : step.at("names").get<Names>()) {
-      permute_rows(working, name, step.at("dim").get<std::size_t>(),
-                   step.at("order").get<Numbers>());
-    }
+    permute_all(working, step.at("names").get<Names>(), step.at("dim").get<std::size_t>(),
+                step.at("order").get<std::vector<std::uint64_t>>());
   } else if (type == "cast") {
-    undo_casts(working, step.at("dtypes"));
+    undo_casts(working, step.at("dtypes").get<std::map<std::string, std::string>>());
   } else {
     fail(Errc::corrupt, "'{}' is no step back", type);
   }

@@ -41,12 +41,19 @@ Outcome class_step(Working& working, const Json& step);         // rename_class,
 // The ways back.
 void rename_to(Working& working, const std::map<std::string, std::string>& names);
 void copy_to(Working& working, const std::string& name, const std::vector<std::string>& copies);
-void split_into(Working& working, const std::string& name, const std::vector<std::string>& parts,
-                std::size_t dim, const std::vector<std::uint64_t>& sizes);
-void merge_into(Working& working, const std::vector<std::string>& parts, const std::string& name,
-                std::size_t dim);
-void permute_rows(Working& working, const std::string& name, std::size_t dim,
-                  const std::vector<std::uint64_t>& order);
+void permute_all(Working& working, const std::vector<std::string>& names, std::size_t dim,
+                 const std::vector<std::uint64_t>& order);
+
+/// A parameter that is divided into others, or put together from them, along a dimension.
+struct Division {
+  std::string whole;
+  std::vector<std::string> parts;    ///< in their order
+  std::vector<std::uint64_t> sizes;  ///< of the parts
+};
+/// All at once: each sees the names of before. Where there are no sizes, the parts of a split are
+/// equal; they are filled in. Local. Errors: those of apply_step.
+void split_all(Working& working, std::vector<Division>& divisions, std::size_t dim);
+void merge_all(Working& working, std::vector<Division>& divisions, std::size_t dim);
 
 /// The parameters that any of a step's patterns matches, in their order; each pattern must match
 /// one unless the step is optional. Local. Errors: not_found.

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/json_text.hpp"
 #include "base/throw.hpp"
 #include "cairn/tensor_view.hpp"
 
@@ -42,7 +43,7 @@ Working::Parsed& Working::parse(const std::string& name) {
   if (!is_new) return found->second;
   const auto text = texts_.find(name);
   if (text == texts_.end()) return found->second;
-  found->second.json = Json::parse(text->second, nullptr, /*allow_exceptions=*/false);
+  found->second.json = parse_ordered(text->second);
   if (found->second.json.is_discarded()) {
     parsed_.erase(found);
     fail(Errc::corrupt, "the document '{}' is no JSON", name);
@@ -103,15 +104,6 @@ std::vector<std::string> Working::parameters() {
     if (seen.insert(alias).second) names.push_back(alias);
   }
   return names;
-}
-
-std::vector<std::size_t> Working::items_of(const std::string& parameter) const {
-  std::vector<std::size_t> found;
-  for (std::size_t i = 0; i < items.size(); ++i) {
-    const auto role = role_of(items[i].entry.name);
-    if (role && role->parameter == parameter) found.push_back(i);
-  }
-  return found;
 }
 
 }  // namespace cairn::detail::migrations

@@ -67,8 +67,6 @@ class Working {
   std::map<std::string, std::string> aliases();
   /// All dotted names: of tensors, in their order, and of aliases.
   std::vector<std::string> parameters();
-  /// The items that belong to a parameter.
-  std::vector<std::size_t> items_of(const std::string& parameter) const;
 
  private:
   struct Parsed {
