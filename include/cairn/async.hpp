@@ -25,6 +25,7 @@ enum class OnFailure : std::uint8_t {
 
 /// How Saver::save_async works. The same on all ranks, except budget_bytes.
 struct AsyncOptions {
+  static constexpr std::uint64_t kLeastBudgetBytes = 16 << 20;
   /// The most memory that copies of tensors may take on this rank, at least 16 MiB. What does not
   /// fit is copied as room becomes free, and the call blocks for that long. 0: as much as the saves
   /// that were made needed to fit.
@@ -33,11 +34,18 @@ struct AsyncOptions {
   OnFailure on_failure = OnFailure::fatal;
 };
 
-/// How long the program was held up by a save on this rank.
+/// How long a save held the program up.
 struct StagingTimes {
   std::uint64_t bytes = 0;  ///< that this rank copied
-  double predicted_s = 0;   ///< from the speeds of earlier copies and writes
-  double stalled_s = 0;     ///< what it took
+  /// What staging was expected to take on the slowest rank: by the speed of a copy, and, where the
+  /// bytes do not fit the budget, by that of the last save's writes; before there was one, as if
+  /// writing were as fast as copying.
+  double predicted_s = 0;
+  /// What staging took: from the first copy until all ranks had copied.
+  double stalled_s = 0;
+  /// What the call took: besides staging the wait for an earlier save, the layout of a new
+  /// structure, the comparison of replicas and the digests of a delta.
+  double call_s = 0;
 };
 
 /// A save that goes on while the program does. A copy refers to the same save. All members are

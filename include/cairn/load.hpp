@@ -62,8 +62,10 @@ struct TensorCast {
 
 /// What a load did. The same on all ranks but for the numbers of bytes.
 struct LoadResult {
-  /// Bytes that this rank read for its targets, as they are stored, and again where integers were
-  /// looked at first. The ranks share the reads for digests; those do not count.
+  /// Bytes that this rank read for its targets: as they are stored, with what lies between
+  /// neighbours that one request brought, and again where integers were looked at first; of files
+  /// that HDF5 reads what it was asked for. The ranks share the reads for digests; those do not
+  /// count.
   std::uint64_t bytes_read = 0;
   /// Bytes that this rank got from ranks that read them (LoadOptions::broadcast).
   std::uint64_t bytes_received = 0;

@@ -102,15 +102,26 @@ std::uint64_t Saver::Impl::take_memory(std::uint64_t bytes) {
   const bool queues = options.async.when_busy == WhenBusy::queue && !options.delta;
   const std::uint64_t copies = queues ? 2 : 1;
   const std::uint64_t budget = options.async.budget_bytes;
-  if (budget != 0 && budget < StagingRoom::kLeastBytes) {
+  static_assert(StagingRoom::kLeastBytes <= AsyncOptions::kLeastBudgetBytes);
+  if (budget != 0 && budget < AsyncOptions::kLeastBudgetBytes) {
     fail(Errc::usage, "async.budget_bytes is {}; at least {} are needed", budget,
-         StagingRoom::kLeastBytes);
+         AsyncOptions::kLeastBudgetBytes);
   }
   const bool first = room.blocks() == 0;
   room.grow(std::min(copies * StagingRoom::room_for(bytes),
                      budget == 0 ? std::numeric_limits<std::uint64_t>::max() : budget));
   if (first) copy_speed = room.measure_copy_speed();
   return room.free_blocks() * StagingRoom::kBlockBytes;
+}
+
+/// What staging `bytes` will take, for which `wanted` bytes of room are needed and `room` are
+/// there.
+double Saver::Impl::staging_seconds(std::uint64_t bytes, std::uint64_t wanted,
+                                    std::uint64_t room) const {
+  const double copies = static_cast<double>(bytes) / copy_speed;
+  if (wanted <= room) return copies;
+  const double known = background->write_speed();
+  return copies + static_cast<double>(wanted - room) / (known > 0 ? known : copy_speed);
 }
 
 /// Copies the share of this rank. Collective; all ranks leave together, so that what fails on one
@@ -149,38 +160,39 @@ AsyncSave Saver::Impl::save_async(const SaveRequest& request) {
   auto save = std::make_unique<BackgroundSave>();
   save->start = begin(request);
   const std::shared_ptr<SaveLayout> chosen = layout_for(request);
-  std::uint64_t streams[1] = {0};
+  std::uint64_t most[2] = {0, 0};  // whether a rank streams, nanoseconds of the slowest one
   std::vector<WriteItem> items;
   agree(comm, "save: stage", [&] {
     items = items_of(request.state, *chosen);
     const std::uint64_t bytes = bytes_of(items, chosen->container.tensors);
     const std::uint64_t room = take_memory(bytes);
     const std::uint64_t wanted = StagingRoom::room_for(bytes);
-    streams[0] = wanted > room ? 1 : 0;
-    const double speed = background->write_speed();
     known->times.bytes = bytes;
-    known->times.predicted_s =
-        static_cast<double>(bytes) / copy_speed +
-        (streams[0] != 0 && speed > 0 ? static_cast<double>(wanted - room) / speed : 0);
+    most[0] = wanted > room ? 1 : 0;
+    most[1] = static_cast<std::uint64_t>(1e9 * staging_seconds(bytes, wanted, room));
   });
-  comm.all_reduce_max(std::span<std::uint64_t>(streams));
+  comm.all_reduce_max(std::span<std::uint64_t>(most));
+  const bool streams = most[0] != 0;
   std::shared_ptr<StagedSave> staged;
   agree(comm, "save: stage", [&] {
     save->target = request.target;
     save->partial = request.partial;
     save->state.step = request.state.step;
     save->layout = chosen;
-    save->retry = options.async.on_failure == OnFailure::retry && streams[0] == 0;
+    save->retry = options.async.on_failure == OnFailure::retry && !streams;
     save->staged = std::make_shared<StagedSave>(background->room(), chosen->container.tensors,
                                                 std::move(items), save->retry);
     save->known = known;
     staged = save->staged;
   });
   background->begin(std::move(save));
-  stage(*staged, streams[0] != 0);
+  const auto stage_time = Clock::now();
+  stage(*staged, streams);
   known->staged = true;
   const std::lock_guard lock(known->mutex);
-  known->times.stalled_s = seconds_since(start_time);
+  known->times.predicted_s = 1e-9 * static_cast<double>(most[1]);
+  known->times.stalled_s = seconds_since(stage_time);
+  known->times.call_s = seconds_since(start_time);
   return AsyncSave(known);
 }
 

@@ -292,8 +292,7 @@ void move_straight(const Comm& comm, Engine& engine, EngineKind kind, const Load
     turns = find_turns(comm, manifest, how, shares.own);
     items = shares.own;
   }
-  engine.read(comm, manifest, items);
-  for (const ReadItem& item : items) result.bytes_read += bytes_of(manifest, item);
+  result.bytes_read += engine.read(comm, manifest, items);
   if (shares_nothing) return;
   count(read_replicated(comm, manifest, shares.common, how), result);
   for (const Turn& turn : turns) take_turn(comm, manifest, how, turn, result);

@@ -45,6 +45,7 @@ struct Saver::Impl {
   bool make_way();
   void deliver(std::uint64_t ended);
   std::uint64_t take_memory(std::uint64_t bytes);
+  double staging_seconds(std::uint64_t bytes, std::uint64_t wanted, std::uint64_t room) const;
   void stage(detail::StagedSave& staged, bool streams);
 
   std::uint64_t delivered = 0;  // saves in the background whose end is known here

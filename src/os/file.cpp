@@ -177,6 +177,11 @@ void File::read_scattered(std::uint64_t offset, std::span<const std::span<std::b
   }
 }
 
+void File::begin_read(std::uint64_t offset, std::uint64_t bytes) const noexcept {
+  static_cast<void>(::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                                    POSIX_FADV_WILLNEED));
+}
+
 /// Returns 0, or the system's error.
 int File::write_all(std::uint64_t offset, std::span<const std::byte> bytes,
                     std::string_view point) const {

@@ -37,6 +37,8 @@ class File {
   /// The same into several pieces of memory, one behind the other in the file: one request for many
   /// small tensors.
   void read_scattered(std::uint64_t offset, std::span<const std::span<std::byte>> out) const;
+  /// Has the disk begin with what will be read there soon. A hint.
+  void begin_read(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                 std::string_view point) const;

@@ -104,6 +104,27 @@ MpioOptions mpio_of(const Block& block) {
   return mpio;
 }
 
+/// What the first save would refuse: a job is not to find that out after hours.
+void check_engine(const Block& block, const SaveConfig& save) {
+  const auto refuse = [](const Block& in, std::string_view key, const std::string& why) {
+    in.place().at(key).refuse(*in.find(key), why);
+  };
+  if (save.async && save.engine != EngineKind::direct) {
+    refuse(block, "async",
+           fmt::format("needs 'engine: direct': {} does not save in the background",
+                       to_string(save.engine)));
+  }
+  if (save.mpio.deflate != 0 && save.engine != EngineKind::mpio) {
+    refuse(block.block("mpio"), "deflate",
+           "needs 'engine: mpio': no other engine compresses; 0 switches it off");
+  }
+  if (save.async && save.async->budget_bytes != 0 &&
+      save.async->budget_bytes < AsyncOptions::kLeastBudgetBytes) {
+    refuse(block.block("async"), "budget_bytes",
+           fmt::format("must be at least {}, or 0 for what fits", AsyncOptions::kLeastBudgetBytes));
+  }
+}
+
 }  // namespace
 
 void settle_triggers(SaveConfig& save) {
@@ -149,6 +170,7 @@ void take_save(const Block& block, SaveConfig& save) {
     block.take("async", wanted);
     if (wanted) save.async = AsyncOptions{};
   }
+  check_engine(block, save);
 }
 
 }  // namespace cairn::detail

@@ -68,8 +68,9 @@ std::vector<PartReport> DirectEngine::write(const Comm& comm, const WriteJob& jo
   return reports;
 }
 
-void DirectEngine::read(const Comm& comm, const Manifest& manifest,
-                        std::span<const ReadItem> items) {
+std::uint64_t DirectEngine::read(const Comm& comm, const Manifest& manifest,
+                                 std::span<const ReadItem> items) {
+  std::uint64_t bytes = 0;
   agree(comm, "load: move", [&] {
     fault_point("load.move");
     Reader reader(manifest);
@@ -95,8 +96,10 @@ void DirectEngine::read(const Comm& comm, const Manifest& manifest,
       }
     }
     reader.flush();
+    bytes = reader.bytes_read();
     fault_point("load.move.end");
   });
+  return bytes;
 }
 
 }  // namespace cairn::detail

@@ -10,7 +10,8 @@ class DirectEngine final : public Engine {
  public:
   bool needs_signature() const override { return false; }
   std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
-  void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) override;
+  std::uint64_t read(const Comm& comm, const Manifest& manifest,
+                     std::span<const ReadItem> items) override;
 };
 
 }  // namespace cairn::detail

@@ -88,9 +88,10 @@ class Writer {
 /// How bytes move between memory and a container. Both engines make and read the same containers.
 class Engine : public Writer {
  public:
-  /// Fills this rank's items. Collective. Errors: corrupt, io, timeout.
-  virtual void read(const Comm& comm, const Manifest& manifest,
-                    std::span<const ReadItem> items) = 0;
+  /// Fills this rank's items. Returns how many bytes this rank read for that, or asked MPI-IO for.
+  /// Collective. Errors: corrupt, io, timeout.
+  virtual std::uint64_t read(const Comm& comm, const Manifest& manifest,
+                             std::span<const ReadItem> items) = 0;
 };
 
 std::unique_ptr<Engine> make_engine(EngineKind kind, Transfer transfer, const MpioOptions& mpio);

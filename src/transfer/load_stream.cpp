@@ -94,7 +94,6 @@ std::vector<Window> cut_windows(const Manifest& manifest, std::span<const LoadIt
 std::uint64_t convert_windows(const Manifest& manifest, std::span<const LoadItem> items) {
   Reader reader(manifest);
   std::vector<std::byte> buffer;
-  std::uint64_t bytes = 0;
   for (const Window& window : cut_windows(manifest, items, kWindowBytes)) {
     const auto places = places_of(manifest, items, window, buffer);
     for (std::size_t s = 0; s < window.slices.size(); ++s) {
@@ -105,9 +104,8 @@ std::uint64_t convert_windows(const Manifest& manifest, std::span<const LoadItem
     for (std::size_t s = 0; s < window.slices.size(); ++s) {
       convert(manifest, items, window.slices[s], places[s]);
     }
-    bytes += window.bytes;
   }
-  return bytes;
+  return reader.bytes_read();
 }
 
 std::uint64_t convert_windows(const Comm& comm, Engine& engine, const Manifest& manifest,
@@ -137,9 +135,8 @@ std::uint64_t convert_windows(const Comm& comm, Engine& engine, const Manifest& 
         pieces.push_back(Placement::block(manifest.tensors[tensor].shape, window.slices[s].box));
         reads.push_back({tensor, &pieces.back(), places[s], {}});
       }
-      bytes += window.bytes;
     });
-    engine.read(comm, manifest, reads);
+    bytes += engine.read(comm, manifest, reads);
     agree(comm, "load: move", [&] {
       for (std::size_t s = 0; s < reads.size(); ++s) {
         convert(manifest, items, windows[round].slices[s], places[s]);
@@ -152,7 +149,6 @@ std::uint64_t convert_windows(const Comm& comm, Engine& engine, const Manifest& 
 std::uint64_t check_integers(const Manifest& manifest, std::span<const LoadItem> items) {
   Reader reader(manifest);
   std::vector<std::byte> buffer;
-  std::uint64_t total = 0;
   for (const Window& window : cut_windows(manifest, items, kWindowBytes)) {
     for (const Slice& slice : window.slices) {
       const LoadItem& item = items[slice.item];
@@ -160,7 +156,6 @@ std::uint64_t check_integers(const Manifest& manifest, std::span<const LoadItem>
       if (!may_not_fit(tensor.dtype, item.to)) continue;
       buffer.resize(slice.elements * item_bytes(tensor.dtype));
       reader.read(tensor, Placement::block(tensor.shape, slice.box), buffer.data());
-      total += buffer.size();
       if (const auto misfit = find_misfit(tensor.dtype, item.to, buffer)) {
         fail(Errc::mismatch,
              "tensor '{}' of '{}' is {} and holds {} (element {} of this rank's piece), which {} "
@@ -170,7 +165,7 @@ std::uint64_t check_integers(const Manifest& manifest, std::span<const LoadItem>
       }
     }
   }
-  return total;
+  return reader.bytes_read();
 }
 
 }  // namespace cairn::detail

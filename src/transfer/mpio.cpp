@@ -111,7 +111,9 @@ std::vector<PartReport> MpioEngine::write(const Comm& comm, const WriteJob& job)
   return reports;
 }
 
-void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) {
+std::uint64_t MpioEngine::read(const Comm& comm, const Manifest& manifest,
+                               std::span<const ReadItem> items) {
+  std::uint64_t bytes = 0;
   std::vector<std::vector<BoxTransfer>> boxes(manifest.files.size());  // by file
   std::vector<std::uint64_t> wanted(manifest.files.size(), 0);         // by any rank
   agree(comm, "load: move", [&] {
@@ -124,6 +126,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
       append_boxes(item.tensor, tensor, region_of(*item.piece, item_bytes(tensor.dtype)).boxes,
                    item.data, boxes.at(file_of(tensor)));
       wanted[file_of(tensor)] = 1;
+      bytes += item.piece->elements() * item_bytes(tensor.dtype);
     }
     for (auto& of_file : boxes) sort_by_tensor(of_file);
   });
@@ -146,6 +149,7 @@ void MpioEngine::read(const Comm& comm, const Manifest& manifest, std::span<cons
       if (!options_.hints.empty()) take_note(comm, in_force);
     });
   }
+  return bytes;
 }
 
 }  // namespace cairn::detail

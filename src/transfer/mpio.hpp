@@ -17,7 +17,8 @@ class MpioEngine final : public Engine {
 
   bool needs_signature() const override { return true; }
   std::vector<PartReport> write(const Comm& comm, const WriteJob& job) override;
-  void read(const Comm& comm, const Manifest& manifest, std::span<const ReadItem> items) override;
+  std::uint64_t read(const Comm& comm, const Manifest& manifest,
+                     std::span<const ReadItem> items) override;
   /// The MPI library, its I/O component and the hints in force; on rank 0.
   std::string facts() const override { return facts_; }
 

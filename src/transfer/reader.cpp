@@ -29,6 +29,8 @@ struct Reader::Impl {
   std::map<std::uint32_t, Source> sources;
   StoredChunks chunks;
   std::optional<DatasetReader> datasets;
+  std::uint64_t bytes_before = 0;  // of files that are closed again
+  std::uint64_t dataset_bytes = 0;
 
   Source& source_of(std::uint32_t index) {
     const auto known = sources.find(index);
@@ -36,7 +38,10 @@ struct Reader::Impl {
     // Checkpoints of other programs may have a file for each of thousands of ranks.
     constexpr std::size_t kMostOpen = 256;
     if (sources.size() >= kMostOpen) {
-      for (auto& [number, source] : sources) source.runs.flush();
+      for (auto& [number, source] : sources) {
+        source.runs.flush();
+        bytes_before += source.runs.bytes_read();
+      }
       sources.clear();
     }
     return sources.try_emplace(index, manifest.files.at(index)).first->second;
@@ -122,7 +127,9 @@ struct Reader::Impl {
     // The boxes of a piece lie one behind the other in its dense bytes.
     for (const Box& box : region_of(piece, item_bytes(tensor.dtype)).boxes) {
       datasets->read(tensor, box, out);
-      out += box.elements() * item_bytes(tensor.dtype);
+      const std::uint64_t bytes = box.elements() * item_bytes(tensor.dtype);
+      dataset_bytes += bytes;
+      out += bytes;
     }
   }
 };
@@ -163,6 +170,12 @@ void Reader::add_run(std::uint32_t file, std::uint64_t offset, std::byte* out,
 
 void Reader::flush() {
   for (auto& [index, source] : impl_->sources) source.runs.flush();
+}
+
+std::uint64_t Reader::bytes_read() const {
+  std::uint64_t bytes = impl_->bytes_before + impl_->dataset_bytes + impl_->chunks.bytes_read();
+  for (const auto& [index, source] : impl_->sources) bytes += source.runs.bytes_read();
+  return bytes;
 }
 
 void Reader::read(const TensorEntry& tensor, const Placement& piece, std::byte* out) {

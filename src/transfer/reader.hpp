@@ -26,6 +26,9 @@ class Reader {
   /// The same for bytes of file number `file` that are known to be the piece.
   void add_run(std::uint32_t file, std::uint64_t offset, std::byte* out, std::uint64_t bytes);
   void flush();
+  /// Bytes that were read so far: as the files store them, those between neighbours that were read
+  /// together included, and those that HDF5 was asked for.
+  std::uint64_t bytes_read() const;
   /// Both at once.
   void read(const TensorEntry& tensor, const Placement& piece, std::byte* out);
 

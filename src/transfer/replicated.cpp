@@ -137,11 +137,11 @@ class Rounds {
       copy(windows[root], [](const std::byte* in_buffer, const Part& part) {
         std::memcpy(part.data, in_buffer, part.bytes);
       });
-      result_.bytes_received += buffer_.size();
+      bytes_received_ += buffer_.size();
     }
   }
 
-  const ReplicatedResult& result() const { return result_; }
+  ReplicatedResult result() const { return {reader_.bytes_read(), bytes_received_}; }
 
  private:
   std::size_t ranks() const { return static_cast<std::size_t>(comm_.size()); }
@@ -158,7 +158,6 @@ class Rounds {
       } else {
         reader_.add_run(part.run.file, part.run.offset, part.data, part.bytes);
       }
-      result_.bytes_read += part.bytes;
     }
   }
 
@@ -175,7 +174,7 @@ class Rounds {
   Reader reader_;
   std::vector<Window> windows_;
   std::vector<std::byte> buffer_;
-  ReplicatedResult result_;
+  std::uint64_t bytes_received_ = 0;
 };
 
 template <class F>

@@ -14,9 +14,30 @@ constexpr std::uint64_t kBufferBytes = 4 << 20;     // longest joined request
 constexpr std::uint64_t kMostReadBytes = 64 << 20;  // between looks at the time limit
 constexpr std::uint64_t kRequestBytes = 8 << 20;    // of one run
 constexpr std::uint64_t kCopyBytes = 256 << 10;     // of a run that is copied first
-constexpr std::uint64_t kGapBytes = 64 << 10;       // reading this much for nothing beats a request
 constexpr std::uint64_t kScatterBytes = 2
                                         << 10;  // below it a copy is cheaper than a vector's entry
+
+// What lies between two runs of a request is read for nothing.
+//  - Less than a sector always: the storage reads nothing more for it, and a request costs as much
+//    as a copy of a few.
+//  - Up to 64 KiB while it is a small share of the wanted bytes, as a tensor between others that
+//    are wanted is. It must not be more: for columns of a matrix that lies in rows, every rank
+//    would read all of it, and from the page cache a request for each row takes no longer than
+//    that.
+constexpr std::uint64_t kSectorBytes = 512;
+constexpr std::uint64_t kGapBytes = 64 << 10;
+constexpr std::uint64_t kGapShare = 64;  // one byte in so many
+
+// The system reads ahead where runs follow each other by less than a page. Of others the disk is
+// told before they are read, many at a time: one by one they would take as long as it needs for
+// each (measured: 6 times as long).
+constexpr std::uint64_t kPageBytes = 4 << 10;
+constexpr std::uint64_t kShortBytes = 128 << 10;  // longer requests are worth a wait
+constexpr std::size_t kMostWaiting = 256;
+
+bool may_join(std::uint64_t gap, std::uint64_t gaps, std::uint64_t wanted) {
+  return gap < kSectorBytes || (gap <= kGapBytes && (gaps + gap) * kGapShare <= wanted);
+}
 
 }  // namespace
 
@@ -27,49 +48,74 @@ void RunReader::add(std::uint64_t offset, std::byte* to, std::uint64_t bytes) {
       check_time_limit();
       file_.read_at(offset + at, {to + at, std::min(kMostReadBytes, bytes - at)});
     }
+    bytes_read_ += bytes;
     return;
   }
-  const bool joins = !pending_.empty() && offset >= end_ && offset - end_ <= kGapBytes &&
-                     offset + bytes - begin_ <= kBufferBytes;
-  if (!joins) {
-    flush();
-    begin_ = offset;
+  if (!requests_.empty()) {
+    Request& last = requests_.back();
+    if (offset >= last.end && offset + bytes - last.begin <= kBufferBytes &&
+        may_join(offset - last.end, last.gaps, last.bytes() - last.gaps + bytes)) {
+      runs_.push_back({offset, to, bytes});
+      last.gaps += offset - last.end;
+      last.end = offset + bytes;
+      return;
+    }
+    if (!waits_for(offset)) flush();
   }
-  pending_.push_back({offset, to, bytes});
-  end_ = offset + bytes;
+  requests_.push_back({offset, offset + bytes, 0, runs_.size()});
+  runs_.push_back({offset, to, bytes});
+}
+
+/// Whether the last request is read together with one that begins at `offset`.
+bool RunReader::waits_for(std::uint64_t offset) const {
+  const Request& last = requests_.back();
+  const bool is_far = offset < last.begin || offset >= last.end + kPageBytes;
+  return is_far && last.bytes() < kShortBytes && requests_.size() < kMostWaiting;
 }
 
 void RunReader::flush() {
-  if (pending_.empty()) return;
-  check_time_limit();
-  if (pending_.size() == 1) {
-    file_.read_at(begin_, {pending_.front().to, pending_.front().bytes});
-  } else if ((end_ - begin_) / pending_.size() < kScatterBytes) {
-    read_through_buffer();
+  if (requests_.size() > 1) {
+    for (const Request& request : requests_) file_.begin_read(request.begin, request.bytes());
+  }
+  for (std::size_t r = 0; r < requests_.size(); ++r) {
+    const Request& request = requests_[r];
+    const std::size_t end = r + 1 < requests_.size() ? requests_[r + 1].first : runs_.size();
+    check_time_limit();
+    read(request, std::span(runs_).subspan(request.first, end - request.first));
+    bytes_read_ += request.bytes();
+  }
+  requests_.clear();
+  runs_.clear();
+}
+
+void RunReader::read(const Request& request, std::span<const Run> runs) {
+  if (runs.size() == 1) {
+    file_.read_at(request.begin, {runs.front().to, runs.front().bytes});
+  } else if (request.bytes() / runs.size() < kScatterBytes) {
+    read_through_buffer(request, runs);
   } else {
-    read_scattered();
-  }
-  pending_.clear();
-}
-
-void RunReader::read_through_buffer() {
-  buffer_.resize(end_ - begin_);
-  file_.read_at(begin_, buffer_);
-  for (const Run& run : pending_) {
-    std::memcpy(run.to, buffer_.data() + (run.offset - begin_), run.bytes);
+    read_scattered(request, runs);
   }
 }
 
-void RunReader::read_scattered() {
+void RunReader::read_through_buffer(const Request& request, std::span<const Run> runs) {
+  buffer_.resize(request.bytes());
+  file_.read_at(request.begin, buffer_);
+  for (const Run& run : runs) {
+    std::memcpy(run.to, buffer_.data() + (run.offset - request.begin), run.bytes);
+  }
+}
+
+void RunReader::read_scattered(const Request& request, std::span<const Run> runs) {
   buffer_.resize(kGapBytes);
   pieces_.clear();
-  std::uint64_t at = begin_;
-  for (const Run& run : pending_) {
+  std::uint64_t at = request.begin;
+  for (const Run& run : runs) {
     if (run.offset != at) pieces_.push_back(std::span(buffer_).first(run.offset - at));
     pieces_.push_back({run.to, run.bytes});
     at = run.offset + run.bytes;
   }
-  file_.read_scattered(begin_, pieces_);
+  file_.read_scattered(request.begin, pieces_);
 }
 
 RunWriter::RunWriter(const File& file, std::string_view point, WriteBack write_back,

@@ -14,9 +14,9 @@
 
 namespace cairn::detail {
 
-/// Turns runs of one file into few large requests: small neighbours are joined through a buffer,
-/// larger ones go straight from or to their memory. Runs should come in ascending order; any order
-/// is correct.
+/// Turns runs of one file into few large requests: small neighbours are joined, through a buffer or
+/// straight from or to their memory; larger ones have requests of their own. Runs should come in
+/// ascending order; any order is correct.
 
 class RunReader {
  public:
@@ -24,6 +24,8 @@ class RunReader {
   /// `to` must stay valid until flush().
   void add(std::uint64_t offset, std::byte* to, std::uint64_t bytes);
   void flush();
+  /// Bytes of the requests so far, those between the runs of a request included.
+  std::uint64_t bytes_read() const { return bytes_read_; }
 
  private:
   struct Run {
@@ -31,14 +33,23 @@ class RunReader {
     std::byte* to;
     std::uint64_t bytes;
   };
+  struct Request {
+    std::uint64_t begin = 0;
+    std::uint64_t end = 0;
+    std::uint64_t gaps = 0;  // bytes between its runs
+    std::size_t first = 0;   // of its runs in runs_
+    std::uint64_t bytes() const { return end - begin; }
+  };
 
-  void read_through_buffer();
-  void read_scattered();
+  bool waits_for(std::uint64_t offset) const;
+  void read(const Request& request, std::span<const Run> runs);
+  void read_through_buffer(const Request& request, std::span<const Run> runs);
+  void read_scattered(const Request& request, std::span<const Run> runs);
 
   const File& file_;
-  std::vector<Run> pending_;
-  std::uint64_t begin_ = 0;
-  std::uint64_t end_ = 0;
+  std::vector<Run> runs_;          // of all requests
+  std::vector<Request> requests_;  // runs may still join the last one
+  std::uint64_t bytes_read_ = 0;
   std::vector<std::byte> buffer_;
   std::vector<std::span<std::byte>> pieces_;
 };

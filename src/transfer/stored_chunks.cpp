@@ -53,6 +53,7 @@ void StoredChunks::fill(const File& file, const TensorEntry& tensor, const Store
   check_time_limit();
   stored_.resize(chunk.bytes);
   file.read_at(chunk.offset, stored_);
+  bytes_read_ += stored_.size();
   const bool shuffles = (tensor.filters & kShuffled) != 0;
   const bool shuffled = shuffles && (chunk.skipped & 1) == 0;
   const bool deflated = (tensor.filters & kDeflated) != 0 && (chunk.skipped >> shuffles & 1) == 0;

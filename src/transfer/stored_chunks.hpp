@@ -27,6 +27,8 @@ class StoredChunks {
                                      const TensorEntry& tensor, std::uint64_t position);
   /// Chunks that were read from files so far.
   std::uint64_t reads() const { return reads_; }
+  /// Their bytes, as stored.
+  std::uint64_t bytes_read() const { return bytes_read_; }
 
  private:
   struct Kept {
@@ -41,6 +43,7 @@ class StoredChunks {
 
   std::uint64_t most_;
   std::uint64_t reads_ = 0;
+  std::uint64_t bytes_read_ = 0;
   std::list<Kept> kept_;  // the one asked for last first
   std::uint64_t kept_bytes_ = 0;
   Inflater inflater_;

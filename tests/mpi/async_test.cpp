@@ -1,4 +1,4 @@
-#include <cstring>
+#include <bit>
 
 #include "cairn/checkpoint.hpp"
 #include "support/mpi_test.hpp"
@@ -92,7 +92,10 @@ TEST(Async, WhatDoesNotFitTheBudgetStreams) {
       saver.save_async(checkpoint_path(dir, 1), sample_state(pieces, world().rank(), 1));
   EXPECT_GT(save.times().bytes, std::uint64_t{40} << 20);
   EXPECT_GT(save.times().stalled_s, 0);
+  EXPECT_GT(save.times().call_s, save.times().stalled_s) << "it made the layout, too";
   EXPECT_GT(save.times().predicted_s, 0);
+  EXPECT_TRUE(world().all_equal(std::bit_cast<std::uint64_t>(save.times().predicted_s)))
+      << "all ranks wait for the slowest one";
   overwrite(pieces);
   saver.wait();
   EXPECT_TRUE(holds(checkpoint_path(dir, 1), large_pieces()));

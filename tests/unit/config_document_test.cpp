@@ -69,7 +69,6 @@ save:
   statistics: true
   replica_check: full
   delta: true
-  async: {budget_bytes: 20000000, when_busy: skip, on_failure: retry}
 )",
     R"(
 checkpoint:
@@ -77,7 +76,9 @@ checkpoint:
   loading: {type: transfer_learning, strict: true, skip_mismatched: false, freeze_loaded: true,
             reset_progress: true, min_match: 0.5, reset_layers: [a], cast: true}
 model_modifier: {modifiers: [{type: cast, dtype: f16}, {type: lora, target_modules: [a]}]}
-save: {enabled: false}
+save:
+  enabled: false
+  async: {budget_bytes: 20000000, when_busy: skip, on_failure: retry}
 )",
     R"(
 checkpoint:

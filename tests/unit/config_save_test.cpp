@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cairn/config.hpp"
+#include "pipeline/config_document.hpp"
 #include "support/config_errors.hpp"
 
 namespace cairn {
@@ -170,6 +171,32 @@ TEST(ConfigSave, SavesInTheBackgroundAreAWordOrAMapping) {
   EXPECT_TRUE(holds(error_of("save: {async: maybe}"), "true, false or a mapping"));
 }
 
+TEST(ConfigSave, WhatTheFirstSaveWouldRefuseIsRefusedAtOnce) {
+  EXPECT_EQ(error_of("save:\n  engine: mpio\n  async: true"),
+            "usage test.yaml:3: 'save.async' needs 'engine: direct': mpio does not save in the "
+            "background");
+  EXPECT_TRUE(holds(error_of("save: {engine: mpio, async: {when_busy: skip}}"), "'save.async'"));
+  EXPECT_EQ(error_of("save: {engine: mpio, async: false}"), "no error");
+  EXPECT_EQ(error_of("save:\n  engine: direct\n  mpio:\n    deflate: 1"),
+            "usage test.yaml:4: 'save.mpio.deflate' needs 'engine: mpio': no other engine "
+            "compresses; 0 switches it off");
+  EXPECT_EQ(error_of("save: {mpio: {deflate: 0, shuffle: true}}"), "no error");
+  EXPECT_EQ(error_of("save:\n  async:\n    budget_bytes: 16_777_215"),
+            "usage test.yaml:3: 'save.async.budget_bytes' must be at least 16777216, or 0 for what "
+            "fits");
+  EXPECT_EQ(error_of("save: {async: {budget_bytes: 16_777_216}}"), "no error");
+  // A program's own settings are held to the same.
+  Config config;
+  config.save.async.emplace().budget_bytes = 1;
+  try {
+    detail::check(config, "the settings");
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("the settings: 'save.async.budget_bytes'"))
+        << error.what();
+  }
+}
+
 TEST(ConfigSave, ReadsSave) {
   const Config config = Config::from_string(
       "save: {dir: runs/b, every_n_steps: 10, engine: mpio, transfer: independent, durable: "
@@ -191,8 +218,8 @@ TEST(ConfigSave, ReadsSave) {
 TEST(ConfigSave, ReadsTheSettingsOfMpio) {
   const MpioOptions mpio =
       Config::from_string(
-          "save: {mpio: {hints: {cb_nodes: 2, romio_cb_write: enable}, component: romio, watchdog: "
-          "1.5, deflate: 4, shuffle: false}}")
+          "save: {engine: mpio, mpio: {hints: {cb_nodes: 2, romio_cb_write: enable}, component: "
+          "romio, watchdog: 1.5, deflate: 4, shuffle: false}}")
           .save.mpio;
   EXPECT_EQ(mpio.hints,
             (std::map<std::string, std::string>{{"cb_nodes", "2"}, {"romio_cb_write", "enable"}}));
