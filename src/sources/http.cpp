@@ -38,8 +38,18 @@ std::string expected_sha256(const std::string& given) {
        printable(given));
 }
 
+void require_whole(const std::string& name, const std::string& shown) {
+  if (!name.ends_with(kIndexSuffix)) return;
+  fail(Errc::unsupported,
+       "'{}' is the index of a model in several files, and this type of source fetches one file; "
+       "use the type huggingface, where a hub has the model, or get all files into a directory and "
+       "use the type local",
+       shown);
+}
+
 Remote remote_of(const HttpSource& source) {
   const Url url = parse_url(source.url);
+  require_whole(file_name_of(url.path), masked_url(source.url));
   if (!source.token_env.empty() && bearer_header(source.token_env).empty()) {
     fail(Errc::usage, "checkpoint.source.token_env names ${}, which is not set", source.token_env);
   }

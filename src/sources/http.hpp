@@ -1,13 +1,21 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "cairn/source.hpp"
 #include "sources/request.hpp"
 
 namespace cairn::detail {
 
-/// How the file of the source is asked for. Errors: usage. Local.
+/// What the names of indexes end in, which name the files of a model in shards.
+inline constexpr std::string_view kIndexSuffix = ".index.json";
+
+/// Refuses an index, for a source that would bring it without the shards. Local. Errors:
+/// unsupported.
+void require_whole(const std::string& name, const std::string& shown);
+
+/// How the file of the source is asked for. Errors: usage, unsupported (an index). Local.
 Remote remote_of(const HttpSource& source);
 
 /// A SHA-256 that somebody gave, in lower case; empty stays so. Errors: usage. Local.

@@ -24,7 +24,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexSuffix = ".index.json";
 constexpr std::uint64_t kMostIndexBytes = 100'000'000;  // that of an index that is read
 constexpr std::size_t kMostShards = 100'000;
 

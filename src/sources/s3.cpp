@@ -111,6 +111,7 @@ std::string explain_s3(std::string_view body) {
 
 Remote remote_of(const S3Source& source) {
   check_bucket(source);
+  require_whole(source.key, describe(source));
   const AwsSettings aws = aws_settings(source);
   const Address address = address_of(source, aws.region);
   Remote remote{.url = fmt::format("{}://{}{}", address.scheme, address.host, address.path),

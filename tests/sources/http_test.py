@@ -161,6 +161,29 @@ class Fetching(Served):
         self.assert_fails(self.fetch({"type": "http", "url": "http://127.0.0.1:1/m.bin"}), "io", "2 requests")
 
 
+class BehindNginx(Served):
+    """What nginx itself does to requests in passing."""
+
+    def test_a_server_that_is_overrun_is_asked_again(self):
+        source = self.http("overrun/m.bin", max_retries=9)
+        self.assert_got(self.fetch(source, ranks=2), CONTENT, ranks=2)
+        lines = [line.split() for line in self.server.requests()]
+        self.assertEqual({line[2] for line in lines}, {"206", "500"})
+        self.assertEqual(sum(int(line[3]) for line in lines if line[2] == "206"), len(CONTENT))
+
+    def test_an_answer_that_nginx_cuts_goes_on_where_it_was(self):
+        behind = Faulty(CONTENT)
+        self.addCleanup(behind.stop)
+        front = Nginx(self.files, behind=behind.url(""))
+        self.addCleanup(front.stop)
+        source = {"type": "http", "url": front.url("through/cut/m"), "part_bytes": PART}
+        self.assert_got(self.fetch(source, ranks=2), CONTENT, ranks=2)
+        begins = [int(part.removeprefix("bytes=").split("-")[0]) for _, part in behind.answers]
+        self.assertEqual(len(begins), len(set(begins)), "bytes were asked for twice")
+        self.assertGreater(len(begins), 4)
+        self.assertEqual({line.split()[2] for line in front.requests()}, {"206"})
+
+
 class Cache(Served):
     def damage(self, path, change):
         content = bytearray(pathlib.Path(path).read_bytes())
@@ -239,12 +262,11 @@ class Cache(Served):
         if not may_mount():
             self.skipTest("needs the right to mount a small file system")
         self.cache.mkdir()
-        command = f"mount -t tmpfs -o size=1m none {self.cache} && {FETCH} {self.config(self.http())}; " \
-                  f"echo left: $(find {self.cache}/partial -type f)"
+        command = f"mount -t tmpfs -o size=1m none {self.cache} && " \
+                  f"mpirun --oversubscribe -n 2 {FETCH} {self.config(self.http())}; code=$?; " \
+                  f"echo left: $(find {self.cache}/partial -type f); exit $code"
         result = run(["unshare", "-m", "sh", "-c", command], env=ENVIRONMENT)
-        self.assertIn("error io: ", result.stdout)
-        for word in ("No space left", "cache_dir", str(len(CONTENT))):
-            self.assertIn(word, result.stdout)
+        self.assert_fails(result, "io", "No space left", "cache_dir", str(len(CONTENT)), ranks=2)
         self.assertIn("left:\n", result.stdout)
         asked = [line.split()[3] for line in self.server.requests()]
         self.assertLess(sum(map(int, asked)), len(CONTENT), "it was noticed after the download only")
@@ -286,6 +308,17 @@ class OtherNodes(Served):
         return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, *nodes],
                    env={**ENVIRONMENT, "CAIRN_FAULT": fault})
 
+    def with_two_ranks_on_a_node(self, source, fault):
+        """Rank 0, and ranks 1 and 2 with another disk in the place of its cache."""
+        config = self.config(source)
+        mount = f"mount --bind {self.disk_of(1)} {self.cache} && echo mounted && exec cat"
+        with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as node:
+            self.assertEqual(node.stdout.readline(), "mounted\n")
+            enter = ["nsenter", f"--mount=/proc/{node.pid}/ns/mnt"]
+            return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, ":", "-n", "2", *enter, FETCH, config],
+                       env={**ENVIRONMENT, "CAIRN_FAULT": fault})
+
     def disk_of(self, rank):
         """What lies behind the cache's path on the node of a rank."""
         disk = self.dir / f"disk{rank}"
@@ -307,6 +340,15 @@ class OtherNodes(Served):
         self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
         self.assertEqual(len(self.server.requests()), 4)
         self.assert_no_partials()
+
+    def test_a_node_gets_the_file_once_however_many_ranks_it_has(self):
+        at_rank_2 = "spread.write:2:error"  # would be an error if it wrote anything
+        self.assert_got(self.with_two_ranks_on_a_node(self.http(), at_rank_2), CONTENT, ranks=3)
+        self.assertEqual(len(self.server.requests()), 4)
+        self.assert_no_partials()
+
+    def test_ranks_that_share_no_disk_each_get_the_file(self):
+        self.assert_same_failure(self.on_three_nodes(self.http(), fault="spread.write:2:error"), "io", "rank 2")
 
     def test_a_node_with_a_full_disk_is_an_error_on_all_ranks(self):
         self.assert_same_failure(self.on_three_nodes(self.http(), "-o size=1m"), "io", "rank 1", "No space left")
@@ -389,7 +431,7 @@ class Misbehaving(SourcesCase):
         self.pipeline["max_retries"] = 2
         self.assert_fails(self.fetch(self.http("always-500/m"), ranks=2), "io", "500", "3 requests", ranks=2)
         self.assertEqual(len(self.server.answers), 3)
-        self.assert_fails(self.fetch(self.http("always-cut/m")), "io", "3 requests")
+        self.assert_fails(self.fetch(self.http("always-cut/m"), ranks=2), "io", "3 requests", ranks=2)
         self.pipeline["max_retries"] = 5
         self.assert_fails(self.fetch(self.http("always-500/n", max_retries=0)), "io", "500")
         self.assertEqual(len([path for path, _ in self.server.answers if path == "/always-500/n"]), 1)

@@ -1,13 +1,29 @@
 """Models of a hub: an index, its shards, and what leads elsewhere."""
 
+import json
 import pathlib
+import struct
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import h5py
+
+from harness import BIN, run
 from sources_case import SourcesCase
 from web import Faulty
+
+
+def safetensors(tensors):
+    """A file of the format: (shape, values) by name, as 32-bit floats."""
+    header, body = {}, b""
+    for name, (shape, values) in tensors.items():
+        data = struct.pack(f"<{len(values)}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
 
 
 class Hub(SourcesCase):
@@ -32,6 +48,26 @@ class Hub(SourcesCase):
         self.assertEqual((path.parent / "m-1.safetensors").read_bytes(), b"one")
         self.assertEqual((path.parent / "sub" / "m-2.safetensors").read_bytes(), b"two")
         self.assertEqual(len(self.server.answers), 3)
+
+    def test_what_comes_is_a_checkpoint(self):
+        shards = {"m-1.safetensors": {"encoder.weight": ([2, 3], [1, 2, 3, 4, 5, 6]), "encoder.bias": ([2], [7, 8])},
+                  "sub/m-2.safetensors": {"decoder.weight": ([1, 2], [9, 10])}}
+        index = json.dumps({"metadata": {"total_size": 40}, "weight_map": {
+            name: file for file, tensors in shards.items() for name in tensors}}).encode()
+        self.publish({"model.safetensors.index.json": index,
+                      **{file: safetensors(tensors) for file, tensors in shards.items()}})
+        path = self.assert_got(self.fetch(self.source(), ranks=2), index, ranks=2)
+        shown = run([BIN / "cairn", "inspect", path, "--json"])
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertEqual({tensor["name"]: tensor["shape"] for tensor in json.loads(shown.stdout)["tensors"]},
+                         {name: shape for tensors in shards.values() for name, (shape, _) in tensors.items()})
+        container = self.dir / "m.h5"
+        converted = run([BIN / "cairn", "convert", path, container])  # reads all bytes
+        self.assertEqual(converted.returncode, 0, converted.stderr)
+        with h5py.File(container) as file:
+            for tensors in shards.values():
+                for name, (shape, values) in tensors.items():
+                    self.assertEqual(file[f"model/{name}"][()].reshape(-1).tolist(), values)
 
     def test_shards_are_of_the_commit_that_a_redirect_named(self):
         index = b'{"weight_map": {"a": "m.safetensors"}, "more": {"weight_map": {"b": ["deep"]}}}'

@@ -51,6 +51,27 @@ TEST(Digests, ThatSomebodyGaveAreCheckedBeforeAnythingIsFetched) {
   }
 }
 
+TEST(Indexes, AreNotFetchedWithoutTheirShards) {
+  const auto error_of = [](const auto& source) {
+    try {
+      remote_of(source);
+    } catch (const Error& error) {
+      return std::string(to_string(error.code())) + " " + error.what();
+    }
+    return std::string("no error");
+  };
+  const std::string name = "m/model.safetensors.index.json";
+  for (const std::string& error : {error_of(HttpSource{"https://u:pass@host/" + name + "?s=sig"}),
+                                   error_of(S3Source{"bucket", name})}) {
+    EXPECT_EQ(error.find("unsupported '"), 0U) << error;
+    for (const char* word : {name.c_str(), "huggingface", "local"}) {
+      EXPECT_NE(error.find(word), std::string::npos) << error;
+    }
+    for (const char* secret : {"pass", "sig"}) EXPECT_EQ(error.find(secret), std::string::npos);
+  }
+  EXPECT_EQ(error_of(HttpSource{"https://host/index.json?x=.index.json"}), "no error");
+}
+
 TEST(Texts, OfOthersAreShownAsOneLine) {
   EXPECT_EQ(printable("a\nb\x1b[31m\x7f\xc3\xbc"), "a b [31m \xc3\xbc");
   EXPECT_EQ(printable(std::string(301, 'x')), std::string(300, 'x') + "...");

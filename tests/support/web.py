@@ -33,6 +33,7 @@ http {{
   uwsgi_temp_path {dir}/tmp;
   scgi_temp_path {dir}/tmp;
   root {files};
+  limit_req_zone $server_port zone=few:1m rate=1r/s;
   server {{
     listen 127.0.0.1:{port};
     location /forbidden/ {{ return 403; }}
@@ -43,6 +44,8 @@ http {{
     location /moved/ {{ return 302 /here/m.bin; }}
     location /noranges/ {{ alias {files}/; max_ranges 0; }}
     location /slow/ {{ alias {files}/; limit_rate 400k; }}
+    location /overrun/ {{ alias {files}/; limit_req zone=few; limit_req_status 500; }}
+    location /through/ {{ proxy_pass {behind}; }}
   }}
   server {{
     listen 127.0.0.1:{other};
@@ -78,9 +81,12 @@ def wait_for_port(port, process, log):
 
 
 class Nginx:
-    """Serves the files of a directory. A test without nginx is skipped, or fails (skip_without_package)."""
+    """Serves the files of a directory, and below /through/ what another server has.
 
-    def __init__(self, files):
+    A test without nginx is skipped, or fails (skip_without_package).
+    """
+
+    def __init__(self, files, behind="http://127.0.0.1:1/"):
         if NGINX is None:
             skip_without_package("nginx is not installed: nothing of http is tested")
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cairn-nginx-"))
@@ -90,7 +96,7 @@ class Nginx:
                         "-keyout", self.dir / "key.pem", "-out", self.certificate],
                        check=True, capture_output=True)
         text = CONFIG.format(dir=self.dir, files=files, port=self.port, other=self.other, tls=self.tls,
-                             user="root" if os.getuid() == 0 else "nobody")
+                             behind=behind, user="root" if os.getuid() == 0 else "nobody")
         (self.dir / "nginx.conf").write_text(text)
         self.process = subprocess.Popen([NGINX, "-c", self.dir / "nginx.conf", "-p", self.dir],
                                         stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)

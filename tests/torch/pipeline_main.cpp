@@ -1,6 +1,8 @@
 // A trainer as docs/guide.md describes it, for tests of whole configurations:
-//   cairn-pipeline make FILE           saves its model as a checkpoint of one rank
-//   cairn-pipeline train CONFIG STEPS  loads, trains, and saves as the configuration says
+//   cairn-pipeline make DIR WIDTH            saves its model as a checkpoint of one rank
+//   cairn-pipeline train CONFIG STEPS WIDTH  loads, trains, and saves as the configuration says;
+//   the
+//                                            adapters alone as adapters.h5
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 #include <torch/nn/modules/container/sequential.h>
@@ -20,9 +22,9 @@ namespace {
 namespace nn = torch::nn;
 
 struct Block : nn::Module {
-  Block() {
-    norm = register_module("0", nn::LayerNorm(nn::LayerNormOptions({8})));
-    linear = register_module("1", nn::Linear(8, 8));
+  explicit Block(std::int64_t width) {
+    norm = register_module("0", nn::LayerNorm(nn::LayerNormOptions({width})));
+    linear = register_module("1", nn::Linear(width, width));
   }
   at::Tensor forward(const at::Tensor& x) { return linear(norm(x)); }
   nn::LayerNorm norm{nullptr};
@@ -31,11 +33,11 @@ struct Block : nn::Module {
 
 /// The module names of a small graph model, and of the configuration in the documentation.
 struct Forecaster : nn::Module {
-  Forecaster() {
-    encoder = register_module("encoder", nn::Linear(6, 8));
+  explicit Forecaster(std::int64_t width) {
+    encoder = register_module("encoder", nn::Linear(6, width));
     processor = register_module("processor", nn::Sequential());
-    for (int b = 0; b < 2; ++b) processor->push_back(std::make_shared<Block>());
-    decoder = register_module("decoder", nn::Linear(8, 5));
+    for (int b = 0; b < 2; ++b) processor->push_back(std::make_shared<Block>(width));
+    decoder = register_module("decoder", nn::Linear(width, 5));
     register_buffer("latlons", at::ones({4, 2}));
   }
   at::Tensor forward(const at::Tensor& x) { return decoder(processor->forward(encoder(x)).tanh()); }
@@ -61,21 +63,21 @@ void add_gradients(const std::vector<at::Tensor>& parameters) {
   }
 }
 
-void make(const std::string& file) {
+void make(const std::string& dir, std::int64_t width) {
   torch::manual_seed(5);
-  const Forecaster model;
+  const Forecaster model(width);
   cairn::Config config;
-  config.save.dir = file;
+  config.save.dir = dir;
   cairn::CheckpointManager manager(MPI_COMM_SELF, config);
   fmt::print("made {}\n", manager.save_checkpoint(model, {.global_step = 900}).string());
   manager.close();
 }
 
-void train(const std::string& file, std::uint64_t steps) {
+void train(const std::string& file, std::uint64_t steps, std::int64_t width) {
   cairn::CheckpointManager manager(MPI_COMM_WORLD, cairn::Config::from_file(file));
   const cairn::Comm& comm = manager.comm();
   torch::manual_seed(1);
-  Forecaster model;
+  Forecaster model(width);
   manager.prepare_model(model);
   auto adapters = manager.adapters();
   std::vector<at::Tensor> trained;
@@ -109,6 +111,7 @@ void train(const std::string& file, std::uint64_t steps) {
     manager.poll();
   }
   manager.wait();
+  manager.export_model("adapters.h5", model, cairn::ModelExport::adapters);
   std::vector<std::string> changed;
   double sum = 0;
   for (const auto& [name, value] : values_of(model)) {
@@ -127,10 +130,10 @@ int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   int code = 2;
   try {
-    if (words.size() == 2 && words[0] == "make") {
-      make(words[1]);
+    if (words.at(0) == "make") {
+      make(words.at(1), std::stoll(words.at(2)));
     } else {
-      train(words.at(1), std::stoull(words.at(2)));
+      train(words.at(1), std::stoull(words.at(2)), std::stoll(words.at(3)));
     }
     code = 0;
   } catch (const std::exception& error) {

@@ -1,12 +1,14 @@
 """The configuration of docs/configuration.md from end to end: from S3 into a model, through training, to a resume."""
 
+import json
 import re
 import unittest
 
 import swift_server
-from harness import CORPUS, ROOT, TEST_BIN, Case, run, skip_without_package
+from harness import BIN, CORPUS, ROOT, TEST_BIN, Case, run, skip_without_package
 from swift_server import ACCESS_KEY, SECRET_KEY, Swift
 
+NARROW, WIDE = 8, 1024  # of the model: as in the corpus, and so that its layers outweigh all else
 PIPELINE = TEST_BIN / "cairn-pipeline"
 LIGHTNING = CORPUS / "lightning" / "1.13" / "anemoi-by_epoch-epoch_003-step_000030.ckpt"
 # What neither `freeze` nor `lora` of the configuration takes out of the training.
@@ -38,18 +40,29 @@ class Pipeline(Case):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout
 
+    def make(self, width):
+        """A checkpoint of the untrained model, at step 900."""
+        self.assertIn("made ", self.pipeline(0, "make", self.dir / "made", width))
+        return self.dir / "made" / "step-00000900.h5"
+
+    def convert(self, source, target):
+        done = run([BIN / "cairn", "convert", source, target])
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
     def upload(self, content):
         self.swift.put("/ecmwf-models/anemoi/pretrained.ckpt", content)
         self.content = content
 
-    def train(self, ranks, steps, loaded):
+    def train(self, ranks, steps, loaded, width=NARROW, every=1000):
         """Trains as documented until so many steps are done; (sum, requests)."""
         config = self.dir / "checkpoint.yaml"
         text = documented()
         self.assertIn("/tmp/checkpoints", text)
+        self.assertIn("every_n_steps: 1000", text)
+        text = text.replace("every_n_steps: 1000", f"every_n_steps: {every}")
         config.write_text(text.replace("/tmp/checkpoints", str(self.dir / "cache")))
         before = len(self.swift.requests())
-        first = self.pipeline(ranks, "train", config, steps)
+        first = self.pipeline(ranks, "train", config, steps, width)
         self.assertIn(f"{loaded} fetched={len(self.content)}\n", first)
         done = re.search(r"^done step=\d+ sum=(\S+) changed=(\S+)$", first, re.M)
         self.assertIsNotNone(done, first)
@@ -73,16 +86,16 @@ class Pipeline(Case):
                       for key in ("checkpoint:", "model_modifier:"))
         lines[begin:end] = ["checkpoint:", "  source: {path: runs/a}"]
         resumed.write_text("\n".join(lines) + "\n")
-        second = self.pipeline(ranks, "train", resumed, 0)
+        second = self.pipeline(ranks, "train", resumed, 0, NARROW)
         self.assertIn(f"loaded step=1000 tensors={13 + 2 + 3 * len(TRAINED)} matched=1 missing=0 "
                       f"optimizer={len(TRAINED)} fetched=0\n", second)
         self.assertIn(f"done step=1000 sum={total} changed=\n", second)
         self.assertEqual(len(self.swift.requests()), requests)
 
     def test_on_any_number_of_ranks(self):
-        made = self.pipeline(0, "make", self.dir / "made")
-        self.upload((self.dir / "made" / "step-00000900.h5").read_bytes())
-        self.assertIn("made ", made)
+        pretrained = self.dir / "pretrained.ckpt"  # a file of Lightning's, as the configuration names it
+        self.convert(self.make(NARROW), pretrained)
+        self.upload(pretrained.read_bytes())
         root = self.dir
         for ranks in (1, 2, 4):
             with self.subTest(ranks=ranks):
@@ -96,7 +109,21 @@ class Pipeline(Case):
         lines = [line for line in documented().splitlines() if not line.startswith("  loading:")]
         config.write_text("\n".join(lines).replace("/tmp/checkpoints", str(self.dir / "cache")))
         self.assertIn(f"loaded step=1000 tensors=33 matched=1 missing=0 optimizer={len(TRAINED)}",
-                      self.pipeline(2, "train", config, 0))
+                      self.pipeline(2, "train", config, 0, NARROW))
+
+    def test_adapters_alone_are_small(self):
+        self.dir.joinpath("runs").mkdir()
+        made = self.make(WIDE)
+        self.upload(made.read_bytes())
+        self.train(2, 5, "loaded step=900 tensors=13 matched=1 missing=0 optimizer=0", WIDE, every=905)
+        full = self.dir / "runs" / "a" / "step-00000905.h5"
+        adapters = self.dir / "adapters.h5"
+        for whole in (made, full):  # without an optimizer's state, too
+            self.assertLess(adapters.stat().st_size, 0.05 * whole.stat().st_size, whole)
+        shown = run([BIN / "cairn", "inspect", adapters, "--json"])
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        self.assertEqual({tensor["name"]: tensor["shape"] for tensor in json.loads(shown.stdout)["tensors"]},
+                         {"model/decoder.lora_A": [8, WIDE], "model/decoder.lora_B": [5, 8]})
 
     def test_from_a_lightning_checkpoint(self):
         if not LIGHTNING.exists():
