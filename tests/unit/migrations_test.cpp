@@ -352,6 +352,13 @@ TEST(Names, TiedWeightsFollow) {
   expect_way_back(manifest, dropped);
   expect_error(Errc::unsupported, "tied weights",
                [&] { forward(manifest, "  - {type: split, name: wte, into: [a, b]}\n"); });
+  for (const std::string names : {"[lm_head]", "[wte, lm_head]"}) {
+    const Migrated permuted =
+        forward(manifest, "  - {type: permute, order: [1, 0, 3, 2], names: " + names + "}\n");
+    EXPECT_EQ(place_of(*permuted.manifest.find("model/wte"), {0, 1}),
+              place_of(*manifest.find("model/wte"), {1, 1}));
+    expect_way_back(manifest, permuted);
+  }
 }
 
 TEST(Names, ATreeOfPyTorchFollows) {
