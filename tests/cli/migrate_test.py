@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import struct
 import unittest
 
-from harness import BIN, CORPUS, Case, corpus_entries, run
+from harness import BIN, CORPUS, ROOT, Case, corpus_entries, run, snippets
 
 try:
     import torch
@@ -300,6 +302,45 @@ class Optimizers(Migrate):
         its = self.load(new, fewer)
         for name in fewer:
             self.assert_rows(fewer[name], its, first[name], its_optimizer, every)
+
+
+@unittest.skipIf(torch is None, "NOT TESTED: no PyTorch for Python; install python3-torch")
+class Documented(Migrate):
+    """The steps of docs/migrations.md, by its commands, both as they stand there."""
+
+    PAGE = "docs/migrations.md"
+    CONFIG = {"config": {"model": {"num_layers": 4, "num_chunks": 2}, "training": {"weight_averaging": {"on": True}}}}
+
+    def setUp(self):
+        super().setUp()
+        names = [f"m.proc.{chunk}.blocks.{block}.weight" for chunk in range(2) for block in range(2)]
+        weights = {name: torch.full((2, 2), float(i)) for i, name in
+                   enumerate(["encoder.trainable", "encoder.weight", "decoder.weight", *names])}
+        torch.save({"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "epoch": 1, "global_step": 3,
+                    "pytorch-lightning_version": "2.0.0", "loops": {}, "callbacks": {},
+                    "hyper_parameters": self.CONFIG}, self.dir / "last.ckpt")
+        (self.dir / "runs" / "a").mkdir(parents=True)
+        self.cairn("convert", self.dir / "last.ckpt", self.dir / "runs/a/step-00000003.h5")
+        (self.dir / "migrations").mkdir()
+        for _, text in snippets("yaml", self.PAGE):
+            name = re.match(r"# (\S+\.yaml)\n", text).group(1)
+            (self.dir / "migrations" / name).write_text(text)
+
+    def test_the_page_is_true(self):
+        self.assertEqual(os.listdir(self.dir / "migrations"), ["10_graph_provider.yaml"])
+        lines = re.findall(r"^    (cairn migrate .*)$", (ROOT / self.PAGE).read_text(), re.M)
+        self.assertEqual(len(lines), 4)
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            done = run([BIN / words[0], *words[1:]], cwd=self.dir)
+            self.assertEqual(done.returncode, FINE, f"{line}\n{done.stdout}\n{done.stderr}")
+        wanted = {"encoder_graph_provider.trainable": 0, "encoder.data.weight": 1, "decoder.data.weight": 2,
+                  "m.proc.0.weight": 3, "m.proc.1.weight": 4, "m.proc.2.weight": 5, "m.proc.3.weight": 6}
+        whole = torch.load(self.dir / "new.ckpt")
+        self.assertEqual({name: int(tensor[0, 0]) for name, tensor in whole["state_dict"].items()}, wanted)
+        self.assertIs(whole["hyper_parameters"]["config"]["training"]["weight_averaging"], None)
+        self.assertEqual(set(self.table(self.dir / "new.h5")[0]), {f"model/{name}" for name in wanted})
+        self.equal(self.dir / "runs/a", self.dir / "old.h5")
 
 
 if __name__ == "__main__":
