@@ -2,10 +2,17 @@
 
 import json
 import os
+import re
+import shlex
 import struct
 import unittest
 
-from harness import BIN, CORPUS, Case, corpus_entries, run
+from harness import BIN, CORPUS, ROOT, Case, corpus_entries, run, snippets
+
+try:
+    import torch
+except ImportError:
+    torch = None
 
 FINE, DIFFERENT, FAILED = 0, 1, 2
 ORIGIN = {"topology", "provenance"}
@@ -208,6 +215,132 @@ class Others(Migrate):
         told = self.cairn("diff", source, back, code=DIFFERENT)
         self.assertEqual((told["only_in_a"], told["only_in_b"], told["tensors"]), ([], [], []))
         self.assertEqual(told["documents"], ["__metadata__"])  # Transformers asks for it: what is written anew has it
+
+
+@unittest.skipIf(torch is None, "NOT TESTED: no PyTorch for Python; install python3-torch")
+class Optimizers(Migrate):
+    """What PyTorch's optimizers take back after their parameters were divided and joined."""
+
+    def model(self, *names):
+        """Linear layers, of 3 rows each but for "qkv", which has 9."""
+        torch.manual_seed(1)
+        return torch.nn.ModuleDict({name: torch.nn.Linear(4, 9 if name == "qkv" else 3) for name in names})
+
+    def optimizer(self, model):
+        matrices = [tensor for tensor in model.parameters() if tensor.dim() == 2]
+        others = [tensor for tensor in model.parameters() if tensor.dim() == 1]
+        return torch.optim.AdamW([{"params": matrices}, {"params": others, "weight_decay": 0.0}], lr=0.1)
+
+    def step(self, model, optimizer, rows):
+        """A gradient that depends on row and column only; `rows`: the first row of each layer."""
+        for name, layer in model.items():
+            first = rows[name]
+            layer.weight.grad = torch.arange(first, first + len(layer.weight)).unsqueeze(1) + torch.arange(4.0)
+            layer.bias.grad = torch.arange(first, first + len(layer.bias)) * 0.5
+        optimizer.step()
+
+    def saved(self, path):
+        model = self.model("first", "qkv", "last")
+        optimizer = self.optimizer(model)
+        rows = {"first": 1, "qkv": 10, "last": 30}
+        for _ in range(3):
+            self.step(model, optimizer, rows)
+        torch.save({"state_dict": model.state_dict(), "optimizer_states": [optimizer.state_dict()], "lr_schedulers": [],
+                    "epoch": 1, "global_step": 3, "pytorch-lightning_version": "2.0.0", "loops": {}, "callbacks": {}}, path)
+        return model, optimizer
+
+    def load(self, path, model):
+        # The first weights_only, of 1.13, knows no numbers with a fraction.
+        whole = torch.load(path, weights_only=torch.__version__ >= "2")
+        model.load_state_dict(whole["state_dict"])
+        optimizer = self.optimizer(model)
+        optimizer.load_state_dict(whole["optimizer_states"][0])
+        return optimizer
+
+    def assert_rows(self, layer, optimizer, whole, its_optimizer, rows):
+        for now, then in ((layer.weight, whole.weight), (layer.bias, whole.bias)):
+            self.assertTrue(torch.equal(now, then[rows]))
+            state, its = optimizer.state[now], its_optimizer.state[then]
+            self.assertEqual(set(state), set(its))
+            self.assertEqual(state["step"], its["step"])
+            for slot in ("exp_avg", "exp_avg_sq"):
+                self.assertTrue(torch.equal(state[slot], its[slot][rows]), slot)
+
+    def test_they_go_on(self):
+        source, new, again, back = (self.dir / f"{name}.ckpt" for name in ("a", "b", "c", "d"))
+        model, optimizer = self.saved(source)
+        split = "  - {type: split, name: 'qkv.*', into: ['q.*', 'k.*', 'v.*']}\n"
+        join = "  - {type: merge, names: ['q.*', 'k.*', 'v.*'], into: 'qkv.*'}\n"
+        drop = "  - {type: drop, names: [first]}\n"
+        steps = self.steps(split, join, drop)
+        self.cairn("migrate", source, "-o", new, "--steps", steps, "--to", "0.1", ranks=2)
+        divided = self.model("first", "q", "k", "v", "last")
+        its = self.load(new, divided)
+        thirds = {"q": slice(0, 3), "k": slice(3, 6), "v": slice(6, 9)}
+        for name, rows in thirds.items():
+            self.assert_rows(divided[name], its, model["qkv"], optimizer, rows)
+        every = slice(None)
+        self.assert_rows(divided["last"], its, model["last"], optimizer, every)
+        self.assertEqual([group["weight_decay"] for group in its.param_groups], [0.01, 0.0])
+        # It trains on as the whole would have.
+        self.step(model, optimizer, {"first": 1, "qkv": 10, "last": 30})
+        self.step(divided, its, {"first": 1, "q": 10, "k": 13, "v": 16, "last": 30})
+        for name, rows in thirds.items():
+            self.assert_rows(divided[name], its, model["qkv"], optimizer, rows)
+        # Joined again, and taken back, it is what it was.
+        self.cairn("migrate", new, "-o", again, "--steps", steps, "--to", "0.2", ranks=3)
+        self.cairn("migrate", new, "-o", back, "--rollback")
+        first, its_optimizer = self.saved(source)
+        for path in (again, back):
+            same = self.model("first", "qkv", "last")
+            its = self.load(path, same)
+            for name in same:
+                self.assert_rows(same[name], its, first[name], its_optimizer, every)
+        # What goes takes its number along.
+        self.cairn("migrate", again, "-o", new, "--steps", steps, "--force")
+        fewer = self.model("qkv", "last")
+        its = self.load(new, fewer)
+        for name in fewer:
+            self.assert_rows(fewer[name], its, first[name], its_optimizer, every)
+
+
+@unittest.skipIf(torch is None, "NOT TESTED: no PyTorch for Python; install python3-torch")
+class Documented(Migrate):
+    """The steps of docs/migrations.md, by its commands, both as they stand there."""
+
+    PAGE = "docs/migrations.md"
+    CONFIG = {"config": {"model": {"num_layers": 4, "num_chunks": 2}, "training": {"weight_averaging": {"on": True}}}}
+
+    def setUp(self):
+        super().setUp()
+        names = [f"m.proc.{chunk}.blocks.{block}.weight" for chunk in range(2) for block in range(2)]
+        weights = {name: torch.full((2, 2), float(i)) for i, name in
+                   enumerate(["encoder.trainable", "encoder.weight", "decoder.weight", *names])}
+        torch.save({"state_dict": weights, "optimizer_states": [], "lr_schedulers": [], "epoch": 1, "global_step": 3,
+                    "pytorch-lightning_version": "2.0.0", "loops": {}, "callbacks": {},
+                    "hyper_parameters": self.CONFIG}, self.dir / "last.ckpt")
+        (self.dir / "runs" / "a").mkdir(parents=True)
+        self.cairn("convert", self.dir / "last.ckpt", self.dir / "runs/a/step-00000003.h5")
+        (self.dir / "migrations").mkdir()
+        for _, text in snippets("yaml", self.PAGE):
+            name = re.match(r"# (\S+\.yaml)\n", text).group(1)
+            (self.dir / "migrations" / name).write_text(text)
+
+    def test_the_page_is_true(self):
+        self.assertEqual(os.listdir(self.dir / "migrations"), ["10_graph_provider.yaml"])
+        lines = re.findall(r"^    (cairn migrate .*)$", (ROOT / self.PAGE).read_text(), re.M)
+        self.assertEqual(len(lines), 4)
+        for line in lines:
+            words = shlex.split(line, comments=True)
+            done = run([BIN / words[0], *words[1:]], cwd=self.dir)
+            self.assertEqual(done.returncode, FINE, f"{line}\n{done.stdout}\n{done.stderr}")
+        wanted = {"encoder_graph_provider.trainable": 0, "encoder.data.weight": 1, "decoder.data.weight": 2,
+                  "m.proc.0.weight": 3, "m.proc.1.weight": 4, "m.proc.2.weight": 5, "m.proc.3.weight": 6}
+        whole = torch.load(self.dir / "new.ckpt")
+        self.assertEqual({name: int(tensor[0, 0]) for name, tensor in whole["state_dict"].items()}, wanted)
+        self.assertIs(whole["hyper_parameters"]["config"]["training"]["weight_averaging"], None)
+        self.assertEqual(set(self.table(self.dir / "new.h5")[0]), {f"model/{name}" for name in wanted})
+        self.equal(self.dir / "runs/a", self.dir / "old.h5")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import re
 import shlex
 import unittest
 
-from harness import BIN, Case, ROOT, run
+from harness import BIN, Case, ROOT, run, snippets
 
 # What the snippets take from the trainer around them.
 AROUND = """
@@ -26,13 +26,6 @@ void trainer(std::shared_ptr<torch::nn::Module> model, torch::optim::Optimizer& 
 {body}
 }}
 """
-
-
-def snippets(language, page="README.md"):
-    """(line, text) of every block of that language; the line is that of the text's first one."""
-    text = (ROOT / page).read_text()
-    return [(text[:match.start(1)].count("\n") + 1, match.group(1))
-            for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)]
 
 
 def program(pages, includes="", more=""):

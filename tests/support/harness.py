@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import struct
@@ -85,6 +86,13 @@ def run(command, ranks=0, timeout=60, env=None, cwd=None, memory=None):
         return _limited(words, memory, timeout=timeout, env=environment, cwd=cwd)
     return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=timeout,
                           env=environment, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+def snippets(language, page="README.md"):
+    """(line, text) of every block of that language; the line is that of the text's first one."""
+    text = (ROOT / page).read_text()
+    return [(text[:match.start(1)].count("\n") + 1, match.group(1))
+            for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)]
 
 
 class Case(unittest.TestCase):

@@ -10,26 +10,6 @@
 namespace cairn::detail::migrations {
 namespace {
 
-/// A list of names; `seen` are those of all lists of which each may have a name once.
-Json followed(const Json& list, const NameChanges& changes, std::set<std::string>& seen) {
-  Json result = Json::array();
-  std::set<std::string> here;
-  for (const Json& name : list) {
-    if (!name.is_string()) {
-      result.push_back(name);
-      continue;
-    }
-    for (const std::string& each : names_now(changes, name.get<std::string>())) {
-      if (!here.insert(each).second) continue;  // the next part of a whole
-      if (!seen.insert(each).second) {
-        fail(Errc::mismatch, "the parts of '{}' are in different groups of the optimizer", each);
-      }
-      result.push_back(each);
-    }
-  }
-  return result;
-}
-
 void follow_model(Working& working, const NameChanges& changes) {
   if (!working.document("model").is_object()) return;
   Json& model = working.change("model");
@@ -69,37 +49,54 @@ void follow_optimizer(Working& working, const NameChanges& changes) {
   }
 }
 
-void follow_tree(Working& working, const NameChanges& changes) {
+/// An entry of the tree, for each of what its tensor became.
+template <class Add>
+void follow_item(const Json& item, const Role& role, const NameChanges& changes,
+                 const std::vector<StateKeys>& optimizers, Add&& add) {
+  const Json& path = item.at(1);
+  const auto targets = names_now(changes, role.parameter);
+  if (role.is_slot()) {
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const auto to = path_now(optimizers, path, i);
+      if (targets.size() > 1 && !to) {
+        fail(Errc::unsupported, "it is not known how the state at {} could be divided",
+             path.dump());
+      }
+      add(role.name_for(targets[i]), to.value_or(path));
+    }
+    return;
+  }
+  // The last key is the parameter's name, or that of one that is tied to it.
+  const bool named = !path.empty() && path.back().is_string();
+  const std::string key = named ? path.back().get<std::string>() : role.parameter;
+  const bool tied = key != role.parameter;
+  if (tied && targets.size() > 1) {
+    fail(Errc::unsupported, "'{}' is at {}, where its parts would have no names", role.parameter,
+         path.dump());
+  }
+  for (const std::string& each : names_now(changes, key)) {
+    if (tied && targets.empty()) continue;
+    Json to = path;
+    if (named && each != key) to.back() = each;
+    add(role.name_for(tied ? targets[0] : each), std::move(to));
+  }
+}
+
+void follow_tree(Working& working, const NameChanges& changes,
+                 const std::vector<StateKeys>& optimizers) {
   if (!working.document("tree").is_array()) return;
   Json tree = Json::array();
   std::set<std::string> seen;
-  const auto add = [&](Json item) {
-    if (seen.insert(item[1].dump()).second) tree.push_back(std::move(item));
+  const auto add = [&](std::string name, Json path) {
+    if (!seen.insert(path.dump()).second) return;
+    tree.push_back(Json::array({std::move(name), std::move(path)}));
   };
-  for (const Json& item : std::as_const(working.change("tree"))) {
-    const auto role = role_of(item.at(0).get<std::string>());
-    if (!role) {
-      add(item);
-      continue;
-    }
-    if (role->is_slot()) {
-      for (const std::string& each : names_now(changes, role->parameter)) {
-        add(Json::array({role->name_for(each), item.at(1)}));
-      }
-      continue;
-    }
-    // The last key is the parameter's name, or that of one that is tied to it.
-    const Json& path = item.at(1);
-    const bool named = !path.empty() && path.back().is_string();
-    const std::string key = named ? path.back().get<std::string>() : role->parameter;
-    for (const std::string& each : names_now(changes, key)) {
-      const bool tied = key != role->parameter;
-      const auto target =
-          tied ? names_now(changes, role->parameter) : std::vector<std::string>{each};
-      if (target.empty()) continue;
-      Json to = path;
-      if (named && each != key) to.back() = each;
-      add(Json::array({role->name_for(target[0]), std::move(to)}));
+  for (const Json& item : working.document("tree")) {
+    const auto& name = item.at(0).get_ref<const std::string&>();
+    if (const auto role = role_of(name)) {
+      follow_item(item, *role, changes, optimizers, add);
+    } else {
+      add(name, path_now(optimizers, item.at(1), 0).value_or(item.at(1)));
     }
   }
   working.change("tree") = std::move(tree);
@@ -112,6 +109,25 @@ std::vector<std::string> names_now(const NameChanges& changes, const std::string
   return found == changes.end() ? std::vector<std::string>{name} : found->second;
 }
 
+Json followed(const Json& list, const NameChanges& changes, std::set<std::string>& seen) {
+  Json result = Json::array();
+  std::set<std::string> here;
+  for (const Json& name : list) {
+    if (!name.is_string()) {
+      result.push_back(name);
+      continue;
+    }
+    for (const std::string& each : names_now(changes, name.get<std::string>())) {
+      if (!here.insert(each).second) continue;  // the next part of a whole
+      if (!seen.insert(each).second) {
+        fail(Errc::mismatch, "the parts of '{}' are in different groups of the optimizer", each);
+      }
+      result.push_back(each);
+    }
+  }
+  return result;
+}
+
 void require_untied(Working& working, const NameChanges& changes) {
   for (const auto& [alias, name] : working.aliases()) {
     if (!changes.contains(alias) && !changes.contains(name)) continue;
@@ -121,10 +137,10 @@ void require_untied(Working& working, const NameChanges& changes) {
 
 void follow_names(Working& working, const NameChanges& changes) {
   if (!working.documents_follow || changes.empty()) return;
-  follow_numbers(working, changes);
+  const std::vector<StateKeys> optimizers = follow_numbers(working, changes);
   follow_model(working, changes);
   follow_optimizer(working, changes);
-  follow_tree(working, changes);
+  follow_tree(working, changes, optimizers);
 }
 
 }  // namespace cairn::detail::migrations

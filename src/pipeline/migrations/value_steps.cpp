@@ -88,10 +88,13 @@ Outcome permute_step(Working& working, const Json& step) {
   const Numbers order = order_of(working, step);
   const auto aliases = working.aliases();
   std::vector<std::string> done;
+  std::set<std::string> seen;
   for (const std::string& name : names) {
-    if (aliases.contains(name)) continue;  // with the tensor that it stands for
-    add_example(outcome, name);
-    done.push_back(name);
+    const auto alias = aliases.find(name);  // of tied weights, whose tensor has another name
+    const std::string& tensor = alias == aliases.end() ? name : alias->second;
+    if (!seen.insert(tensor).second) continue;
+    add_example(outcome, tensor);
+    done.push_back(tensor);
   }
   permute_all(working, done, dim, order);
   Numbers back(order.size());
