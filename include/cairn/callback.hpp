@@ -52,8 +52,9 @@ class CAIRN_EXPORT CheckpointCallback {
   /// Errors: refused.
   void on_train_start(const CheckpointContext& loaded);
 
-  /// After each step of the optimizer, counted from 1. Saves where one is due. Collective; most
-  /// calls send nothing. Errors: those of CheckpointManager::save_checkpoint; mismatch (ranks at
+  /// After each step of the optimizer, counted from 1. Saves where one is due. The first call
+  /// prepares saves in the background (CheckpointManager::prepare_save). Collective; most calls
+  /// send nothing. Errors: those of CheckpointManager::save_checkpoint; mismatch (ranks at
   /// different steps).
   void on_step_end(std::uint64_t step);
   /// After the last step of the epoch `epoch`, counted from 0. Collective. Errors: as above.
@@ -61,7 +62,8 @@ class CAIRN_EXPORT CheckpointCallback {
   /// After a validation of the newest step. The metrics are saved with that step; rank 0's count.
   /// Collective. Errors: as above; usage (the monitored metric is not among them).
   void on_validation_end(const std::map<std::string, double>& metrics);
-  /// `add` is called on every rank before each save, to add metrics and metadata. Local.
+  /// `add` is called on every rank before each save, to add metrics and metadata; with `save.async`
+  /// also when the first step ends, where the saves are prepared. Local.
   void on_save_checkpoint(std::function<void(CheckpointInfo&)> add);
   /// For the handler that ends the training. Saves nothing: in the middle of a step there is no
   /// state to save. Completes saves in the background where all ranks have the same error, and says

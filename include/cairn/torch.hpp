@@ -151,6 +151,15 @@ class CAIRN_EXPORT CheckpointManager {
   AsyncSave save_checkpoint_async(const torch::nn::Module& model,
                                   const torch::optim::Optimizer& optimizer, SchedulerRef scheduler,
                                   const CheckpointInfo& info = {});
+  /// Does ahead what only the first save of a structure has to do, so that it takes no longer than
+  /// later ones: its layout, and with `save.async` the memory for the copies. The structure is that
+  /// of the model and the optimizer's state, which most optimizers make in their first step: call
+  /// it after that. Writes nothing that stays. Collective. Errors: those of save_checkpoint.
+  void prepare_save(const torch::nn::Module& model, const CheckpointInfo& info = {});
+  void prepare_save(const torch::nn::Module& model, const torch::optim::Optimizer& optimizer,
+                    const CheckpointInfo& info = {});
+  void prepare_save(const torch::nn::Module& model, const torch::optim::Optimizer& optimizer,
+                    SchedulerRef scheduler, const CheckpointInfo& info = {});
   /// Call it once a step: takes saves in the background further where MPI allows one thread only,
   /// and tells of their failures. Collective. Errors: those of save_checkpoint.
   void poll();

@@ -54,6 +54,7 @@ struct CheckpointCallback::Impl {
   std::filesystem::path newest;           // what a new start would take, as far as is known
   std::optional<RunLease> lease;
   bool weights_prepared = false;
+  bool saves_prepared = false;
 
   Impl(CheckpointManager& m, torch::nn::Module& net, torch::optim::Optimizer* o,
        std::optional<SchedulerRef> s)
@@ -84,6 +85,19 @@ struct CheckpointCallback::Impl {
     if (scheduler) return manager.save_checkpoint_async(model, *optimizer, *scheduler, info);
     if (optimizer != nullptr) return manager.save_checkpoint_async(model, *optimizer, info);
     return manager.save_checkpoint_async(model, info);
+  }
+
+  /// The first save in the background is to take no longer than the others. The optimizer has its
+  /// state after its first step. Collective.
+  void prepare_saves() {
+    if (std::exchange(saves_prepared, true)) return;
+    const SaveConfig& save = manager.config().save;
+    const bool periodic = save.every_n_steps != 0 || save.every_n_epochs != 0 ||
+                          save.every_minutes != 0 || !save.monitor.empty();
+    if (!save.async || !periodic || save.dir.empty()) return;
+    if (scheduler) return manager.prepare_save(model, *optimizer, *scheduler, info());
+    if (optimizer != nullptr) return manager.prepare_save(model, *optimizer, info());
+    manager.prepare_save(model, info());
   }
 
   /// What a checkpoint does not say can't be had again by a resume. Collective.
@@ -231,6 +245,7 @@ void CheckpointCallback::on_step_end(std::uint64_t step) {
   impl_->metrics.clear();
   impl_->manager.poll();
   impl_->look_after_underway();
+  impl_->prepare_saves();
   impl_->save(impl_->schedule.after_step(step));
 }
 

@@ -14,6 +14,7 @@
 #include "torch/modify.hpp"
 #include "torch/restore.hpp"
 #include "torch/settings.hpp"
+#include "torch/share.hpp"
 #include "torch/stage.hpp"
 
 namespace cairn {
@@ -138,6 +139,12 @@ struct CheckpointManager::Impl {
     return *begun;
   }
 
+  void prepare_save(const TrainerView& trainer, const CheckpointInfo& info) {
+    save(trainer, info, [&](const auto& path, const StateView& state) {
+      config.save.async ? saver.prepare(path, state) : saver.prepare_layout(path, state);
+    });
+  }
+
   /// Local.
   std::unique_ptr<Acquisition> acquire(const Config& of) const {
     return std::make_unique<Acquisition>(comm, *of.source, source_settings(of));
@@ -161,12 +168,7 @@ struct CheckpointManager::Impl {
     RestoreSettings settings{options, used,     used.loading.value_or(LoadingConfig{}),
                              {},      adapters, states,
                              trace,   changed};
-    settings.load.engine = used.save.engine;
-    settings.load.transfer = used.save.transfer;
-    settings.load.mpio = used.save.mpio;
-    settings.load.cast = settings.loading.cast;
-    settings.load.verify = settings.loading.verify;
-    settings.load.broadcast = settings.loading.broadcast;
+    settings.load = load_options(used, settings.loading);
     for (;;) {
       const auto path = trace.stage("source", [&] {
         check_source(used);
@@ -274,6 +276,22 @@ AsyncSave CheckpointManager::save_checkpoint_async(const torch::nn::Module& mode
   return impl_->save_async({model, &optimizer, &scheduler}, info);
 }
 
+void CheckpointManager::prepare_save(const torch::nn::Module& model, const CheckpointInfo& info) {
+  impl_->prepare_save({model}, info);
+}
+
+void CheckpointManager::prepare_save(const torch::nn::Module& model,
+                                     const torch::optim::Optimizer& optimizer,
+                                     const CheckpointInfo& info) {
+  impl_->prepare_save({model, &optimizer}, info);
+}
+
+void CheckpointManager::prepare_save(const torch::nn::Module& model,
+                                     const torch::optim::Optimizer& optimizer,
+                                     SchedulerRef scheduler, const CheckpointInfo& info) {
+  impl_->prepare_save({model, &optimizer, &scheduler}, info);
+}
+
 void CheckpointManager::poll() { impl_->saver.poll(); }
 void CheckpointManager::wait() { impl_->saver.wait(); }
 
@@ -337,17 +355,7 @@ void CheckpointManager::add_state(const std::string& name, Stateful& state) {
 void CheckpointManager::remove_state(const std::string& name) { impl_->states.erase(name); }
 
 void CheckpointManager::set_resume(const std::filesystem::path& path) {
-  Config& config = impl_->config;
-  config.source = LocalSource{path};
-  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
-  config.loading = LoadingConfig{.cast = begun.cast,
-                                 .verify = begun.verify,
-                                 .broadcast = begun.broadcast,
-                                 .rescale_lr = begun.rescale_lr};
-  std::erase_if(config.modifiers, [](const Modifier& modifier) {
-    return std::holds_alternative<ResetModifier>(modifier) ||
-           std::holds_alternative<CustomModifier>(modifier);
-  });
+  resume_from(path, impl_->config);
 }
 
 const std::vector<StageTrace>& CheckpointManager::last_trace() const {
@@ -355,15 +363,7 @@ const std::vector<StageTrace>& CheckpointManager::last_trace() const {
 }
 
 std::optional<std::filesystem::path> CheckpointManager::newest_checkpoint() const {
-  std::string path;
-  agree(impl_->comm, "newest checkpoint", [&] {
-    if (!impl_->comm.is_root()) return;
-    if (const auto newest = cairn::newest_checkpoint(impl_->config.save.dir))
-      path = newest->string();
-  });
-  impl_->comm.broadcast(path);
-  if (path.empty()) return std::nullopt;
-  return path;
+  return share_newest(impl_->comm, impl_->config.save.dir);
 }
 
 const Comm& CheckpointManager::comm() const { return impl_->comm; }

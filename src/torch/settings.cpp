@@ -26,6 +26,30 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
   return save;
 }
 
+LoadOptions load_options(const Config& config, const LoadingConfig& loading) {
+  LoadOptions load;
+  load.engine = config.save.engine;
+  load.transfer = config.save.transfer;
+  load.mpio = config.save.mpio;
+  load.cast = loading.cast;
+  load.verify = loading.verify;
+  load.broadcast = loading.broadcast;
+  return load;
+}
+
+void resume_from(const std::filesystem::path& path, Config& config) {
+  config.source = LocalSource{path};
+  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
+  config.loading = LoadingConfig{.cast = begun.cast,
+                                 .verify = begun.verify,
+                                 .broadcast = begun.broadcast,
+                                 .rescale_lr = begun.rescale_lr};
+  std::erase_if(config.modifiers, [](const Modifier& modifier) {
+    return std::holds_alternative<ResetModifier>(modifier) ||
+           std::holds_alternative<CustomModifier>(modifier);
+  });
+}
+
 void warn_of_idle_keys(const SaveConfig& save) {
   const bool numbers =
       std::any_of(save.triggers.begin(), save.triggers.end(),

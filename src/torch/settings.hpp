@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <string_view>
 
 #include "cairn/torch.hpp"
@@ -11,6 +12,9 @@ namespace cairn::detail {
 // says otherwise.
 
 SaveOptions save_options(const Config& config, const ManagerOptions& options);
+LoadOptions load_options(const Config& config, const LoadingConfig& loading);
+/// CheckpointManager::set_resume.
+void resume_from(const std::filesystem::path& path, Config& config);
 /// Warns of what the configuration says and nothing acts on.
 void warn_of_idle_keys(const SaveConfig& save);
 /// Whether all ranks mean the same. Collective. Errors: mismatch.

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "cairn/checkpoint.hpp"
+
 namespace cairn::detail {
 
 std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
@@ -23,6 +25,18 @@ std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
   std::vector<std::string> texts;
   agree(comm, step, [&] { texts = nlohmann::json::parse(all).get<std::vector<std::string>>(); });
   return texts;
+}
+
+std::optional<std::filesystem::path> share_newest(const Comm& comm,
+                                                  const std::filesystem::path& dir) {
+  std::string path;
+  agree(comm, "newest checkpoint", [&] {
+    if (!comm.is_root()) return;
+    if (const auto newest = newest_checkpoint(dir)) path = newest->string();
+  });
+  comm.broadcast(path);
+  if (path.empty()) return std::nullopt;
+  return path;
 }
 
 void share_reports(const Comm& comm, std::vector<StateReport>& reports) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,6 +16,10 @@ namespace cairn::detail {
 /// costs one small reduction. Collective. Errors: timeout.
 std::vector<std::string> share_texts(const Comm& comm, std::string_view step,
                                      const std::string& mine);
+
+/// The newest committed checkpoint of `dir` as rank 0 sees it. Collective. Errors: io, timeout.
+std::optional<std::filesystem::path> share_newest(const Comm& comm,
+                                                  const std::filesystem::path& dir);
 
 /// Rank 0's reports for all. Collective. Errors: timeout.
 void share_reports(const Comm& comm, std::vector<StateReport>& reports);

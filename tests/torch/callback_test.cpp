@@ -379,6 +379,30 @@ TEST(Callback, ASignalWhileItLoadsStopsAfterTheFirstSteps) {
   }
 }
 
+TEST(Callback, TheFirstSaveInTheBackgroundFindsItsLayoutMade) {
+  const auto dir = scratch();
+  Config config = config_for(dir);
+  config.save.every_n_steps = 3;
+  config.save.async = AsyncOptions{};
+  CheckpointManager manager(world().raw(), config);
+  Model model(1);
+  optim::Adam optimizer(one_group(model), optim::AdamOptions(1e-2));
+  CheckpointCallback callback(manager, model, optimizer);
+  callback.on_train_start();
+  train(model, optimizer, 1);
+  callback.on_step_end(1);
+  EXPECT_EQ(files_of(dir), Files{}) << "nothing is saved yet";
+  // A fault where the layout is made would strike now if the save made it.
+  const ScopedFault fault("layout:0:error");
+  for (std::uint64_t step = 2; step <= 3; ++step) {
+    train(model, optimizer, 1);
+    callback.on_step_end(step);
+  }
+  callback.on_train_end();
+  EXPECT_EQ(files_of(dir), Files{"step-00000003.h5"});
+  manager.close();
+}
+
 TEST(Callback, TheLastStepIsSavedThoughTheBackgroundWasBusy) {
   const auto dir = scratch();
   Config config = config_for(dir);
