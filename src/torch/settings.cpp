@@ -42,6 +42,19 @@ void warn_of_idle_keys(const SaveConfig& save) {
   }
 }
 
+void resume_from(const std::filesystem::path& path, Config& config) {
+  config.source = LocalSource{path};
+  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
+  config.loading = LoadingConfig{.cast = begun.cast,
+                                 .verify = begun.verify,
+                                 .broadcast = begun.broadcast,
+                                 .rescale_lr = begun.rescale_lr};
+  std::erase_if(config.modifiers, [](const Modifier& modifier) {
+    return std::holds_alternative<ResetModifier>(modifier) ||
+           std::holds_alternative<CustomModifier>(modifier);
+  });
+}
+
 void compare(const Comm& comm, std::string_view step, const Config& config, const States& states) {
   std::vector<Argument> arguments;
   agree(comm, step, [&] {
