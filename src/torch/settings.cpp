@@ -1,7 +1,7 @@
 #include "torch/settings.hpp"
 
-#include <algorithm>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "base/throw.hpp"
@@ -27,18 +27,8 @@ SaveOptions save_options(const Config& config, const ManagerOptions& options) {
 }
 
 void warn_of_idle_keys(const SaveConfig& save) {
-  const bool numbers =
-      std::any_of(save.triggers.begin(), save.triggers.end(),
-                  [](const SaveTrigger& trigger) { return trigger.num_models_saved >= 0; });
-  if (numbers && save.retention.keep_last == 0) {
-    fmt::print(stderr,
-               "cairn: warning: save.triggers[].num_models_saved is not obeyed so far, and all "
-               "checkpoints stay; save.keep_last limits their number\n");
-  }
-  if (!save.name_templates.empty()) {
-    fmt::print(stderr,
-               "cairn: warning: save.name_templates is not obeyed so far: checkpoints are called "
-               "by their step\n");
+  for (const std::string& text : idle_keys(save)) {
+    fmt::print(stderr, "cairn: warning: {}\n", text);
   }
 }
 
