@@ -10,12 +10,19 @@ namespace {
 
 using detail::Value;
 
-/// What another program may have registered is told on stderr: it can't be checked here.
+/// What another program may have registered is told on stderr, as it can't be checked here; so is
+/// what nothing acts on.
 Value read(const std::string& file) {
+  const auto warn = [](const std::string& text) {
+    fmt::print(stderr, "cairn: warning: {}\n", text);
+  };
   std::vector<std::string> strangers;
   Value document = detail::checked_document(detail::read_configuration(file), file, &strangers);
-  for (const std::string& text : strangers) fmt::print(stderr, "cairn: warning: {}\n", text);
-  detail::config_of(document, file);
+  for (const std::string& text : strangers) warn(text);
+  const Config config = detail::config_of(document, file);
+  for (const std::string& text : detail::idle_keys(config.save)) {
+    warn(fmt::format("{}: {}", file, text));
+  }
   return document;
 }
 

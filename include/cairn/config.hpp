@@ -133,11 +133,13 @@ struct PipelineConfig {
 
 enum class SaveUnit : std::uint8_t { minutes, epochs, train_steps };
 
-/// A checkpoint every `save_frequency` units, of which the newest `num_models_saved` stay.
+/// A checkpoint every `save_frequency` units.
 struct SaveTrigger {
   SaveUnit unit = SaveUnit::train_steps;
   std::uint64_t save_frequency = 0;
-  std::int64_t num_models_saved = -1;  ///< -1: all
+  /// How many of the newest stay; -1: all. Becomes RetentionPolicy::keep_last (at least 1), where
+  /// that is 0 and nothing else saves from time to time; otherwise nothing acts on it.
+  std::int64_t num_models_saved = -1;
   bool operator==(const SaveTrigger&) const = default;
 };
 
@@ -172,7 +174,8 @@ struct SaveConfig {
   MetricOrder mode = MetricOrder::min;
   std::uint64_t save_top_k = 1;  ///< what counts as one: to be among so many best
   PreemptionConfig preemption;
-  RetentionPolicy retention;  ///< keep_last, keep_every_n_steps, keep_best
+  /// keep_last (0: see SaveTrigger::num_models_saved), keep_every_n_steps, keep_best
+  RetentionPolicy retention;
   /// For the trainer: it takes a RunLease, and gives a RestartGuard this limit.
   bool lease = true;
   std::uint64_t max_restarts = 5;

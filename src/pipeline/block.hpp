@@ -110,7 +110,7 @@ std::map<std::string, std::string> texts_of(const Block& block);
 Source source_of(const Block& block);
 /// Errors: usage.
 void take_save(const Block& block, SaveConfig& save);
-/// What triggers say of when to save, and what `enabled` switches off.
+/// What triggers say of when to save and what stays, and what `enabled` switches off.
 void settle_triggers(SaveConfig& save);
 
 }  // namespace cairn::detail

@@ -1,4 +1,7 @@
+#include <algorithm>
+
 #include "pipeline/block.hpp"
+#include "pipeline/document.hpp"
 #include "pipeline/words.hpp"
 
 namespace cairn::detail {
@@ -29,6 +32,18 @@ double frequency_of(SaveUnit unit, const SaveConfig& save) {
 constexpr std::string_view key_of(SaveUnit unit) {
   if (unit == SaveUnit::train_steps) return "every_n_steps";
   return unit == SaveUnit::epochs ? "every_n_epochs" : "every_minutes";
+}
+
+/// How many checkpoints stay by the word of a trigger that alone saves from time to time; 0: there
+/// is no such word.
+std::uint64_t kept_by_trigger(const SaveConfig& save) {
+  if (save.triggers.size() != 1 || !save.monitor.empty()) return 0;
+  const SaveTrigger& only = save.triggers.front();
+  for (const auto& [word, unit] : kUnitWords) {
+    if (unit != only.unit && frequency_of(unit, save) != 0) return 0;
+  }
+  if (only.num_models_saved < 0) return 0;
+  return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(only.num_models_saved));
 }
 
 /// A unit has one answer to when it saves.
@@ -75,7 +90,8 @@ PreemptionConfig preemption_of(const Block& block) {
   return preemption;
 }
 
-void take_retention(const Block& block, RetentionPolicy& retention) {
+void take_retention(const Block& block, SaveConfig& save) {
+  RetentionPolicy& retention = save.retention;
   block.take("keep_last", retention.keep_last);
   block.take("keep_every_n_steps", retention.keep_every_n_steps);
   if (const Block best = block.block("keep_best")) {
@@ -83,7 +99,7 @@ void take_retention(const Block& block, RetentionPolicy& retention) {
     best.take("metric", retention.keep_best.metric);
     best.take("mode", retention.keep_best.mode, kOrderWords);
   }
-  if (retention.keep_last != 0) return;
+  if (retention.keep_last != 0 || kept_by_trigger(save) != 0) return;
   for (const std::string_view key : {"keep_every_n_steps", "keep_best"}) {
     const Value* value = block.find(key);
     if (value == nullptr || (key == "keep_every_n_steps" && retention.keep_every_n_steps == 0)) {
@@ -140,6 +156,24 @@ void settle_triggers(SaveConfig& save) {
     if (unit == SaveUnit::epochs) save.every_n_epochs = frequency;
     if (unit == SaveUnit::minutes) save.every_minutes = static_cast<double>(frequency);
   }
+  if (save.retention.keep_last == 0) save.retention.keep_last = kept_by_trigger(save);
+}
+
+std::vector<std::string> idle_keys(const SaveConfig& save) {
+  std::vector<std::string> idle;
+  const bool numbers =
+      std::any_of(save.triggers.begin(), save.triggers.end(),
+                  [](const SaveTrigger& trigger) { return trigger.num_models_saved >= 0; });
+  if (numbers && save.retention.keep_last == 0) {
+    idle.emplace_back(
+        "save.triggers[].num_models_saved is not obeyed where more than one thing says when to "
+        "save, and all checkpoints stay; save.keep_last limits their number");
+  }
+  if (!save.name_templates.empty()) {
+    idle.emplace_back(
+        "save.name_templates is not obeyed so far: checkpoints are called by their step");
+  }
+  return idle;
 }
 
 void take_save(const Block& block, SaveConfig& save) {
@@ -149,7 +183,7 @@ void take_save(const Block& block, SaveConfig& save) {
   if (const Block preemption = block.block("preemption")) {
     save.preemption = preemption_of(preemption);
   }
-  take_retention(block, save.retention);
+  take_retention(block, save);
   block.take("lease", save.lease);
   block.take("max_restarts", save.max_restarts);
   for (const auto& [word, unit] : kUnitWords) {

@@ -26,9 +26,13 @@ Value checked_document(const std::string& yaml, const std::string& origin,
 /// digest, a regular expression).
 Config config_of(const Value& document, const std::string& origin);
 
-/// Fills in what follows from other settings: `~` and save.root in directories, when triggers save,
-/// what save.enabled switches off. Twice is as once. Errors: usage (another user's home).
+/// Fills in what follows from other settings: `~` and save.root in directories, when triggers save
+/// and what they keep, what save.enabled switches off. Twice is as once. Errors: usage (another
+/// user's home).
 CAIRN_EXPORT void settle(Config& config);
+
+/// What a settled configuration says and nothing acts on, each as a sentence that warns.
+CAIRN_EXPORT std::vector<std::string> idle_keys(const SaveConfig& save);
 
 /// `json` as YAML, in block style.
 std::string to_yaml(const nlohmann::ordered_json& json);

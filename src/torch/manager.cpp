@@ -49,7 +49,7 @@ struct CheckpointManager::Impl {
   States states;
   Lineage lineage;                // of this run; rank 0's counts
   Trace trace;                    // of the last load
-  std::string history;            // rank 0: the document "migrations", once it is known
+  std::string history;            // rank 0: the document "migrations", where there is one
   Saver saver;                    // refers to comm, so an Impl stays where it is
   std::optional<Saver> exporter;  // as the saver; keeps the layout of the last export
 
@@ -82,11 +82,14 @@ struct CheckpointManager::Impl {
     return path;
   }
 
-  /// What is saved is as the program's migrations leave it. Local.
+  /// What is saved is as the program's migrations leave it; where it has none, as those had left
+  /// what it loaded. Local.
   void add_history(Collected& collected) {
-    if (config.migrations.empty() || !comm.is_root()) return;
-    if (history.empty()) history = migrations::history_of_new(config.migrations);
-    collected.state.documents["migrations"] = history;
+    if (!comm.is_root()) return;
+    if (history.empty() && !config.migrations.empty()) {
+      history = migrations::history_of_new(config.migrations);
+    }
+    if (!history.empty()) collected.state.documents["migrations"] = history;
   }
 
   /// Collective.
@@ -182,8 +185,10 @@ struct CheckpointManager::Impl {
       }
       acquisition.reset();  // ends its line on the terminal
       try {
-        const Manifest manifest = open(used, path, settings);
+        std::string loaded_history;
+        const Manifest manifest = open(used, path, settings, loaded_history);
         CheckpointContext context = restore(comm, manifest, trainer, settings);
+        if (used.migrations.empty()) history = std::move(loaded_history);
         lineage = descend(lineage, context);
         context.run = lineage;
         return context;
@@ -209,13 +214,17 @@ struct CheckpointManager::Impl {
     return pending;
   }
 
-  /// Whatever its format, with a container's names and documents. Collective.
+  /// Whatever its format, with a container's names and documents; rank 0 gets its history.
+  /// Collective.
   Manifest open(const Config& used, const std::filesystem::path& path,
-                const RestoreSettings& settings) {
+                const RestoreSettings& settings, std::string& its_history) {
     const TimeLimit limit(settings.until, settings.limit);
     return stage(comm, trace, "open", [&] {
       Manifest manifest = open_checkpoint(comm, path);
-      agree(comm, "open", [&] { manifest = as_container(std::move(manifest)); });
+      agree(comm, "open", [&] {
+        manifest = as_container(std::move(manifest));
+        if (comm.is_root()) its_history = migrations::history_of_next(manifest);
+      });
       if (used.migrations.empty()) return manifest;
       const bool verify = settings.load.verify != VerifyWhen::never;
       return migrations::migrated_for_load(comm, std::move(manifest), used.migrations, verify);

@@ -1,7 +1,7 @@
 #include "torch/settings.hpp"
 
-#include <algorithm>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "base/throw.hpp"
@@ -51,19 +51,22 @@ void resume_from(const std::filesystem::path& path, Config& config) {
 }
 
 void warn_of_idle_keys(const SaveConfig& save) {
-  const bool numbers =
-      std::any_of(save.triggers.begin(), save.triggers.end(),
-                  [](const SaveTrigger& trigger) { return trigger.num_models_saved >= 0; });
-  if (numbers && save.retention.keep_last == 0) {
-    fmt::print(stderr,
-               "cairn: warning: save.triggers[].num_models_saved is not obeyed so far, and all "
-               "checkpoints stay; save.keep_last limits their number\n");
+  for (const std::string& text : idle_keys(save)) {
+    fmt::print(stderr, "cairn: warning: {}\n", text);
   }
-  if (!save.name_templates.empty()) {
-    fmt::print(stderr,
-               "cairn: warning: save.name_templates is not obeyed so far: checkpoints are called "
-               "by their step\n");
-  }
+}
+
+void resume_from(const std::filesystem::path& path, Config& config) {
+  config.source = LocalSource{path};
+  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
+  config.loading = LoadingConfig{.cast = begun.cast,
+                                 .verify = begun.verify,
+                                 .broadcast = begun.broadcast,
+                                 .rescale_lr = begun.rescale_lr};
+  std::erase_if(config.modifiers, [](const Modifier& modifier) {
+    return std::holds_alternative<ResetModifier>(modifier) ||
+           std::holds_alternative<CustomModifier>(modifier);
+  });
 }
 
 void compare(const Comm& comm, std::string_view step, const Config& config, const States& states) {

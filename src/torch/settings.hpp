@@ -17,6 +17,8 @@ LoadOptions load_options(const Config& config, const LoadingConfig& loading);
 void resume_from(const std::filesystem::path& path, Config& config);
 /// Warns of what the configuration says and nothing acts on.
 void warn_of_idle_keys(const SaveConfig& save);
+/// Makes the run go on from its own checkpoint at `path`, whatever it began with.
+void resume_from(const std::filesystem::path& path, Config& config);
 /// Whether all ranks mean the same. Collective. Errors: mismatch.
 void compare(const Comm& comm, std::string_view step, const Config& config, const States& states);
 /// What `config` means, after checks on all ranks. Collective. Errors: usage, mismatch.

@@ -154,6 +154,17 @@ class Config(Case):
         path.write_text("checkpoint: {source: {type: htp, url: 'http://h/f'}}\n")
         self.assertIn("did you mean 'http'?", self.cairn("check", path, code=2).stderr)
 
+    def test_what_nothing_acts_on_is_told(self):
+        path = self.dir / "c.yaml"
+        for save, word in (("{triggers: [{unit: epochs, save_frequency: 1, num_models_saved: 3}]}", None),
+                           ("{every_minutes: 9, triggers: [{unit: epochs, save_frequency: 1, num_models_saved: 3}]}",
+                            "num_models_saved"),
+                           ("{name_templates: {epochs: e}}", "name_templates")):
+            path.write_text(f"save: {save}\n")
+            told = self.cairn("check", path).stderr
+            self.assertEqual(f"cairn: warning: {path}: save." in told, word is not None, told)
+            self.assertIn(word or "", told)
+
     def test_show_fills_in_and_masks(self):
         path = self.dir / "c.yaml"
         path.write_text("checkpoint: {source: {type: http, url: 'http://me:hunter2@h/x?s=hunter2'}}\n"

@@ -1,5 +1,5 @@
 """The snippets of README.md, docs/guide.md, trainer.md and migration.md: C++ compiles against the public headers, YAML is
-read."""
+read, and what the guide tells a beginner is done."""
 
 import json
 import re
@@ -43,8 +43,8 @@ def program(pages, includes="", more=""):
 
 
 class Readme(Case):
-    def compile(self, text, *more):
-        """Checks the text with the flags of a program that uses LibTorch and cairn::cairn, or builds it."""
+    def compile(self, text):
+        """Checks the text with the flags of a program that uses LibTorch and cairn::cairn."""
         commands = json.loads((BIN.parent / "compile_commands.json").read_text())
         words = next(shlex.split(entry["command"]) for entry in commands
                      if entry["file"].endswith("tests/torch/module_test.cpp"))
@@ -52,7 +52,7 @@ class Readme(Case):
         words.remove(f"-I{ROOT}/tests")
         source = self.dir / "readme.cpp"
         source.write_text(text)
-        return run([*words, "-w", source, *(more or ["-fsyntax-only"])], timeout=400)
+        return run([*words, "-w", source, "-fsyntax-only"], timeout=400)
 
     def test_cpp_compiles(self):
         blocks = snippets("cpp")
@@ -72,20 +72,30 @@ class Readme(Case):
         result = self.compile(text)
         self.assertEqual(result.returncode, 0, result.stderr)
 
-    def test_the_trainer_of_the_guide_saves_and_resumes(self):
-        whole = [text for _, text in snippets("cpp", "docs/guide.md") if "int main(" in text]
-        self.assertEqual(len(whole), 1)
-        link = run(["mpicxx", "--showme:link"]).stdout.split()
-        lib = BIN.parent / "lib"
-        result = self.compile(whole[0], "-O0", "-g0", "-o", self.dir / "trainer", f"-L{lib}", f"-Wl,-rpath,{lib}",
-                              "-lcairn_torch", "-lcairn_core", "-ltorch", "-ltorch_cpu", "-lc10", *link)
-        self.assertEqual(result.returncode, 0, result.stderr)
-        (self.dir / "checkpoint.yaml").write_text(snippets("yaml", "docs/guide.md")[0][1])
-        for ranks, kept in [(2, (50, 100)), (1, (100, 150, 200))]:
-            result = run([self.dir / "trainer"], ranks=ranks, cwd=self.dir, timeout=120)
-            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-            files = sorted(path.name for path in (self.dir / "runs/a").glob("step-*"))
-            self.assertEqual(files, [f"step-{step:08}.h5" for step in kept])
+    def test_a_user_of_the_guide_builds_a_trainer_that_saves_and_resumes(self):
+        """Section 2: its files under the names that it gives, then its lines in a shell, with cairn in $HOME."""
+        section = re.search(r"^## 2\. .*?(?=^## )", (ROOT / "docs/guide.md").read_text(), re.M | re.S).group()
+        fenced = re.compile(r"`(\S+)`:\n\n^```\w+\n(.*?)^```$", re.M | re.S)
+        user = self.dir / "trainer"
+        user.mkdir()
+        for name, text in fenced.findall(section):
+            (user / name).write_text(text)
+        self.assertEqual({path.name for path in user.iterdir()}, {"CMakeLists.txt", "main.cpp", "checkpoint.yaml"})
+        lines = re.findall(r"^    (\S.*)$", fenced.sub("", section), re.M)
+        words = [line.split()[0] for line in lines]
+        self.assertEqual(words, ["cmake", "cmake", "mpirun", "mpirun", "export", "cairn", "cairn"])
+
+        installed = run(["cmake", "--install", BIN.parent, "--prefix", self.dir / "cairn"], timeout=200)
+        self.assertEqual(installed.returncode, 0, installed.stdout + installed.stderr)
+        result = run(["bash", "-ec", "\n".join(lines)], cwd=user, timeout=400,
+                     env={"HOME": str(self.dir), "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMP_NUM_THREADS": "1"})
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        kept = (100, 150, 200)  # it went on at 100
+        files = [path.name for path in sorted((user / "runs/a").glob("step-*"))]
+        self.assertEqual(files, [f"step-{step:08}.h5" for step in kept])
+        self.assertIn(f"runs/a/{files[-1]}\n", result.stdout)
+        for step in kept:
+            self.assertRegex(result.stdout, rf"(?m)^{step} .* loss=")
 
     def test_the_guide_configures(self):
         blocks = snippets("yaml", "docs/guide.md")

@@ -6,6 +6,7 @@
 
 #include "cairn/config.hpp"
 #include "pipeline/config_document.hpp"
+#include "pipeline/document.hpp"
 #include "support/config_errors.hpp"
 
 namespace cairn {
@@ -63,6 +64,34 @@ TEST(ConfigSave, TriggersSayWhenToSave) {
   EXPECT_TRUE(
       holds(error_of("save: {triggers: [{unit: epochs, save_frequency: 0}]}"), "a number from 1"));
   EXPECT_TRUE(holds(error_of("save: {keep_last: -1}"), "a number of checkpoints"));
+}
+
+TEST(ConfigSave, TheOnlyTriggerSaysHowManyStay) {
+  const auto kept = [](const std::string& save) {
+    const Config config = Config::from_string("save: {" + save + "}");
+    EXPECT_NO_THROW(detail::check(config, "again")) << save;
+    return std::pair(config.save.retention.keep_last, detail::idle_keys(config.save).size());
+  };
+  using Kept = std::pair<std::uint64_t, std::size_t>;
+  const auto trigger = [](const std::string& unit, int n) {
+    return fmt::format("{{unit: {}, save_frequency: 30, num_models_saved: {}}}", unit, n);
+  };
+  const std::string three = "triggers: [" + trigger("minutes", 3) + "]";
+  EXPECT_EQ(kept(three), (Kept{3, 0}));
+  EXPECT_EQ(kept("every_minutes: 30, " + three), (Kept{3, 0}));
+  EXPECT_EQ(kept("keep_last: 5, " + three), (Kept{5, 0}));
+  EXPECT_EQ(kept("triggers: [" + trigger("epochs", 0) + "]"), (Kept{1, 0}));  // the last one
+  EXPECT_EQ(kept("triggers: [" + trigger("train_steps", -1) + "]"), (Kept{0, 0}));
+  EXPECT_EQ(kept("keep_every_n_steps: 90, " + three), (Kept{3, 0}));
+  // What others save would not be these three.
+  for (const std::string& more : {std::string("every_n_steps: 5"), std::string("every_n_epochs: 5"),
+                                  std::string("monitor: loss")}) {
+    EXPECT_EQ(kept(more + ", " + three), (Kept{0, 1})) << more;
+  }
+  EXPECT_EQ(kept("triggers: [" + trigger("minutes", 3) + ", " + trigger("epochs", -1) + "]"),
+            (Kept{0, 1}));
+  EXPECT_EQ(kept("enabled: no, " + three), (Kept{0, 0}));
+  EXPECT_EQ(kept("name_templates: {epochs: e}"), (Kept{0, 1}));
 }
 
 TEST(ConfigSave, TheHomeDirectoryIsMeantWhereFilesAreSaved) {

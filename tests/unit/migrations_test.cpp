@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "pipeline/migrations/pattern.hpp"
+#include "pipeline/migrations/run.hpp"
 
 namespace cairn::detail::migrations {
 namespace {
@@ -461,6 +462,16 @@ TEST(History, WhatIsMissingIsDoneOnce) {
   EXPECT_FALSE(all.manifest.documents.contains("migrations"));
   expect_error(Errc::usage, "no migration behind it",
                [&] { migrate_back(all.manifest, "", no_bytes()); });
+}
+
+TEST(History, WhatAProgramSavesNextHasTheSameAndNoWayBack) {
+  const std::string step = "  - {type: rename, names: {a: b}}\n";
+  EXPECT_EQ(history_of_next(of_model({"a.w"})), "");
+  Manifest saved = of_model({"b.w"});
+  saved.documents["migrations"] = history_of_next(forward(of_model({"a.w"}), step).manifest);
+  EXPECT_FALSE(forward(saved, step).is_changed());
+  expect_error(Errc::unsupported, "there is no older form of it",
+               [&] { migrate_back(saved, "", no_bytes()); });
 }
 
 TEST(History, OthersAreRefusedAndChangesAreTold) {

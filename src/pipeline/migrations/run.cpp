@@ -172,4 +172,10 @@ std::string history_of_new(const std::filesystem::path& steps) {
   return history_text(history);
 }
 
+std::string history_of_next(const Manifest& loaded) {
+  std::vector<Applied> history = history_of(loaded);
+  for (Applied& applied : history) applied.undo = Json();
+  return history.empty() ? std::string() : history_text(history);
+}
+
 }  // namespace cairn::detail::migrations

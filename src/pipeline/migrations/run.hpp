@@ -45,4 +45,9 @@ CAIRN_EXPORT Manifest migrated_for_load(const Comm& comm, Manifest manifest,
 /// Local. Errors: those of read_migrations.
 CAIRN_EXPORT std::string history_of_new(const std::filesystem::path& steps);
 
+/// The document "migrations" of what a program without steps saves after it has loaded `loaded`:
+/// the same migrations, but no way back, which was that of the loaded file alone. Empty where that
+/// has none behind it. Local. Errors: corrupt, unsupported.
+CAIRN_EXPORT std::string history_of_next(const Manifest& loaded);
+
 }  // namespace cairn::detail::migrations
