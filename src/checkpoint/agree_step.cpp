@@ -105,8 +105,9 @@ void check_options(const SaveOptions& options) {
 
 /// Whether this rank contributes the same pieces and blobs as to the last layout.
 bool contributes_as_before(const StateView& state, const SaveLayout& layout) {
-  return std::equal(state.tensors.begin(), state.tensors.end(), layout.pieces.begin(),
-                    layout.pieces.end(),
+  const auto pieces =
+      std::span(layout.contributed).first(layout.contributed.size() - layout.blob_bytes.size());
+  return std::equal(state.tensors.begin(), state.tensors.end(), pieces.begin(), pieces.end(),
                     [](const TensorView& a, const TensorView& b) { return a.is_same_piece(b); }) &&
          std::equal(state.rank_blobs.begin(), state.rank_blobs.end(), layout.blob_bytes.begin(),
                     layout.blob_bytes.end(), [](const auto& blob, const auto& known) {

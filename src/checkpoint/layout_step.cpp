@@ -228,8 +228,6 @@ SaveLayout make_layout(const Comm& comm, const SaveRequest& request,
   std::vector<std::uint64_t> sizes;
   agree(comm, "save: layout", [&] {
     fault_point("layout");
-    layout.pieces = request.state.tensors;
-    for (TensorView& piece : layout.pieces) piece.data = nullptr;
     for (const auto& [name, bytes] : request.state.rank_blobs) {
       layout.blob_bytes[name] = bytes.size();
       sizes.push_back(bytes.size());

@@ -167,7 +167,11 @@ Saver::~Saver() {
   }
 }
 Saver::Saver(Saver&&) noexcept = default;
-Saver& Saver::operator=(Saver&&) noexcept = default;
+Saver& Saver::operator=(Saver&& other) noexcept {
+  Saver taken(std::move(other));
+  std::swap(impl_, taken.impl_);  // what was here ends as in ~Saver
+  return *this;
+}
 
 void Saver::save(const std::filesystem::path& target, const StateView& state) {
   impl_->wait_for_at_most(0);

@@ -35,14 +35,14 @@ struct WrittenExtent {
 
 /// What the layout step finds out once per structure and later saves reuse.
 struct SaveLayout {
-  /// What this rank contributes, without its bytes; anything else needs another layout.
-  std::vector<TensorView> pieces;
+  /// What this rank contributes, without its bytes: its tensors, and behind them the blobs.
+  /// Anything else needs another layout.
+  std::vector<TensorView> contributed;
   std::map<std::string, std::uint64_t> blob_bytes;
-  std::vector<LayoutItem> items;        ///< this rank's, in the order of the file
-  std::vector<TensorView> contributed;  ///< the pieces and behind them the blobs, without bytes
-  PieceKeys keys;                       ///< of these
-  std::vector<bool> replicated;         ///< by piece, blobs included
-  Words kept;                           ///< the keys that this rank keeps, by the rank that asked
+  std::vector<LayoutItem> items;  ///< this rank's, in the order of the file
+  PieceKeys keys;                 ///< of these
+  std::vector<bool> replicated;   ///< by piece, blobs included
+  Words kept;                     ///< the keys that this rank keeps, by the rank that asked
   /// On rank 0 all of it; elsewhere the tensors without extents, and hdf5_bytes.
   ContainerLayout container;
   // Rank 0 only.

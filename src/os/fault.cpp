@@ -73,6 +73,7 @@ Fault act(std::string_view point, const std::string& action) {
   if (action == "error") fail(Errc::io, "injected fault at '{}'", point);
   if (action == "damage") fail(Errc::corrupt, "injected damage at '{}'", point);
   if (action == "full") return Fault::full;
+  if (action == "refuse") return Fault::refused;
   if (action == "short") return Fault::short_write;
   if (action == "flip") return Fault::flip;
   if (action == "twice") return Fault::twice;

@@ -12,11 +12,12 @@ namespace cairn::detail {
 ///   stay   this process stays where it is, for ever
 ///   stop   this process stops (SIGSTOP) until somebody lets it go on
 ///   full   the write at the point fails with ENOSPC
+///   refuse the write at the point fails with EINVAL, as where a file system takes no O_DIRECT
 ///   short  the write at the point transfers half of its bytes and says so
 ///   flip   the write at the point stores one wrong bit and says nothing
 ///   twice  the call at the point is made, and answers as one that a server got twice
 /// Compiled in only with CAIRN_FAULT_POINTS; otherwise nothing remains of it.
-enum class Fault { none, full, short_write, flip, twice };
+enum class Fault { none, full, refused, short_write, flip, twice };
 
 #ifdef CAIRN_FAULT_POINTS
 Fault fault_point(std::string_view point);

@@ -57,6 +57,9 @@ ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offse
     case Fault::full:
       errno = ENOSPC;
       return -1;
+    case Fault::refused:
+      errno = EINVAL;
+      return -1;
     case Fault::short_write:
       return ::pwrite(fd, data, std::max<std::size_t>(count / 2, 1), offset);
     case Fault::flip: {

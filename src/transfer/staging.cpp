@@ -156,6 +156,7 @@ bool StagedSave::copy_rows(const WriteItem& item, std::uint64_t unit) {
 }
 
 void StagedSave::copy_part(const WriteItem& item, std::uint64_t bytes, std::size_t box) {
+  fault_point("stage.part");
   std::byte* const to = filling_.memory + filling_.used;
   copy_past_caches(to, item.data + offset_, bytes);
   filling_.parts.push_back({item_, to, bytes, box});
@@ -170,6 +171,7 @@ bool StagedSave::has_room() {
   if (filling_.memory != nullptr) return true;
   filling_.memory = room_.take();
   if (filling_.memory != nullptr) return true;
+  fault_point("stage.full");
   const std::lock_guard lock(mutex_);
   full_ = true;
   changed_.notify_all();

@@ -8,6 +8,7 @@
 
 #include "base/throw.hpp"
 #include "callback.hpp"
+#include "digests.hpp"
 #include "os/file.hpp"
 #include "output.hpp"
 #include "payload.hpp"
@@ -40,6 +41,21 @@ Json json_of(const std::string& name, const Summary& summary) {
       {"name", name}, {"median_s", summary.median}, {"min_s", summary.min}, {"max_s", summary.max}};
 }
 
+/// The ratio is that of the metadata to its limit, round by round.
+Json json_of(const FirstTimes& first) {
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < first.metadata.seconds.size(); ++i) {
+    ratios.push_back(first.metadata.seconds[i] / first.creation.seconds[i]);
+  }
+  const Summary ratio = summary_of(ratios);
+  return {{"save", json_of(first.save.name, summary_of(first.save.seconds))},
+          {"metadata", json_of(first.metadata.name, summary_of(first.metadata.seconds))},
+          {"creation", json_of(first.creation.name, summary_of(first.creation.seconds))},
+          {"ratio", ratio.median},
+          {"ratio_min", ratio.min},
+          {"ratio_max", ratio.max}};
+}
+
 Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                std::uint64_t bytes, const Times& times) {
   const Summary ours = summary_of(times.ours);
@@ -53,6 +69,12 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
   for (const Series& series : times.more) {
     if (!series.seconds.empty()) more.push_back(json_of(series.name, summary_of(series.seconds)));
   }
+  Json shares = Json::array();
+  for (const Series& series : times.shares) {
+    const Summary part = summary_of(series.seconds);
+    shares.push_back(json_of(series.name, part));
+    shares.back()["share"] = part.median / ours.median;
+  }
   Json result = {{"op", options.op},
                  {"payload", options.payload},
                  {"quick", options.quick},
@@ -61,6 +83,7 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"ranks", comm.size()},
                  {"durable", options.durable},
                  {"replicated", options.replicated},
+                 {"cut", options.cut},
                  {"bytes", bytes},
                  {"tensors", payload.tensors()},
                  {"repeat", options.repeat},
@@ -69,11 +92,13 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"max_s", ours.max},
                  {"limits", limits},
                  {"more", more},
+                 {"shares", shares},
                  {"peak_bytes", times.peak_bytes},
                  {"first_peak_bytes", times.first_peak_bytes}};
   if (options.op == "save") {
-    result["first_save_s"] = times.first_save_s;
+    if (!times.first.save.seconds.empty()) result["first_save"] = json_of(times.first);
     result["async"] = options.async;
+    result["budget_bytes"] = options.budget_bytes;
     result["statistics"] = options.statistics;
     result["deflate"] = options.deflate;
     if (options.changed) result["changed"] = *options.changed;
@@ -115,8 +140,16 @@ std::string text_of(const Options& options, const Json& result) {
     add(row, fmt::format("ratio {:.2f}", row["ratio"].get<double>()));
   }
   for (const Json& row : result["more"]) add(row, "");
-  if (result.contains("first_save_s")) {
-    table.add({"first save", fmt::format("{:.4f} s", result["first_save_s"].get<double>())});
+  for (const Json& row : result["shares"]) {
+    add(row, fmt::format("{:.1f} % of a save", 100 * row["share"].get<double>()));
+  }
+  if (result.contains("first_save")) {
+    const Json& first = result["first_save"];
+    add(first["save"], "");
+    add(first["metadata"],
+        fmt::format("{:.2f} ({:.2f} to {:.2f}) times what HDF5 needs", first["ratio"].get<double>(),
+                    first["ratio_min"].get<double>(), first["ratio_max"].get<double>()));
+    add(first["creation"], "");
   }
   table.add({"memory, most", tool::human_bytes(result["peak_bytes"])});
   table.add({"memory, first", tool::human_bytes(result["first_peak_bytes"])});
@@ -194,8 +227,9 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   const fs::path raw = scratch / "raw";
   std::optional<Payload> payload;
   agree(comm, "prepare", [&] {
-    payload.emplace(options.payload, options.quick, options.tensors, options.replicated,
-                    comm.rank(), comm.size());
+    payload.emplace(
+        options.payload, options.quick, options.tensors,
+        Division{comm.rank(), comm.size(), options.cut == "columns", options.replicated});
   });
   std::uint64_t bytes[1] = {payload->my_bytes()};
   comm.all_reduce_sum(bytes);
@@ -235,7 +269,31 @@ int run_callback(const Comm& comm, const Options& options) {
   return tool::kFine;
 }
 
+int run_digests(const Comm& comm, const Options& options) {
+  tool::print(comm, [&] {
+    const std::vector<LookSpeed> speeds = measure_looks();
+    Json results = Json::array();
+    tool::Table table;
+    for (const LookSpeed& speed : speeds) {
+      results.push_back({{"op", "digests"},
+                         {"name", speed.name},
+                         {"bytes_per_s", speed.bytes_per_s},
+                         {"min_bytes_per_s", speed.min_bytes_per_s},
+                         {"max_bytes_per_s", speed.max_bytes_per_s},
+                         {"ratio", speed.bytes_per_s / speeds.front().bytes_per_s}});
+      table.add({speed.name, fmt::format("{:.2f} GB/s", speed.bytes_per_s / 1e9),
+                 fmt::format("{:.2f} to {:.2f}", speed.min_bytes_per_s / 1e9,
+                             speed.max_bytes_per_s / 1e9),
+                 fmt::format("{:.2f} of CRC-64", speed.bytes_per_s / speeds.front().bytes_per_s)});
+    }
+    if (!options.json.empty()) write_text(options.json, tool::to_text(results));
+    return table.text();
+  });
+  return tool::kFine;
+}
+
 int run(const Comm& comm, const Options& options) {
+  if (options.op == "digests") return run_digests(comm, options);
   if (options.op == "plan") return run_simulation(comm, options);
   if (options.op == "callback") return run_callback(comm, options);
   agree(comm, "read the options", [&] {
@@ -267,9 +325,9 @@ int main(int argc, char** argv) {
   app.add_option(
          "OP", options.op,
          "save or load; plan: simulate the planning of a save on many ranks; callback: what "
-         "a step costs in which no save is due")
+         "a step costs in which no save is due; digests: how fast bytes are looked at")
       ->required()
-      ->check(CLI::IsMember({"save", "load", "plan", "callback"}));
+      ->check(CLI::IsMember({"save", "load", "plan", "callback", "digests"}));
   app.add_option("--payload", options.payload,
                  "large: 100 tensors of 16 MiB, 300 of 4 KiB; many: 20,000 of 4 KiB; mixed: a "
                  "GPT-2-like model with Adam state")
@@ -290,6 +348,8 @@ int main(int argc, char** argv) {
   app.add_flag("--durable", options.durable, "fsync, ours and the limit's");
   app.add_flag("--async", options.async,
                "save: in the background; times the call, against a copy of the same bytes");
+  app.add_option("--budget-bytes", options.budget_bytes,
+                 "save --async: the most memory that copies may take on a rank; 0: what they need");
   app.add_flag("--statistics", options.statistics,
                "save: take statistics; compares also with a save that does not");
   app.add_option("--changed", options.changed,
@@ -307,6 +367,11 @@ int main(int argc, char** argv) {
   app.add_option("--broadcast", options.broadcast,
                  "load: read what several ranks want once and send it")
       ->check(CLI::IsMember({"auto", "never", "always"}))
+      ->capture_default_str();
+  app.add_option("--cut", options.cut,
+                 "Along which dimension the ranks share tensors of 1 MiB and more: the first or "
+                 "the last")
+      ->check(CLI::IsMember({"rows", "columns"}))
       ->capture_default_str();
   app.add_flag("--replicated", options.replicated, "Every rank has, and wants, all of the payload");
   app.add_option("--deflate", options.deflate,

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/throw.hpp"
+#include "plan/region.hpp"
 
 namespace cairn::bench {
 namespace {
@@ -87,41 +88,40 @@ std::vector<Spec> specs_of(std::string_view kind, bool quick,
   return specs;
 }
 
-/// Position in the flattened tensor of the first element of a whole tensor or a split along dim 0.
-std::uint64_t first_element(const Placement& placement) {
+/// Calls `run(first, position, count)` for the runs of a piece: `count` elements from `first` of
+/// the flattened tensor on are at `position` of its own.
+void for_each_run(const Placement& placement,
+                  const std::function<void(std::uint64_t, std::uint64_t, std::uint64_t)>& run) {
+  if (placement.elements() == 0) return;
   const Shape& shape = placement.global_shape;
-  if (shape.empty() || placement.elements() == 0) return 0;
-  return placement.box.start[0] * (element_count(shape) / shape[0]);
+  const auto whole = detail::dense_region(shape, false, Box::whole(shape), 0, 1);
+  detail::for_each_run(placement.box, whole, detail::region_of(placement, 1), 1, run);
 }
 
 }  // namespace
 
 Payload::Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors,
-                 bool replicated, int rank, int ranks)
+                 const Division& division)
     : kind_(kind) {
-  for (const Spec& spec : specs_of(kind, quick, tensors)) {
-    if (replicated) {
-      add(spec.name, spec.shape, 0, 1);
-    } else {
-      add(spec.name, spec.shape, rank, ranks);
-    }
-  }
+  for (const Spec& spec : specs_of(kind, quick, tensors)) add(spec.name, spec.shape, division);
 }
 
-void Payload::add(const std::string& name, Shape shape, int rank, int ranks) {
+void Payload::add(const std::string& name, Shape shape, const Division& division) {
   const std::uint64_t tensor = tensors_++;
-  const bool split = element_count(shape) * sizeof(float) >= kSplitFrom;
-  if (!split && tensor % static_cast<std::uint64_t>(ranks) != static_cast<std::uint64_t>(rank))
-    return;
+  const bool split = !division.replicated && element_count(shape) * sizeof(float) >= kSplitFrom;
+  const auto owner = static_cast<int>(tensor % static_cast<std::uint64_t>(division.ranks));
+  if (!split && !division.replicated && owner != division.rank) return;
   Piece piece;
   piece.name = name;
   piece.tensor = tensor;
-  piece.placement = split ? Placement::split(std::move(shape), 0, ranks, rank)
+  const std::size_t dim = division.columns ? shape.size() - 1 : 0;
+  piece.placement = split ? Placement::split(std::move(shape), dim, division.ranks, division.rank)
                           : Placement::replicated(std::move(shape));
   const std::uint64_t elements = piece.placement.elements();
-  const std::uint64_t first = first_element(piece.placement);
   piece.values = std::make_unique<float[]>(elements);
-  for (std::uint64_t i = 0; i < elements; ++i) piece.values[i] = value_at(tensor, first + i);
+  for_each_run(piece.placement, [&](std::uint64_t first, std::uint64_t at, std::uint64_t count) {
+    for (std::uint64_t i = 0; i < count; ++i) piece.values[at + i] = value_at(tensor, first + i);
+  });
   my_bytes_ += elements * sizeof(float);
   pieces_.push_back(std::move(piece));
 }
@@ -162,11 +162,13 @@ void Payload::clear() {
 
 bool Payload::is_intact() const {
   return std::all_of(pieces_.begin(), pieces_.end(), [](const Piece& piece) {
-    const std::uint64_t first = first_element(piece.placement);
-    for (std::uint64_t i = 0; i < piece.placement.elements(); ++i) {
-      if (piece.values[i] != value_at(piece.tensor, first + i)) return false;
-    }
-    return true;
+    bool intact = true;
+    for_each_run(piece.placement, [&](std::uint64_t first, std::uint64_t at, std::uint64_t count) {
+      for (std::uint64_t i = 0; i < count; ++i) {
+        intact = intact && piece.values[at + i] == value_at(piece.tensor, first + i);
+      }
+    });
+    return intact;
   });
 }
 

@@ -10,17 +10,24 @@
 
 namespace cairn::bench {
 
+/// What of a payload a rank has.
+struct Division {
+  int rank = 0;
+  int ranks = 1;
+  bool columns = false;     ///< large tensors are split along their last dimension, not the first
+  bool replicated = false;  ///< every rank has all of all
+};
+
 /// One rank's share of a payload, in memory. The f32 values are a function of tensor and element
 /// alone, so that what a container holds does not depend on the number of ranks.
 class Payload {
  public:
   /// `kind`: large (100 tensors of 16 MiB, 300 of 4 KiB), many (20,000 of 4 KiB) or mixed (a
   /// GPT-2-like model with Adam state); `quick` shrinks it to about a twentieth, `tensors` is
-  /// another number of them for many. Tensors from 1 MiB on are split along dim 0 over the ranks,
-  /// smaller ones belong to one rank each; `replicated`: every rank has all of all. Local. Errors:
-  /// usage.
-  Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors, bool replicated,
-          int rank, int ranks);
+  /// another number of them for many. Tensors from 1 MiB on are split over the ranks, smaller ones
+  /// belong to one rank each. Local. Errors: usage.
+  Payload(std::string_view kind, bool quick, std::optional<std::uint64_t> tensors,
+          const Division& division);
 
   /// Views of the buffers; valid as long as the payload.
   StateView state() const;
@@ -43,7 +50,7 @@ class Payload {
     std::unique_ptr<float[]> values;
   };
 
-  void add(const std::string& name, Shape shape, int rank, int ranks);
+  void add(const std::string& name, Shape shape, const Division& division);
 
   std::string kind_;
   std::vector<Piece> pieces_;

@@ -4,51 +4,19 @@
 //  3. the time of a round is that of the slowest rank, from a barrier on
 #include "rounds.hpp"
 
-#include <algorithm>
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <utility>
 
 #include "base/throw.hpp"
 #include "limits.hpp"
-#include "os/file.hpp"
+#include "plan/part_scan.hpp"
 #include "process.hpp"
+#include "timing.hpp"
 
 namespace cairn::bench {
-namespace {
 
 namespace fs = std::filesystem;
-
-void barrier(const Comm& comm) { comm.all_equal(0); }
-
-double seconds_of(const std::function<void()>& operation) {
-  const auto start = std::chrono::steady_clock::now();
-  operation();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double timed(const Comm& comm, const std::function<void()>& operation) {
-  barrier(comm);
-  double seconds[1] = {seconds_of(operation)};
-  comm.all_reduce_max(std::span<double>(seconds));
-  return seconds[0];
-}
-
-/// Memory that `operation` took at its peak, on the rank that took most.
-std::uint64_t peak_of(const Comm& comm, const std::function<void()>& operation) {
-  const std::uint64_t before = start_memory_peak();
-  operation();
-  std::uint64_t peak[1] = {memory_peak()};
-  peak[0] -= std::min(peak[0], before);
-  comm.all_reduce_max(std::span<std::uint64_t>(peak));
-  return peak[0];
-}
-
-void remove_on_root(const Comm& comm, const fs::path& path) {
-  if (comm.is_root()) detail::remove_quietly(path);
-  barrier(comm);
-}
 
 SaveOptions save_options(const Options& options) {
   SaveOptions save;
@@ -58,8 +26,11 @@ SaveOptions save_options(const Options& options) {
   save.statistics = options.statistics;
   save.delta = options.changed.has_value();
   save.mpio.deflate = static_cast<unsigned>(options.deflate);
+  save.async.budget_bytes = options.budget_bytes;
   return save;
 }
+
+namespace {
 
 /// The same save without what costs or saves something, and its name.
 std::optional<std::pair<SaveOptions, std::string>> plain_options(const Options& options) {
@@ -121,30 +92,67 @@ class RawSaves {
   std::vector<Series> limits_;
 };
 
-/// What a trainer does between two saves, on one core: arithmetic on data that fits the cache.
-double trainer_step() {
-  constexpr std::size_t kSide = 160;
-  static std::vector<float> a(kSide * kSide, 1.0F), b(kSide * kSide, 0.5F), c(kSide * kSide);
-  return seconds_of([] {
-    for (int repeat = 0; repeat < 8; ++repeat) {
-      for (std::size_t i = 0; i < kSide; ++i) {
-        for (std::size_t k = 0; k < kSide; ++k) {
-          const float factor = a[i * kSide + k];
-          for (std::size_t j = 0; j < kSide; ++j) c[i * kSide + j] += factor * b[k * kSide + j];
-        }
-      }
-      a.swap(c);
-      for (float& value : a) value = value * 1e-3F + 1.0F;
+/// Looks at what one rank saves as a save does, and at nothing else.
+class Looks {
+ public:
+  explicit Looks(const Payload& payload) : targets_(payload.targets()) {
+    for (const MutableTensorView& target : targets_) {
+      TensorEntry& tensor = tensors_.emplace_back();
+      tensor.dtype = target.dtype;
+      tensor.shape = target.placement.global_shape;
+      extents_.emplace_back().box = target.placement.box;
     }
-  });
-}
+  }
 
-/// On any rank. Collective.
-bool is_on_its_way(const Comm& comm, const AsyncSave& save) {
-  std::uint64_t open[1] = {save.durable() || save.error() ? 0U : 1U};
-  comm.all_reduce_max(std::span<std::uint64_t>(open));
-  return open[0] != 0;
-}
+  void take(bool statistics) const {
+    for (std::size_t t = 0; t < targets_.size(); ++t) {
+      detail::PartScan scan(tensors_[t], extents_[t], statistics);
+      scan.update({targets_[t].data, targets_[t].bytes()});
+      static_cast<void>(scan.report());
+    }
+  }
+
+ private:
+  std::vector<MutableTensorView> targets_;
+  std::vector<TensorEntry> tensors_;
+  std::vector<Extent> extents_;
+};
+
+/// First saves, as often as there are rounds: each by a Saver that knows no layout yet.
+class FirstSaves {
+ public:
+  /// `manifest`: of what is saved.
+  FirstSaves(const Comm& comm, const Options& options, const StateView& state, fs::path container,
+             fs::path raw, const Manifest& manifest)
+      : comm_(comm),
+        save_(save_options(options)),
+        state_(state),
+        container_(std::move(container)),
+        raw_(std::move(raw)),
+        manifest_(manifest) {}
+
+  void round(FirstTimes& times) {
+    Saver saver(comm_, save_);
+    remove_on_root(comm_, container_);
+    // The two halves of a first save: what later ones need not do, and what they do.
+    const double layout = timed(comm_, [&] { saver.prepare_layout(container_, state_); });
+    const double rest = timed(comm_, [&] { saver.save(container_, state_); });
+    times.save.seconds.push_back(layout + rest);
+    times.metadata.seconds.push_back(layout);
+    remove_on_root(comm_, raw_);
+    times.creation.seconds.push_back(
+        timed(comm_, [&] { create_datasets(comm_, manifest_, raw_); }));
+    remove_on_root(comm_, raw_);
+  }
+
+ private:
+  const Comm& comm_;
+  SaveOptions save_;
+  const StateView& state_;
+  fs::path container_;
+  fs::path raw_;
+  const Manifest& manifest_;
+};
 
 }  // namespace
 
@@ -158,7 +166,11 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
   RawSaves limits(comm, options, payload, raw);
   Series without{without_it ? without_it->second : "", {}};
   if (options.changed) saver.save(checkpoint_path(container.parent_path(), 0), state);
-  Series create{"HDF5 creates the datasets", {}};
+  const Looks looks(payload);
+  times.shares = {{"digests alone", {}}};
+  if (options.statistics) times.shares.push_back({"digests and statistics alone", {}});
+  std::optional<Manifest> manifest;
+  std::optional<FirstSaves> first;
   for (int round = 0; round <= options.repeat; ++round) {
     const bool counts = round != 0;
     remove_on_root(comm, container);
@@ -169,70 +181,25 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
     if (round == 1) times.peak_bytes = peak_of(comm, save);
     if (round > 1) save();
     if (counts) times.ours.push_back(ours);
-    if (!counts) times.first_save_s = ours;
     limits.round(counts);
+    for (std::size_t i = 0; counts && i < times.shares.size(); ++i) {
+      times.shares[i].seconds.push_back(timed(comm, [&] { looks.take(i != 0); }));
+    }
     if (without_it) {
       remove_on_root(comm, container);
       const double seconds = timed(comm, [&] { plain.save(container, state); });
       if (counts) without.seconds.push_back(seconds);
     }
-  }
-  const Manifest manifest = open_checkpoint(comm, container);
-  for (int round = 0; round < 3; ++round) {
-    remove_on_root(comm, raw);
-    create.seconds.push_back(timed(comm, [&] { create_datasets(comm, manifest, raw); }));
-  }
-  remove_on_root(comm, raw);
-  times.limits = std::move(limits).limits();
-  if (without_it) times.limits.push_back(std::move(without));
-  times.more.push_back(std::move(create));
-  return times;
-}
-
-Times run_async_saves(const Comm& comm, const Options& options, const Payload& payload,
-                      const fs::path& container) {
-  Times times;
-  Saver saver(comm, save_options(options));
-  const StateView state = payload.state();
-  const std::vector<MutableTensorView> pieces = payload.targets();
-  saver.prepare(container, state);
-  std::vector<std::byte> copy(payload.my_bytes(), std::byte{1});
-  Series limit{"memcpy", {}};
-  Series behind{"durable after the call", {}};
-  Series step{"step", {}};
-  Series busy_step{"step beside the save", {}};
-  for (int round = 0; round <= options.repeat; ++round) {
-    const bool counts = round != 0;
-    remove_on_root(comm, container);
-    double ours = 0;
-    std::optional<AsyncSave> pending;
-    const auto save = [&] {
-      ours = timed(comm, [&] { pending = saver.save_async(container, state); });
-    };
-    if (round == 0) times.first_peak_bytes = peak_of(comm, save);
-    if (round == 1) times.peak_bytes = peak_of(comm, save);
-    if (round > 1) save();
-    const double rest = timed(comm, [&] {
-      while (is_on_its_way(comm, *pending)) {
-        const double seconds = trainer_step();
-        if (counts) busy_step.seconds.push_back(seconds);
-        saver.poll();
-      }
-      saver.wait();
-    });
-    for (int i = 0; counts && i < 20; ++i) step.seconds.push_back(trainer_step());
-    const double copied = timed(comm, [&] { copy_raw(pieces, copy); });
+    if (options.changed) continue;  // another first save would be a delta, too
     if (!counts) {
-      times.first_save_s = ours;
+      manifest = open_checkpoint(comm, container);
+      first.emplace(comm, options, state, container, raw, *manifest);
       continue;
     }
-    times.ours.push_back(ours);
-    limit.seconds.push_back(copied);
-    behind.seconds.push_back(rest);
+    first->round(times.first);
   }
-  saver.close();
-  times.limits.push_back(std::move(limit));
-  for (Series* series : {&behind, &step, &busy_step}) times.more.push_back(std::move(*series));
+  times.limits = std::move(limits).limits();
+  if (without_it) times.limits.push_back(std::move(without));
   return times;
 }
 

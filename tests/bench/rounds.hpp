@@ -21,8 +21,10 @@ struct Options {
   std::string from;
   std::string verify = "never";
   std::string broadcast = "auto";
+  std::string cut = "rows";
   std::string json;
   std::optional<std::uint64_t> tensors;
+  std::uint64_t budget_bytes = 0;
   std::optional<double> changed;  ///< share of the tensors; saves are deltas then
   int ranks = 10'000;
   int repeat = 5;
@@ -41,15 +43,27 @@ struct Series {
   std::vector<double> seconds;
 };
 
+/// First saves of a structure, round by round.
+struct FirstTimes {
+  Series save{"first save", {}};
+  Series metadata{"its metadata", {}};  ///< what later saves need not do
+  Series creation{"HDF5 creates the datasets", {}};
+};
+
 struct Times {
   std::vector<double> ours;
-  std::vector<Series> limits;    ///< what ours is compared with; the first is the one of the ratio
-  std::vector<Series> more;      ///< what else was timed
-  double first_save_s = 0;       ///< the save that made the layout
-  std::uint64_t peak_bytes = 0;  ///< memory of the rank that took most, in the first counted round
+  std::vector<Series> limits;  ///< what ours is compared with; the first is the one of the ratio
+  std::vector<Series> more;    ///< what else was timed
+  std::vector<Series> shares;  ///< parts of ours, each by itself
+  FirstTimes first;            ///< of saves that are not in the background
+  /// Memory that the rank took that took most, in the first counted round: in the background from
+  /// before Saver::prepare until the save was durable.
+  std::uint64_t peak_bytes = 0;
   std::uint64_t first_peak_bytes = 0;  ///< the same in the warm-up round
   std::uint64_t read_bytes = 0;        ///< loads: by all ranks together, in the first counted round
 };
+
+SaveOptions save_options(const Options& options);
 
 /// Saves to `container`, and writes the same buffers to `raw` in the raw ways. Leaves `container`.
 /// Collective.

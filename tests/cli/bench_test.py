@@ -6,7 +6,8 @@ import unittest
 from harness import BIN, Case, run
 
 FIELDS = {"op", "payload", "engine", "ranks", "durable", "bytes", "tensors", "median_s", "min_s", "max_s",
-          "limits", "more", "peak_bytes"}
+          "limits", "more", "shares", "peak_bytes"}
+MIB = 1 << 20
 
 
 def bench(*words, ranks=2):
@@ -34,6 +35,69 @@ class Bench(Case):
                 for limit in entry["limits"]:
                     self.assertAlmostEqual(limit["ratio"], limit["median_s"] / entry["median_s"])
                 self.assertEqual([path.name for path in self.dir.iterdir()], ["result.json"])
+
+    def measure(self, *words, ranks=2):
+        result = self.dir / "result.json"
+        done = bench(*words, "--dir", self.dir, "--json", result, ranks=ranks)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = json.loads(result.read_text())
+        return entry, done.stdout
+
+    def test_memory_stays_within_its_bounds(self):
+        # Memory is no time: the bounds of docs/performance.md hold on any machine. The first round includes what a
+        # Saver does only once.
+        large, many = ("--payload", "large", "--quick"), ("--payload", "many")
+        for words, bound in ((("save", *large, "--durable"), 64), (("save", *large), 64), (("save", *many), 64),
+                             (("load", *large, "--verify", "before"), 64), (("load", *many), 64),
+                             (("save", *large, "--durable", "--async", "--budget-bytes", 16 * MIB), 16 + 64),
+                             (("save", *many, "--durable", "--async", "--budget-bytes", 32 * MIB), 32 + 64)):
+            with self.subTest(words=words):
+                entry, _ = self.measure(*words, "--repeat", 1)
+                self.assertGreater(entry["first_peak_bytes"], 0)
+                self.assertLessEqual(entry["first_peak_bytes"], bound * MIB)
+                self.assertLessEqual(entry["peak_bytes"], bound * MIB)
+                if "--async" in words:
+                    # The room for the copies counts, though it was taken before the first round.
+                    self.assertGreater(entry["peak_bytes"], 16 * MIB)
+
+    def test_first_saves_have_rounds_of_their_own(self):
+        entry, text = self.measure("save", "--payload", "many", "--quick", "--repeat", 3)
+        first = entry["first_save"]
+        self.assertGreater(first["save"]["median_s"], first["metadata"]["median_s"])
+        self.assertLessEqual(first["ratio_min"], first["ratio"])
+        self.assertLessEqual(first["ratio"], first["ratio_max"])
+        self.assertLess(first["metadata"]["min_s"], first["metadata"]["max_s"], "each round makes the layout anew")
+        self.assertIn("times what HDF5 needs", text)
+
+    def test_parts_of_a_save_are_measured_by_themselves(self):
+        entry, text = self.measure("save", "--payload", "large", "--quick", "--repeat", 1, "--statistics")
+        self.assertEqual([part["name"] for part in entry["shares"]],
+                         ["digests alone", "digests and statistics alone"])
+        for part in entry["shares"]:
+            self.assertAlmostEqual(part["share"], part["median_s"] / entry["median_s"])
+        self.assertIn("% of a save", text)
+        entry, _ = self.measure("save", "--payload", "large", "--quick", "--repeat", 1, "--async")
+        self.assertLessEqual({"staging", "staging, predicted"}, {series["name"] for series in entry["more"]})
+
+    def test_a_load_of_another_cut_reads_what_it_wants(self):
+        kept = self.dir / "kept.h5"
+        for saved, loaded, ranks in (("rows", "columns", 2), ("columns", "rows", 2), ("columns", "columns", 3)):
+            with self.subTest(saved=saved, loaded=loaded, ranks=ranks):
+                self.measure("save", "--payload", "large", "--quick", "--repeat", 1, "--cut", saved, "--keep", kept,
+                             ranks=4 if ranks == 3 else 2)
+                entry, _ = self.measure("load", "--payload", "large", "--quick", "--repeat", 1, "--cut", loaded,
+                                        "--from", kept, ranks=ranks)
+                self.assertEqual(entry["cut"], loaded)
+                self.assertLessEqual(entry["read_bytes"], 1.02 * entry["bytes"])
+
+    def test_digests(self):
+        result = self.dir / "digests.json"
+        done = bench("digests", "--json", result, ranks=1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        crc, xxh3, statistics = json.loads(result.read_text())
+        self.assertEqual(crc["ratio"], 1)
+        for speed in (xxh3, statistics):
+            self.assertAlmostEqual(speed["ratio"], speed["bytes_per_s"] / crc["bytes_per_s"])
 
     def test_containers_depend_on_the_payload_alone(self):
         for payload in ("large", "many", "mixed"):

@@ -31,8 +31,11 @@ POINTS = {
 }
 # Inside parallel HDF5, between its open and its last transfer.
 MPIO_POINTS = {"move.open": True, "move.transfer": True}
-# Only in the background.
-ASYNC_POINTS = {"stage": True}
+# Only in the background: before the copy, and within it, when some parts are copied.
+ASYNC_POINTS = {"stage": True, "stage.part:9": True}
+# With more to copy than the budget has room for: within the copy, when there is no room for more, and within the
+# writes that make room.
+STREAM_POINTS = ("stage.part:2", "stage.full", "move.write")
 # From the rename on the new checkpoint is there, whatever happens next.
 PUBLISHED = {"publish.renamed", "publish.linked"}
 
@@ -47,11 +50,12 @@ class Kill(Case):
         assert saved.returncode == 0, saved.stdout + saved.stderr
 
     def check(self, engine, point, rank):
-        directory = self.dir / f"{engine}-{point}-{rank}"
+        point, _, number = point.partition(":")
+        directory = self.dir / f"{engine}-{point}-{number}-{rank}"
         shutil.copytree(self.before, directory, symlinks=True)
         second = directory / "step-00000002.h5"
         # mpirun leaves the other ranks a second, in which they must not do what is wrong.
-        fault = {"CAIRN_FAULT": f"{point}:{rank}:kill", "OMPI_MCA_odls_base_sigkill_timeout": "1"}
+        fault = {"CAIRN_FAULT": f"{point}:{rank}:kill:{number or 1}", "OMPI_MCA_odls_base_sigkill_timeout": "1"}
         died = self.sample_save(second, 2, 2, engine=engine, ranks=RANKS, env=fault)
         self.assertNotEqual(died.returncode, 0, died.stdout)
         self.assertNotIn("saved", died.stdout)
@@ -103,6 +107,10 @@ class Kill(Case):
 
     def test_in_the_background_with_threads(self):
         self.every_point("async-threads")
+
+    def test_in_the_background_over_the_budget(self):
+        for engine in ("async-large", "async-large-threads"):
+            self.check_all(engine, [(point, rank) for point in STREAM_POINTS for rank in (0, RANKS - 1)])
 
 
 if __name__ == "__main__":

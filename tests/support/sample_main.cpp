@@ -1,4 +1,4 @@
-// cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|async|async-threads|async-finalize
+// cairn-sample save FILE STEP VERSION CUT direct|MPIO|statistics|ASYNC
 // cairn-sample load FILE|DIR VERSION CUT direct|MPIO
 // A load's CUT may also be "pairs": rows, where ranks 0 and 1, 2 and 3, ... want the same ones.
 // Several commands, with the word "then" between them, run until one fails.
@@ -8,8 +8,9 @@
 // context holds that metric. CAIRN_SAMPLE_LEASE=1: saves with the lease of FILE's directory, and
 // keeps one checkpoint. CAIRN_SAMPLE_DEADLINE=SECONDS: how long the ranks wait for each other, 30
 // otherwise. CAIRN_SAMPLE_LIMIT=BYTES: all ranks but 0 fail to write behind that place in any file.
-// "async" saves in the background, with polls by the program, "async-threads" with a thread that
-// calls MPI, and "async-finalize" leaves it to MPI_Finalize to complete the save. Saves the sample
+// ASYNC: "async" saves in the background, with polls by the program, "async-threads" with a thread
+// that calls MPI, "async-finalize" leaves it to MPI_Finalize to complete the save; "async-large"
+// and "async-large-threads" add a tensor that does not fit the budget for copies. Saves the sample
 // state, or loads it (a directory: the newest committed checkpoint) and compares every byte. Prints
 // one line on rank 0: "saved", "equal step=N", "differs ..." or "error CODE: TEXT". Exit codes: 0
 // fine, 1 differs, 2 error.
@@ -59,15 +60,35 @@ Options options_for(const std::string& engine) {
   return options;
 }
 
+/// A piece of 32 MiB, twice the budget of "async-large".
+Piece large_piece(const Comm& comm) {
+  constexpr std::uint64_t kBytes = 32 << 20;
+  const auto ranks = static_cast<std::uint64_t>(comm.size());
+  return {"model/large.than.budget", DType::u8,
+          Placement::split({ranks * kBytes}, 0, comm.size(), comm.rank()),
+          std::vector<std::byte>(kBytes, std::byte{0x33})};
+}
+
 /// Saves in the background and spoils the state as soon as that is allowed.
 void save_async(const Comm& comm, const Words& words, std::vector<Piece>& pieces) {
-  auto saver = std::make_unique<Saver>(comm, SaveOptions{});
-  saver->save_async(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
-  for (Piece& piece : pieces) std::fill(piece.bytes.begin(), piece.bytes.end(), std::byte{0x55});
-  if (words.at(5) == "async-finalize") {
-    static_cast<void>(saver.release());  // it has to live until MPI_Finalize
-  } else {
-    saver->wait();
+  SaveOptions options;
+  if (words.at(5).starts_with("async-large")) {
+    options.async.budget_bytes = 16 << 20;
+    pieces.push_back(large_piece(comm));
+  }
+  auto saver = std::make_unique<Saver>(comm, options);
+  try {
+    saver->save_async(words.at(1), sample_state(pieces, comm.rank(), std::stoull(words.at(2))));
+    for (Piece& piece : pieces) std::fill(piece.bytes.begin(), piece.bytes.end(), std::byte{0x55});
+    if (words.at(5) == "async-finalize") {
+      static_cast<void>(saver.release());  // it has to live until MPI_Finalize
+    } else {
+      saver->wait();
+    }
+  } catch (...) {
+    *saver =
+        Saver(comm, options);  // as a program may that goes on; the old one's thread may be lost
+    throw;
   }
 }
 
@@ -168,7 +189,8 @@ int run(const Words& words) {
 int main(int argc, char** argv) {
   const std::string last = argv[argc - 1];
   int provided = 0;
-  MPI_Init_thread(&argc, &argv, last == "async-threads" ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED,
+  MPI_Init_thread(&argc, &argv,
+                  last.ends_with("-threads") ? MPI_THREAD_MULTIPLE : MPI_THREAD_FUNNELED,
                   &provided);
   const int result = cairn::test::run({argv + 1, argv + argc});
   MPI_Finalize();

@@ -117,6 +117,23 @@ TEST_F(BlockWriterTest, ShortWritesAreContinued) {
   EXPECT_TRUE(contents() == source);
 }
 
+TEST_F(BlockWriterTest, WhatTheFileSystemRefusesAfterAllGoesThroughTheCache) {
+  auto source = noise(kFileBytes, 5);
+  // The first request, one in the middle, and one behind a request that was short.
+  for (const char* rules : {"test.write:0:refuse:1", "test.write:0:refuse:3",
+                            "test.write:0:short:2,test.write:0:refuse:2"}) {
+    setenv("CAIRN_FAULT", rules, 1);
+    for (std::byte& byte : source) byte = ~byte;  // others than are there from the round before
+    std::uint64_t told = 0;
+    const auto writer =
+        BlockWriter::open(*file_, "test.write", [&](std::uint64_t bytes) { told += bytes; });
+    writer->add(0, source.data(), kFileBytes);
+    writer->flush();
+    EXPECT_EQ(told, kFileBytes) << rules;
+    EXPECT_TRUE(contents() == source) << rules;
+  }
+}
+
 TEST_F(BlockWriterTest, AFullDiskIsToldOnceItIsKnown) {
   for (const char* pass : {"1", "2", "5"}) {
     setenv("CAIRN_FAULT", (std::string("test.write:0:full:") + pass).c_str(), 1);

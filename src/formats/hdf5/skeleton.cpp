@@ -302,6 +302,7 @@ std::pair<ContainerLayout, Template> build_skeleton(
   layout.commit_offset = builder->add_room(std::string(names::kCommit), kCommitBytes, true).offset;
   builder.reset();  // what it holds open must go before the file
   file.close(fmt::format("close '{}'", skeleton.string()));
+  H5garbage_collect();  // the memory of its metadata cache; no failure matters
 
   layout.hdf5_bytes = bytes.size();
   Template metadata = take_metadata(bytes, layout, layout.hdf5_bytes);
