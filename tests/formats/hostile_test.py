@@ -3,13 +3,16 @@
 import collections
 import io
 import json
+import os
 import pickle
 import struct
+import subprocess
+import unicodedata
 import unittest
 import zipfile
 
 import fake_torch
-from harness import BIN, Case, memory_for, run
+from harness import BIN, ENVIRONMENT, Case, memory_for, run
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -136,10 +139,35 @@ class Hostile(Case):
         self.assertEqual(texts, {f"tensor 't{i}'": 1 for i in range(count)})
 
     def test_no_name_steers_the_terminal(self):
+        name = "red\x9b31m\x85\u00e9\x1b[2J\x7f\x80\x9f\u20ac"
+        shown = "red\\x9b31m\\x85\u00e9\\x1b[2J\\x7f\\x80\\x9f\u20ac"
         entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
-        path = self.write("a.safetensors", safetensors({"red\x9b31m\x85\u00e9\x1b[2J": entry}))
-        done = run([BIN / "cairn", "inspect", path])
-        self.assertIn("red\\x9b31m\\x85\u00e9\\x1b[2J", done.stdout)
+        path = self.write("a.safetensors", safetensors({name: entry}))
+        self.assertIn(shown, self.harmless(path).stdout)
+        told = json.loads(self.harmless(path, "--json").stdout)
+        self.assertEqual([t["name"] for t in told["tensors"]], [name])
+        path = self.write("b.safetensors", safetensors({name: {**entry, "dtype": "none"}}))
+        self.assertIn(shown, self.harmless(path).stderr)
+        self.assertIn(name, json.loads(self.harmless(path, "--json").stdout)["error"]["message"])
+
+    def test_a_file_whose_name_is_no_text_steers_no_terminal(self):
+        path = self.dir / os.fsdecode(b"red\x9b31m\x80\x9f\xc2.pt")
+        for there in (False, True):
+            if there:
+                path.write_bytes(b"nothing")
+            self.assertIn("red\\x9b31m\\x80\\x9f\\xc2.pt", self.harmless(path).stderr)
+            error = json.loads(self.harmless(path, "--json").stdout)["error"]
+            self.assertIn("red\ufffd31m\ufffd\ufffd\ufffd.pt", error["message"])
+
+    def harmless(self, path, *options):
+        """What `inspect` says, which is UTF-8 without control characters."""
+        done = subprocess.run([BIN / "cairn", "inspect", path, *options], capture_output=True, timeout=60,
+                              env={**os.environ, **ENVIRONMENT})
+        for text in (done.stdout, done.stderr):
+            controls = [c for c in text.decode() if unicodedata.category(c) == "Cc" and c != "\n"]
+            self.assertEqual(controls, [])
+        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        return done
 
 
 if __name__ == "__main__":
