@@ -43,8 +43,9 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
-Metadata read_one(const fs::path& path, Manifest& manifest) {
+Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_bytes) {
   const File file = File::open_read(path);
+  parts_bytes.add_file(file.size());
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   const std::uint64_t size = file.size();
   if (size > kMostMetadataBytes) {
@@ -53,7 +54,7 @@ Metadata read_one(const fs::path& path, Manifest& manifest) {
   }
   std::vector<std::byte> bytes(size);
   file.read_at(0, bytes);
-  return dcp::read_metadata(std::move(bytes));
+  return dcp::read_metadata(std::move(bytes), parts_bytes);
 }
 
 /// The metadata that each rank wrote for itself (`__3.metadata`), by rank.
@@ -79,7 +80,10 @@ std::map<std::uint32_t, fs::path> metadata_of_ranks(const fs::path& directory) {
 
 class Reader {
  public:
-  explicit Reader(const fs::path& directory) : directory_(directory), files_(directory, manifest_) {
+  Reader(const fs::path& directory, TableBytes& table_bytes)
+      : directory_(directory),
+        files_(directory, manifest_, table_bytes),
+        table_bytes_(table_bytes) {
     manifest_.format = "dcp";
   }
 
@@ -102,7 +106,7 @@ class Reader {
 
  private:
   void read_whole() {
-    Metadata metadata = read_one(directory_ / kMetadata, manifest_);
+    Metadata metadata = read_one(directory_ / kMetadata, manifest_, parts_bytes_);
     for (const TensorMetadata& tensor : metadata.tensors) {
       check_boxes(tensor);
       add(tensor, places_of(files_, tensor));
@@ -117,7 +121,7 @@ class Reader {
     std::vector<std::string> order;
     std::set<std::string> values;
     for (const auto& [rank, path] : ranks) {
-      Metadata metadata = read_one(path, manifest_);
+      Metadata metadata = read_one(path, manifest_, parts_bytes_);
       for (TensorMetadata& tensor : metadata.tensors) {
         auto& found = by_name[tensor.name];
         if (found.empty()) order.push_back(tensor.name);
@@ -170,15 +174,18 @@ class Reader {
   const fs::path& directory_;
   Manifest manifest_;
   DataFiles files_;
-  TableBytes table_bytes_;
+  TableBytes& table_bytes_;
+  TableBytes parts_bytes_;  // what .metadata says, which is there only until the table is
   std::vector<std::string> values_;
 };
 
 }  // namespace
 
-Manifest read_dcp(const fs::path& directory) {
-  if (dcp::has_sharded_safetensors(directory)) return dcp::read_sharded_safetensors(directory);
-  return Reader(directory).read();
+Manifest read_dcp(const fs::path& directory, TableBytes& table_bytes) {
+  if (dcp::has_sharded_safetensors(directory)) {
+    return dcp::read_sharded_safetensors(directory, table_bytes);
+  }
+  return Reader(directory, table_bytes).read();
 }
 
 }  // namespace cairn::detail

@@ -84,6 +84,10 @@ class JsonTree {
       case Kind::tuple: {
         Json json = Json::array();
         for (const Ref part : graph_.elements(ref)) {
+          if (values_ > kMostValues) {  // one mark for all that follow
+            json.push_back("...");
+            break;
+          }
           path.emplace_back(static_cast<std::int64_t>(json.size()));
           json.push_back(of(part, path, depth + 1));
           path.pop_back();

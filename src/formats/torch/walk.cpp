@@ -50,9 +50,11 @@ class JsonList {
 
 class Walk {
  public:
-  Walk(const Graph& graph, const Storages& storages, std::uint64_t most_work)
+  Walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
+       std::uint64_t most_work)
       : graph_(graph),
         storages_(storages),
+        table_bytes_(table_bytes),
         most_work_(most_work),
         of_storage_(storages.all.size()) {}
 
@@ -85,13 +87,13 @@ class Walk {
 
   const Graph& graph_;
   const Storages& storages_;
+  TableBytes& table_bytes_;
   const std::uint64_t most_work_;
   std::vector<Level> way_;
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
   std::size_t steps_ = 0;
   std::uint64_t work_ = 0;
-  TableBytes table_bytes_;
   bool full_ = false;        // what is told, but for
   bool kinds_full_ = false;  // what containers are
   std::size_t left_out_ = 0;
@@ -378,8 +380,9 @@ void Walk::find_aliases() {
 
 }  // namespace
 
-Contents walk(const Graph& graph, const Storages& storages, std::uint64_t most_work) {
-  return Walk(graph, storages, most_work).run();
+Contents walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
+              std::uint64_t most_work) {
+  return Walk(graph, storages, table_bytes, most_work).run();
 }
 
 }  // namespace cairn::detail::torch
