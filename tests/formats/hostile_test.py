@@ -100,8 +100,7 @@ class Hostile(Case):
         header = "{" + "".join(entry % i for i in range(1_700_000))[1:] + "}"
         self.assertLess(len(header), 100_000_000)
         # The header, its list of tensors and the table: what the last needs may be refused by the system first.
-        told = self.refused(self.write("a.safetensors", safetensors(header)), "unsafe", "io")
-        self.assertRegex(told, "table|out of memory")
+        self.assertIn("table", self.refused(self.write("a.safetensors", safetensors(header)), "unsafe"))
 
     def test_a_part_in_many_pieces(self):
         part = fake_torch.save((2000, 2000), bytes(4_000_000), "ByteStorage", 1, strides=(1, 2000))
