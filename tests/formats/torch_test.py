@@ -8,6 +8,7 @@ import subprocess
 import time
 import unittest
 
+import fake_torch
 from harness import BIN, CORPUS, ENVIRONMENT, SANITIZED, Case, corpus_entries, memory_for, run
 
 CAIRN = BIN / "cairn"
@@ -155,6 +156,26 @@ class Corpus(Case):
                                text=True, timeout=60, env={**os.environ, **ENVIRONMENT})
         self.assertEqual(whole.returncode, 0, whole.stderr)
         self.assertEqual(json.loads(whole.stdout)["unchecked"], 0)
+
+
+class Made(Case):
+    def told(self, content):
+        path = self.dir / "made.pt"
+        path.write_bytes(content)
+        code, told = inspect(path, self.dir)
+        self.assertEqual(code, 0, told)
+        return told
+
+    def test_old_files_of_every_protocol(self):
+        for protocol in range(5):
+            with self.subTest(protocol=protocol):
+                values = {"epoch": 3}
+                if protocol > 0:  # which can't name a storage
+                    values["w"] = fake_torch.tensor((2,), b"abcdefgh", key="0")
+                told = self.told(fake_torch.legacy(values, protocol))
+                self.assertEqual([(value["path"], value["value"]) for value in told["objects"]], [(["epoch"], 3)])
+                self.assertEqual([tensor["sha256"] for tensor in told["tensors"]],
+                                 [hashlib.sha256(b"abcdefgh").hexdigest()] * (protocol > 0))
 
 
 if __name__ == "__main__":
