@@ -28,6 +28,7 @@ using dcp::Placed;
 using dcp::TensorMetadata;
 
 constexpr std::string_view kMetadata = ".metadata";
+constexpr std::string_view kLightning = "meta.pt";  // what Lightning keeps beside the tensors
 constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
 
 /// Each part has bytes of its own.
@@ -95,6 +96,12 @@ class Reader {
       read_ranks(ranks);
     } else {
       fail(Errc::corrupt, "it has data files but no '{}': the save never committed", kMetadata);
+    }
+    if (fs::exists(directory_ / kLightning, ignored)) {
+      manifest_.warnings.push_back(
+          fmt::format("'{}', where Lightning keeps epoch and step, loops, callbacks, schedules and "
+                      "hyper-parameters, is not read: they do not come along",
+                      kLightning));
     }
     sort_checksums(manifest_.checksums);
     if (!values_.empty()) {
