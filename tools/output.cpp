@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "base/throw.hpp"
+#include "formats/pickle/texts.hpp"
 
 namespace cairn::tool {
 
@@ -36,6 +37,23 @@ std::size_t width_of(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
     return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
   }));
+}
+
+/// Bytes of the UTF-8 character that starts at `at`; 0 where none does.
+std::size_t character_bytes(std::string_view text, std::size_t at) {
+  const auto first = static_cast<unsigned char>(text[at]);
+  if (first < 0x80) return 1;
+  const std::size_t bytes = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+  return detail::pickle::is_utf8(text.substr(at, bytes)) ? bytes : 0;
+}
+
+/// The control character that starts at `at`, if it is DEL or one from U+0080 to U+009F; else 0.
+unsigned late_control(std::string_view text, std::size_t at) {
+  const auto first = static_cast<unsigned char>(text[at]);
+  if (first == 0x7f) return first;
+  if (first != 0xc2 || at + 1 == text.size()) return 0;
+  const auto second = static_cast<unsigned char>(text[at + 1]);
+  return second >= 0x80 && second < 0xa0 ? second : 0;
 }
 
 }  // namespace
@@ -79,17 +97,17 @@ void print(const Comm& comm, const std::function<std::string()>& make) {
 std::string visible(std::string_view text) {
   std::string shown;
   shown.reserve(text.size());
-  for (std::size_t at = 0; at < text.size(); ++at) {
+  for (std::size_t at = 0; at < text.size();) {
     const auto byte = static_cast<unsigned char>(text[at]);
-    const auto next = static_cast<unsigned char>(at + 1 < text.size() ? text[at + 1] : 0);
-    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {  // U+0080 to U+009F, controls as well
-      shown += fmt::format("\\x{:02x}", next);
-      ++at;
-    } else if ((byte < 0x20 && byte != '\n') || byte == 0x7f) {
+    const std::size_t bytes = character_bytes(text, at);
+    if (const unsigned control = late_control(text, at)) {
+      shown += fmt::format("\\x{:02x}", control);
+    } else if ((byte < 0x20 && byte != '\n') || bytes == 0) {
       shown += fmt::format("\\x{:02x}", byte);
     } else {
-      shown += text[at];
+      shown += text.substr(at, bytes);
     }
+    at += std::max<std::size_t>(bytes, 1);
   }
   return shown;
 }
@@ -118,7 +136,22 @@ Json number(double value) {
 }
 
 std::string to_text(const Json& json) {
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  // JSON lets these stand in a text, and the library escapes only those below a space.
+  std::size_t at = 0;
+  while (at < text.size() && late_control(text, at) == 0) ++at;
+  if (at == text.size()) return text;
+  std::string escaped = text.substr(0, at);
+  while (at < text.size()) {
+    const unsigned control = late_control(text, at);
+    if (control != 0) {
+      escaped += fmt::format("\\u{:04x}", control);
+    } else {
+      escaped += text[at];
+    }
+    at += control > 0x7f ? 2 : 1;
+  }
+  return escaped;
 }
 
 }  // namespace cairn::tool

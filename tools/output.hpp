@@ -36,8 +36,8 @@ bool write_out(const std::string& text);
 /// Rank 0 makes the text and writes it to stdout, made visible(). Collective. Errors: io (stdout is
 /// closed or full).
 void print(const Comm& comm, const std::function<std::string()>& make);
-/// The text with \\x1b and the like for control characters other than line ends: what a file says
-/// must not steer a terminal. Local.
+/// The text with \\x1b and the like for control characters other than line ends, and for bytes that
+/// are no UTF-8: what a file says, or is called, must not steer a terminal. Local.
 std::string visible(std::string_view text);
 /// Draws on stderr how far this process is (done, total), where that is a terminal; otherwise
 /// empty.
@@ -45,7 +45,8 @@ std::function<void(std::uint64_t, std::uint64_t)> progress_bar();
 /// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a
 /// container.
 Json number(double value);
-/// Text that is no UTF-8 is made so.
+/// Text that is no UTF-8 is made so, and control characters are escaped: all that visible() changes
+/// is changed already, so that the result stays JSON. Local.
 std::string to_text(const Json& json);
 
 }  // namespace cairn::tool

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "output.hpp"
@@ -42,12 +41,10 @@ void stay_alone() {
 std::string format_error(const CLI::App& app, ErrorForm form, const Failure& failure) {
   if (form == ErrorForm::text)
     return visible(fmt::format("{}: error: {}\n", app.get_name(), failure.text));
-  const nlohmann::ordered_json json = {{"error",
-                                        {{"code", to_string(failure.code)},
-                                         {"message", failure.text},
-                                         {"rank", std::max(failure.rank, 0)}}}};
-  // A message may quote a path that is not UTF-8.
-  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return to_text({{"error",
+                   {{"code", to_string(failure.code)},
+                    {"message", failure.text},
+                    {"rank", std::max(failure.rank, 0)}}}});
 }
 
 void say(const std::string& text) {

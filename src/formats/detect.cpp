@@ -17,6 +17,7 @@
 #include "formats/deepspeed/universal.hpp"
 #include "formats/hdf5/commit.hpp"
 #include "formats/megatron/reader.hpp"
+#include "formats/torch/legacy.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -87,6 +88,7 @@ Format format_of_file(const File& file) {
   if (is_safetensors(head)) return Format::safetensors;
   if (head.starts_with("PK\x03\x04") || head.starts_with("PK\x05\x06")) return Format::torch;
   if (head.size() > 1 && head[0] == '\x80' && head[1] >= 2 && head[1] <= 5) return Format::pickle;
+  if (torch::is_legacy(file)) return Format::pickle;  // whose first protocols begin otherwise
   if (head.size() > 257 && head.substr(257).starts_with("ustar")) return Format::pickle;  // a tar
   for (const Mistaken& mistaken : kMistaken) {
     if (!head.starts_with(mistaken.start)) continue;

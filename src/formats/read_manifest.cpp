@@ -9,6 +9,7 @@
 #include "formats/reading.hpp"
 #include "formats/safetensors/reader.hpp"
 #include "formats/sharded.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/reader.hpp"
 
 namespace cairn::detail {
@@ -23,28 +24,29 @@ Manifest read_whole_container(const std::filesystem::path& path) {
   return manifest;
 }
 
-/// A file of a format whose readers leave it to their caller to name the checkpoint.
-Manifest read_foreign(const FoundFormat& found) {
+/// A file of a format whose readers leave it to their caller to name the checkpoint. `table_bytes`
+/// counts all files of the checkpoint.
+Manifest read_foreign(const FoundFormat& found, TableBytes& table_bytes) {
   switch (found.format) {
     case Format::safetensors:
-      return read_safetensors(found.path);
+      return read_safetensors(found.path, table_bytes);
     case Format::dcp:
-      return read_dcp(found.path);
+      return read_dcp(found.path, table_bytes);
     case Format::deepspeed:
-      return read_deepspeed(found.path);
+      return read_deepspeed(found.path, table_bytes);
     case Format::megatron:
-      return read_megatron(found.path);
+      return read_megatron(found.path, table_bytes);
     case Format::index:
-      return read_sharded(found.path, [](const std::filesystem::path& shard) {
+      return read_sharded(found.path, table_bytes, [&](const std::filesystem::path& shard) {
         const FoundFormat file = find_format(shard);
         if (file.format == Format::index || file.format == Format::cairn) {
           fail(Errc::corrupt, "it is no shard");
         }
-        return read_foreign(file);
+        return read_foreign(file, table_bytes);
       });
     case Format::torch:
     case Format::pickle:
-      return read_torch(found.path);
+      return read_torch(found.path, table_bytes);
     case Format::cairn:
       break;
   }
@@ -55,7 +57,10 @@ Manifest read_foreign(const FoundFormat& found) {
 
 Manifest read_manifest(const FoundFormat& found) {
   if (found.format == Format::cairn) return read_whole_container(found.path);
-  return reading(found.path, "", [&] { return read_foreign(found); });
+  return reading(found.path, "", [&] {
+    TableBytes table_bytes;
+    return read_foreign(found, table_bytes);
+  });
 }
 
 Manifest read_manifest(const std::filesystem::path& path) {

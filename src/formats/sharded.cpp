@@ -28,7 +28,8 @@ struct ShardIndex {
 
 class IndexReader final : public JsonReader {
  public:
-  explicit IndexReader(ShardIndex& index) : index_(index) {}
+  IndexReader(ShardIndex& index, TableBytes& table_bytes)
+      : index_(index), table_bytes_(table_bytes) {}
 
   void on_object() override {
     ++depth_;
@@ -48,6 +49,7 @@ class IndexReader final : public JsonReader {
   }
   void on_text(std::string& text) override {
     if (in_map() && depth_ == 2) {
+      table_bytes_.add_bytes(kOfIndex + key_.size());
       index_.tensors.push_back(key_);
       files_.push_back(number_of(text));
     } else {
@@ -81,14 +83,21 @@ class IndexReader final : public JsonReader {
   template <class T>
   void on_scalar(const T& value) {
     if (in_map()) refuse("something else than the name of a file");
-    if (section_ == "metadata" && depth_ == 2) index_.metadata[key_] = value;
+    if (section_ != "metadata" || depth_ != 2) return;
+    table_bytes_.add_bytes(kOfIndex + key_.size());
+    index_.metadata[key_] = value;
   }
 
   std::uint32_t number_of(const std::string& file) {
+    table_bytes_.add_bytes(numbers_.contains(file) ? 0 : 2 * (kOfIndex + file.size()));
     return numbers_.try_emplace(file, static_cast<std::uint32_t>(numbers_.size())).first->second;
   }
 
+  // A name, its places in lists, and what finds it: without its characters.
+  static constexpr std::uint64_t kOfIndex = 96;
+
   ShardIndex& index_;
+  TableBytes& table_bytes_;
   std::uint64_t depth_ = 0;
   int maps_ = 0;
   std::string section_;  // the key of the outermost object
@@ -97,7 +106,7 @@ class IndexReader final : public JsonReader {
   std::map<std::string, std::uint32_t> numbers_;
 };
 
-ShardIndex read_index(const File& file) {
+ShardIndex read_index(const File& file, TableBytes& table_bytes) {
   const std::uint64_t size = file.size();
   if (size > kMostIndexBytes) {
     fail(Errc::unsafe, "it has {} bytes; an index of at most {} is read", size, kMostIndexBytes);
@@ -105,7 +114,7 @@ ShardIndex read_index(const File& file) {
   std::string text(size, '\0');
   file.read_at(0, std::as_writable_bytes(std::span(text)));
   ShardIndex index;
-  IndexReader reader(index);
+  IndexReader reader(index, table_bytes);
   read_json(text, reader);
   reader.finish();
   return index;
@@ -137,9 +146,10 @@ Manifest read_named_shard(const std::filesystem::path& path, const std::string& 
 /// Takes the shards into one manifest, one by one.
 class Merger {
  public:
-  Merger(const ShardIndex& index, Manifest& manifest)
+  Merger(const ShardIndex& index, Manifest& manifest, TableBytes& table_bytes)
       : index_(index),
         manifest_(manifest),
+        table_bytes_(table_bytes),
         names_(std::vector<std::string_view>(index.tensors.begin(), index.tensors.end())),
         seen_(index.tensors.size()) {
     if (const auto twice = names_.duplicate()) {
@@ -166,13 +176,18 @@ class Merger {
     for (FileEntry& entry : part.files) manifest_.files.push_back(std::move(entry));
     for (std::string& warning : part.warnings) manifest_.warnings.push_back(std::move(warning));
     if (const auto aliases = part.documents.find("aliases"); aliases != part.documents.end()) {
+      table_bytes_.add_bytes(kTimesHeld * aliases->second.size());
       for (auto& names : nlohmann::json::parse(aliases->second)) {
         aliases_.push_back(std::move(names));
       }
       part.documents.erase(aliases);
       has_aliases_ = true;
     }
-    for (auto& [name, text] : part.documents) documents_[name][text].push_back(shard);
+    for (auto& [name, text] : part.documents) {
+      const auto [known, is_new] = documents_[name].try_emplace(std::move(text));
+      table_bytes_.add_bytes(is_new ? known->first.size() : 0);
+      known->second.push_back(shard);
+    }
   }
 
   void finish() {
@@ -200,7 +215,7 @@ class Merger {
 
   /// What all shards that have a document say alike is one document; the rest is by shard.
   void add_documents() {
-    nlohmann::json by_shard;
+    std::map<std::uint32_t, std::string> by_shard;
     for (const auto& [name, texts] : documents_) {
       if (texts.size() == 1) {
         manifest_.documents[name] = texts.begin()->first;
@@ -208,12 +223,19 @@ class Merger {
       }
       for (const auto& [text, shards] : texts) {
         for (const std::uint32_t shard : shards) {
-          by_shard[index_.shards[shard]][name] = nlohmann::json::parse(text);
+          table_bytes_.add_bytes(kTimesHeld * text.size());
+          std::string& members = by_shard[shard];
+          members += fmt::format("{}\"{}\":{}", members.empty() ? "" : ",", name, text);
         }
       }
     }
     if (has_aliases_) manifest_.documents["aliases"] = aliases_.dump();
-    if (!by_shard.is_null()) manifest_.documents["shards"] = by_shard.dump();
+    std::string all;
+    for (const auto& [shard, members] : by_shard) {
+      all += fmt::format("{}{}:{{{}}}", all.empty() ? "{" : ",",
+                         nlohmann::json(index_.shards[shard]).dump(), members);
+    }
+    if (!all.empty()) manifest_.documents["shards"] = all + "}";
     if (!index_.metadata.empty()) manifest_.documents["index"] = index_.metadata.dump();
   }
 
@@ -228,8 +250,12 @@ class Merger {
                     manifest_.path().string(), total->dump(), bytes));
   }
 
+  // A text as a part of another that grows, or as names in a JSON list.
+  static constexpr std::uint64_t kTimesHeld = 3;
+
   const ShardIndex& index_;
   Manifest& manifest_;
+  TableBytes& table_bytes_;
   TensorNames names_;
   std::vector<bool> seen_;  // by tensor of the index
   // by name and text
@@ -240,14 +266,14 @@ class Merger {
 
 }  // namespace
 
-Manifest read_sharded(const std::filesystem::path& index_path,
+Manifest read_sharded(const std::filesystem::path& index_path, TableBytes& table_bytes,
                       const std::function<Manifest(const std::filesystem::path&)>& read_shard) {
   const File file = File::open_read(index_path);
-  const ShardIndex index = read_index(file);
+  table_bytes.add_file(file.size());
+  const ShardIndex index = read_index(file, table_bytes);
   Manifest manifest;
   manifest.files.push_back({index_path, file.size(), Access::extents, file.fingerprint()});
-  manifest.tensors.reserve(index.tensors.size());
-  Merger merger(index, manifest);
+  Merger merger(index, manifest, table_bytes);
   for (std::uint32_t shard = 0; shard < index.shards.size(); ++shard) {
     const std::string& name = index.shards[shard];
     check_shard_name(name);

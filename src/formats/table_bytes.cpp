@@ -1,5 +1,8 @@
 #include "formats/table_bytes.hpp"
 
+#include <algorithm>
+#include <string>
+
 #include "base/throw.hpp"
 
 namespace cairn::detail {
@@ -7,6 +10,8 @@ namespace {
 
 // The vector that grows holds half of it once more, and what is read from has its room, too.
 constexpr std::uint64_t kMost = 96 << 20;
+// Where the files are large, each 4 KiB of them have room for an extent.
+constexpr std::uint64_t kPartOfFiles = 16;
 constexpr std::uint64_t kBlock = 16;  // what the allocator adds to each piece of memory
 
 std::uint64_t bytes_of(const Shape& shape) {
@@ -19,18 +24,23 @@ void TableBytes::add(const TensorEntry& entry) {
   std::uint64_t bytes = sizeof(entry) + bytes_of(entry.shape) + bytes_of(entry.strides);
   // The name lies in the path and among aliases once more.
   bytes += 2 * entry.name.size() + entry.path.size() * sizeof(PathKey);
-  add(bytes);
+  add_bytes(bytes);
   for (const Extent& extent : entry.extents) add_extent(extent.box.count.size());
 }
 
 void TableBytes::add_extent(std::size_t dimensions) {
-  add(sizeof(Extent) + 2 * (kBlock + dimensions * sizeof(std::uint64_t)));
+  add_bytes(sizeof(Extent) + 2 * (kBlock + dimensions * sizeof(std::uint64_t)));
 }
 
-void TableBytes::add(std::uint64_t bytes) {
+void TableBytes::add_name(std::string_view name, const Shape& shape) {
+  add_bytes(sizeof(std::string) + sizeof(Shape) + kBlock + name.size() + bytes_of(shape));
+}
+
+void TableBytes::add_bytes(std::uint64_t bytes) {
   bytes_ += bytes;
-  if (bytes_ > kMost) {
-    fail(Errc::unsafe, "its table of tensors takes more than {} MiB", kMost >> 20);
+  const std::uint64_t most = std::max(kMost, file_bytes_ / kPartOfFiles);
+  if (bytes_ > most) {
+    fail(Errc::unsafe, "its table of tensors takes more than {} MiB", most >> 20);
   }
 }
 

@@ -106,6 +106,16 @@ class Dcp(Case):
                          {"model/w", "model/none", "optimizer/w/exp_avg"})
         self.assertTrue(self.cairn("diff", target, path, ranks=3)[1]["equal"])
 
+    def test_what_lightning_keeps_beside_it_is_missed(self):
+        path = self.dir / "fsdp"
+        fake_torch.dcp(path, {"w": ((2,), ("w",), [((0,), (2,), fake_torch.save((2,), bytes(8)))])})
+        self.assertEqual(self.cairn("inspect", path)[1]["warnings"], [])
+        (path / "meta.pt").write_bytes(fake_torch.archive({"epoch": 3, "pytorch-lightning_version": "2.4.0"}))
+        code, table = self.cairn("inspect", path, ranks=2)
+        self.assertEqual((code, [t["name"] for t in table["tensors"]]), (0, ["w"]), table)
+        self.assertEqual(len(table["warnings"]), 1)
+        self.assertRegex(table["warnings"][0], "'meta.pt'.*epoch.*loops.*callbacks.*not read")
+
     def test_what_ranks_saved_by_themselves(self):
         def part(*values):
             return fake_torch.save((len(values),), struct.pack(f"<{len(values)}f", *values))

@@ -8,6 +8,7 @@ import subprocess
 import time
 import unittest
 
+import fake_torch
 from harness import BIN, CORPUS, ENVIRONMENT, SANITIZED, Case, corpus_entries, memory_for, run
 
 CAIRN = BIN / "cairn"
@@ -155,6 +156,53 @@ class Corpus(Case):
                                text=True, timeout=60, env={**os.environ, **ENVIRONMENT})
         self.assertEqual(whole.returncode, 0, whole.stderr)
         self.assertEqual(json.loads(whole.stdout)["unchecked"], 0)
+
+
+class Made(Case):
+    def told(self, content):
+        path = self.dir / "made.pt"
+        path.write_bytes(content)
+        code, told = inspect(path, self.dir)
+        self.assertEqual(code, 0, told)
+        return told
+
+    def test_old_files_of_every_protocol(self):
+        for protocol in range(5):
+            with self.subTest(protocol=protocol):
+                values = {"epoch": 3}
+                if protocol > 0:  # which can't name a storage
+                    values["w"] = fake_torch.tensor((2,), b"abcdefgh", key="0")
+                told = self.told(fake_torch.legacy(values, protocol))
+                self.assertEqual([(value["path"], value["value"]) for value in told["objects"]], [(["epoch"], 3)])
+                self.assertEqual([tensor["sha256"] for tensor in told["tensors"]],
+                                 [hashlib.sha256(b"abcdefgh").hexdigest()] * (protocol > 0))
+
+    def test_the_state_of_objects_is_told(self):
+        inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
+        config = fake_torch.made("some.package", "Config", {
+            "rate": 0.5, "name": "n", "layers": [1, 2, {"deep": [True, "x"]}], "raw": b"\1\2", "inner": inner,
+            "weight": fake_torch.tensor((1,), bytes(4)), "many": [[1]] * 200_000})
+        opaque = self.told(fake_torch.archive({"config": config}))["opaque"]
+        self.assertEqual([record["path"] for record in opaque], [["config"]])
+        record = opaque[0]
+        self.assertEqual((record["class"], record["state"]), ("some.package.Config", {"rate": 0.5, "name": "n"}))
+        many = record["nested"].pop("many")
+        self.assertEqual((many[0], many[-1], len(many) < 200_000), ([1], "...", True))
+        self.assertEqual(record["nested"], {
+            "layers": [1, 2, {"deep": [True, "x"]}], "raw": "0102", "weight": {"class": "torch.Tensor"},
+            "inner": {"class": "some.package.Inner", "state": {"x": None}, "nested": {"sizes": [1, 2]}}})
+
+    def test_an_object_at_many_places_is_looked_at_so_often(self):
+        config = fake_torch.made("some.package", "Config", {"layers": [1] * 7_000_000})
+        told = self.told(fake_torch.archive({"configs": [config] * 50}))
+        self.assertEqual([record["nested"] for record in told["opaque"]], [{"layers": "..."}] * 50)
+        code, told = self.refused(fake_torch.archive({"configs": [config] * 1000}))
+        self.assertEqual((code, told["error"]["code"]), (2, "unsafe"))
+
+    def refused(self, content):
+        path = self.dir / "made.pt"
+        path.write_bytes(content)
+        return inspect(path, self.dir)
 
 
 if __name__ == "__main__":

@@ -97,12 +97,17 @@ TEST(Convert, AContainerComesBackFromEveryFormat) {
   const Manifest container = trained(dir / "a.h5");
   for (const auto& [to, name] :
        {std::pair(TargetFormat::torch, "a.pt"), std::pair(TargetFormat::lightning, "a.ckpt"),
-        std::pair(TargetFormat::safetensors, "a.safetensors")}) {
+        std::pair(TargetFormat::safetensors, "a.safetensors"),
+        std::pair(TargetFormat::safetensors, "shards/model.safetensors.index.json")}) {
     SCOPED_TRACE(name);
+    const bool sharded = fs::path(name).has_parent_path();
     ConvertOptions options;
     if (to == TargetFormat::safetensors) options.select.regex = "^(?!.*c(128|32)$)";
     const Manifest some = convert(container, dir / "some.h5", TargetFormat::cairn, options);
-    const Manifest other = convert(some, dir / name, to);
+    ConvertOptions cut;
+    if (sharded) cut.shard_bytes = 64;
+    const Manifest other = convert(some, dir / name, to, cut);
+    EXPECT_EQ(other.files.size() > 3, sharded);
     const Manifest back = convert(other, dir / "back.h5", TargetFormat::cairn);
     EXPECT_EQ(contents_of(back), contents_of(some));
     EXPECT_EQ(state_documents(back), state_documents(container));

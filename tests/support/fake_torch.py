@@ -4,6 +4,7 @@ import collections
 import io
 import itertools
 import pickle
+import struct
 import sys
 import types
 import zipfile
@@ -51,7 +52,7 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, value):
         if not isinstance(value, _Storage):
             return None
-        self.storages[value.id[2]] = value.data
+        self.storages[value.id[2]] = value
         return value.id
 
 
@@ -88,11 +89,25 @@ def archive(value, protocol=2, members=(), top="archive"):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as zipped:
         zipped.writestr(f"{top}/data.pkl", stream.getvalue())
-        for key, data in pickler.storages.items():
-            zipped.writestr(f"{top}/data/{key}", data)
+        for key, storage in pickler.storages.items():
+            zipped.writestr(f"{top}/data/{key}", storage.data)
         zipped.writestr(f"{top}/version", "3\n")
         for name, data in members:
             zipped.writestr(f"{top}/{name}", data)
+    return out.getvalue()
+
+
+def legacy(value, protocol=2):
+    """The bytes of torch.save of any value before PyTorch 1.6."""
+    out = io.BytesIO()
+    for head in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
+        pickle.dump(head, out, protocol)
+    pickler = _Pickler(out, protocol)
+    pickler.dump(value)
+    pickle.dump(sorted(pickler.storages), out, protocol)
+    for key in sorted(pickler.storages):
+        storage = pickler.storages[key]
+        out.write(struct.pack("<q", storage.id[4]) + storage.data)
     return out.getvalue()
 
 

@@ -45,8 +45,11 @@ SANITIZED = (BIN / "cairn").exists() and b"__asan_init" in (BIN / "cairn").read_
 MEMORY = 256 << 20  # what reading a file may take beyond what a tiny one takes, and beyond the file itself
 
 
-def _limited(command, limit, **more):
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
+def _limited(command, limit, env, **more):
+    # Each thread's arena reserves 64 MiB of addresses, which it takes only where nothing limits them: a tiny file's
+    # need would not tell them.
+    env = {**env, "MALLOC_ARENA_MAX": "1"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)), **more)
 
 

@@ -218,8 +218,12 @@ TEST(LegacyConfig, FrozenNamesMeantThreeThings) {
             (Names{"model.model.encoder", "model.model.processor"}));
   EXPECT_EQ(warnings("[encoder, processor]", "0.14"), "freeze-any-depth");
   // With a dot they froze nothing, and must not begin to.
-  EXPECT_EQ(frozen("[encoder.data]", "0.14"), Names{});
-  EXPECT_EQ(warnings("[encoder.data]", "0.14"), "freeze-path-ignored");
+  EXPECT_EQ(frozen("[encoder.data, encoder]", "0.14"), Names{"model.model.encoder"});
+  EXPECT_EQ(warnings("[encoder.data, encoder]", "0.14"), "freeze-path-ignored freeze-any-depth");
+  for (const std::string nothing : {"[encoder.data]", "[encoder.data, decoder.data]"}) {
+    EXPECT_EQ(errors_of("training: {submodules_to_freeze: " + nothing + "}", "0.14"),
+              "freeze-nothing");
+  }
   EXPECT_EQ(frozen("[encoder.data, decoder]", "E1"), Names{"model.model.decoder"});
   // Then they were paths from the network.
   EXPECT_EQ(frozen("[encoder.data, decoder]", "0.15"),
@@ -234,6 +238,16 @@ TEST(LegacyConfig, FrozenNamesMeantThreeThings) {
     EXPECT_EQ(errors_of("training: {submodules_to_freeze: " + wrong + "}"), "invalid-value")
         << wrong;
   }
+}
+
+TEST(LegacyConfig, TellsWhatStandsForTheTimeLimit) {
+  const std::string callback = "- _target_: a.callbacks.stopping.TimeLimit\n    limit: 6h\n";
+  const std::string others =
+      "training: {run_id: r}\ndiagnostics:\n  callbacks:\n  - _target_: a.callbacks.Plot\n  ";
+  EXPECT_EQ(warnings_of(others + callback), "time-limit-stays");
+  EXPECT_EQ(warnings_of("diagnostics: {callbacks: [{_target_: a.TimeLimiter}, b, {limit: 1}]}"),
+            "");
+  EXPECT_EQ(warnings_of("diagnostics: {callbacks: null}"), "");
 }
 
 TEST(LegacyConfig, TellsWhereAndWhenToSave) {

@@ -51,7 +51,8 @@ class TorchFile : public testing::Test {
   Manifest read(const std::string& bytes) {
     const fs::path path = dir_ / "file.pt";
     std::ofstream(path, std::ios::binary) << bytes;
-    return read_torch(path);
+    TableBytes table_bytes;
+    return read_torch(path, table_bytes);
   }
 
   Errc failure_of(const std::string& bytes) {
@@ -183,7 +184,8 @@ std::optional<Errc> failure_of_walk(const std::string& pickle, std::uint64_t mos
   const auto bytes = std::as_bytes(std::span(pickle));
   const auto graph = pickle::parse({bytes.begin(), bytes.end()}, "a pickle");
   try {
-    torch::walk(graph, {}, most_work);
+    TableBytes table_bytes;
+    torch::walk(graph, {}, table_bytes, most_work);
     return std::nullopt;
   } catch (const Error& error) {
     return error.code();

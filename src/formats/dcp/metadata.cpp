@@ -20,10 +20,11 @@ using pickle::Ref;
 
 /// Key of what is stored: the name, and the corner of the box; a value has none.
 using StoredKey = std::pair<std::string_view, std::optional<Shape>>;
+constexpr std::uint64_t kOfStored = 64;  // what a map takes for each, beside the key's shape
 
 class Reader {
  public:
-  explicit Reader(const Graph& graph) : graph_(graph) {}
+  Reader(const Graph& graph, TableBytes& parts_bytes) : graph_(graph), parts_bytes_(parts_bytes) {}
 
   Metadata read() {
     const Ref root = graph_.root();
@@ -92,6 +93,8 @@ class Reader {
       const auto corner = find(entries[i], "offset");
       StoredKey key{graph_.text(name), std::nullopt};
       if (corner && graph_.kind(*corner) != Kind::none) key.second = shape(*corner, "an offset");
+      parts_bytes_.add_bytes(kOfStored);
+      if (key.second) parts_bytes_.add_name({}, *key.second);
       stored_[std::move(key)] = entries[i + 1];
     }
   }
@@ -162,13 +165,15 @@ class Reader {
     return stored;
   }
 
-  TensorMetadata tensor(const std::string& name, Ref ref) const {
+  TensorMetadata tensor(const std::string& name, Ref ref) {
     TensorMetadata tensor;
     tensor.name = name;
     tensor.dtype = dtype_of(name, ref);
     tensor.shape = shape(field(ref, "size"), "a tensor's shape");
     tensor.path = path_of(name);
     check_size(tensor);
+    parts_bytes_.add_name(name, tensor.shape);
+    parts_bytes_.add_bytes(sizeof(tensor) + tensor.path.size() * sizeof(PathKey));
     std::set<Shape> corners;  // a repeated one costs nothing in the file, but here
     for (const Ref chunk : graph_.elements(field(ref, "chunks"))) {
       Box box{shape(field(chunk, "offsets"), "a part's place"),
@@ -178,6 +183,7 @@ class Reader {
       if (!corners.insert(box.start).second) {
         fail(Errc::corrupt, "tensor '{}' has two parts at {}", name, to_string(box.start));
       }
+      parts_bytes_.add_extent(box.start.size());
       tensor.stored.push_back(stored_at(name, box.start));
       tensor.boxes.push_back(std::move(box));
     }
@@ -205,16 +211,17 @@ class Reader {
   }
 
   const Graph& graph_;
+  TableBytes& parts_bytes_;
   std::map<StoredKey, Ref> stored_;
   std::map<std::string_view, Ref> paths_;
 };
 
 }  // namespace
 
-Metadata read_metadata(std::vector<std::byte> bytes) {
+Metadata read_metadata(std::vector<std::byte> bytes, TableBytes& parts_bytes) {
   const pickle::Limits limits = pickle::limits_of_table(bytes.size());
   const Graph graph = pickle::parse(std::move(bytes), "its .metadata", limits);
-  return Reader(graph).read();
+  return Reader(graph, parts_bytes).read();
 }
 
 void check_boxes(const TensorMetadata& tensor) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
+#include "formats/table_bytes.hpp"
 
 namespace cairn::detail::dcp {
 
@@ -37,9 +38,10 @@ struct Metadata {
 };
 
 /// Reads the pickle `.metadata`. Boxes without elements are left out. Whether boxes tile their
-/// tensors is not checked. Local. Errors: corrupt (a box that is stored nowhere, ...); unsupported;
-/// unsafe (a file outside of the directory, a pickle that would execute something).
-Metadata read_metadata(std::vector<std::byte> pickle);
+/// tensors is not checked. `parts_bytes` counts tensors and boxes. Local. Errors: corrupt (a box
+/// that is stored nowhere, ...); unsupported; unsafe (a file outside of the directory, a pickle
+/// that would execute something, more than fits).
+Metadata read_metadata(std::vector<std::byte> pickle, TableBytes& parts_bytes);
 
 /// Checks that the boxes tile the tensor. Local. Errors: corrupt.
 void check_boxes(const TensorMetadata& tensor);

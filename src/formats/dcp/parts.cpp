@@ -114,6 +114,7 @@ DataFiles::Open DataFiles::open_new(const std::string& name) {
     const auto next = static_cast<std::uint32_t>(manifest_.files.size());
     const auto [number, is_new] = numbers_.try_emplace(name, next);
     if (is_new) {
+      table_bytes_.add_file(bytes);
       manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
     }
     return {std::move(file), number->second, bytes};

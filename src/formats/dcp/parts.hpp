@@ -39,9 +39,9 @@ class PartPickles {
 /// members are Local.
 class DataFiles {
  public:
-  /// Lifetime: that of both arguments.
-  DataFiles(const std::filesystem::path& directory, Manifest& manifest)
-      : directory_(directory), manifest_(manifest) {}
+  /// Lifetime: that of all arguments.
+  DataFiles(const std::filesystem::path& directory, Manifest& manifest, TableBytes& table_bytes)
+      : directory_(directory), manifest_(manifest), table_bytes_(table_bytes) {}
 
   struct Open {
     File file;
@@ -58,6 +58,7 @@ class DataFiles {
 
   const std::filesystem::path& directory_;
   Manifest& manifest_;
+  TableBytes& table_bytes_;
   std::map<std::string, Open> open_;
   std::map<std::string, std::uint32_t> numbers_;  // in the manifest
   PartPickles pickles_;

@@ -28,6 +28,7 @@ using dcp::Placed;
 using dcp::TensorMetadata;
 
 constexpr std::string_view kMetadata = ".metadata";
+constexpr std::string_view kLightning = "meta.pt";  // what Lightning keeps beside the tensors
 constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
 
 /// Each part has bytes of its own.
@@ -43,8 +44,9 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
-Metadata read_one(const fs::path& path, Manifest& manifest) {
+Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_bytes) {
   const File file = File::open_read(path);
+  parts_bytes.add_file(file.size());
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   const std::uint64_t size = file.size();
   if (size > kMostMetadataBytes) {
@@ -53,7 +55,7 @@ Metadata read_one(const fs::path& path, Manifest& manifest) {
   }
   std::vector<std::byte> bytes(size);
   file.read_at(0, bytes);
-  return dcp::read_metadata(std::move(bytes));
+  return dcp::read_metadata(std::move(bytes), parts_bytes);
 }
 
 /// The metadata that each rank wrote for itself (`__3.metadata`), by rank.
@@ -79,7 +81,10 @@ std::map<std::uint32_t, fs::path> metadata_of_ranks(const fs::path& directory) {
 
 class Reader {
  public:
-  explicit Reader(const fs::path& directory) : directory_(directory), files_(directory, manifest_) {
+  Reader(const fs::path& directory, TableBytes& table_bytes)
+      : directory_(directory),
+        files_(directory, manifest_, table_bytes),
+        table_bytes_(table_bytes) {
     manifest_.format = "dcp";
   }
 
@@ -92,6 +97,12 @@ class Reader {
     } else {
       fail(Errc::corrupt, "it has data files but no '{}': the save never committed", kMetadata);
     }
+    if (fs::exists(directory_ / kLightning, ignored)) {
+      manifest_.warnings.push_back(
+          fmt::format("'{}', where Lightning keeps epoch and step, loops, callbacks, schedules and "
+                      "hyper-parameters, is not read: they do not come along",
+                      kLightning));
+    }
     sort_checksums(manifest_.checksums);
     if (!values_.empty()) {
       manifest_.documents["values"] =
@@ -102,7 +113,7 @@ class Reader {
 
  private:
   void read_whole() {
-    Metadata metadata = read_one(directory_ / kMetadata, manifest_);
+    Metadata metadata = read_one(directory_ / kMetadata, manifest_, parts_bytes_);
     for (const TensorMetadata& tensor : metadata.tensors) {
       check_boxes(tensor);
       add(tensor, places_of(files_, tensor));
@@ -117,7 +128,7 @@ class Reader {
     std::vector<std::string> order;
     std::set<std::string> values;
     for (const auto& [rank, path] : ranks) {
-      Metadata metadata = read_one(path, manifest_);
+      Metadata metadata = read_one(path, manifest_, parts_bytes_);
       for (TensorMetadata& tensor : metadata.tensors) {
         auto& found = by_name[tensor.name];
         if (found.empty()) order.push_back(tensor.name);
@@ -170,15 +181,18 @@ class Reader {
   const fs::path& directory_;
   Manifest manifest_;
   DataFiles files_;
-  TableBytes table_bytes_;
+  TableBytes& table_bytes_;
+  TableBytes parts_bytes_;  // what .metadata says, which is there only until the table is
   std::vector<std::string> values_;
 };
 
 }  // namespace
 
-Manifest read_dcp(const fs::path& directory) {
-  if (dcp::has_sharded_safetensors(directory)) return dcp::read_sharded_safetensors(directory);
-  return Reader(directory).read();
+Manifest read_dcp(const fs::path& directory, TableBytes& table_bytes) {
+  if (dcp::has_sharded_safetensors(directory)) {
+    return dcp::read_sharded_safetensors(directory, table_bytes);
+  }
+  return Reader(directory, table_bytes).read();
 }
 
 }  // namespace cairn::detail

@@ -83,11 +83,14 @@ struct Parts {
 
 class Merger {
  public:
+  explicit Merger(TableBytes& table_bytes) : table_bytes_(table_bytes) {}
+
   void add(const fs::path& path) {
-    Manifest part = read_named(path);
+    const Manifest part = read_named(path);
+    table_bytes_.add_file(part.file_bytes());
     std::map<std::string, Shape> offsets = offsets_of(part, path);
     const auto file = static_cast<std::uint32_t>(manifest_.files.size());
-    manifest_.files.push_back(std::move(part.files[0]));
+    manifest_.files.push_back(part.files[0]);
     for (const TensorEntry& tensor : part.tensors) {
       const auto at = offsets.find(tensor.name);
       if (at == offsets.end() || at->second.size() != tensor.shape.size()) {
@@ -99,10 +102,11 @@ class Merger {
   }
 
   Manifest finish() {
+    manifest_.tensors.reserve(order_.size());
     for (const std::string& name : order_) {
-      Parts& parts = tensors_.at(name);
-      check_boxes(parts.tensor);
-      manifest_.tensors.push_back(entry_of(std::move(parts)));
+      const auto parts = tensors_.extract(name);  // so that there are never two of all
+      check_boxes(parts.mapped().tensor);
+      manifest_.tensors.push_back(entry_of(std::move(parts.mapped())));
     }
     manifest_.format = "dcp";
     return std::move(manifest_);
@@ -111,7 +115,8 @@ class Merger {
  private:
   static Manifest read_named(const fs::path& path) {
     try {
-      return read_safetensors(path);
+      TableBytes own;  // its table is gone before the next one is read
+      return read_safetensors(path, own);
     } catch (const Error& error) {
       if (error.code() == Errc::io) throw;
       fail(error.code(), "'{}': {}", path.filename().string(), error.what());
@@ -141,6 +146,8 @@ class Merger {
     const auto [known, is_new] = tensors_.try_emplace(part.name);
     TensorMetadata& tensor = known->second.tensor;
     if (is_new) {
+      for (int names = 0; names < 3; ++names) table_bytes_.add_name(part.name, part.shape);
+      table_bytes_.add_bytes(sizeof(Parts));
       order_.push_back(part.name);
       tensor.name = part.name;
       tensor.dtype = part.dtype;
@@ -157,6 +164,8 @@ class Merger {
       tensor.shape[d] = std::max(tensor.shape[d], end);
     }
     if (part.extents.empty()) return;
+    table_bytes_.add_extent(start.size());  // and its box once more
+    table_bytes_.add_extent(start.size());
     Extent extent = part.extents[0];
     extent.file = file;
     extent.box = {start, part.shape};
@@ -174,6 +183,7 @@ class Merger {
     return entry;
   }
 
+  TableBytes& table_bytes_;
   Manifest manifest_;
   std::map<std::string, Parts> tensors_;
   std::vector<std::string> order_;
@@ -191,8 +201,8 @@ bool has_sharded_safetensors(const fs::path& directory) {
   return !fs::exists(directory / ".metadata", ignored) && !files_in(directory).empty();
 }
 
-Manifest read_sharded_safetensors(const fs::path& directory) {
-  Merger merger;
+Manifest read_sharded_safetensors(const fs::path& directory, TableBytes& table_bytes) {
+  Merger merger(table_bytes);
   for (const fs::path& path : files_in(directory)) merger.add(path);
   return merger.finish();
 }

@@ -7,28 +7,33 @@
 
 #include "cairn/manifest.hpp"
 #include "formats/deepspeed/partitions.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/state_file.hpp"
 #include "formats/torch/values.hpp"
 
 namespace cairn::detail::deepspeed {
 
-// What is in `..._model_states.pt`. All functions are Local. Errors: corrupt.
+// What is in `..._model_states.pt`. `table_bytes` counts parameters, names and tensors. All
+// functions are Local. Errors: corrupt, unsafe.
 
 /// The parameters in an ordered dict of names and shapes; none where there is no such dict.
-std::vector<Parameter> parameters_of(const torch::StateFile& file, pickle::Ref dict);
+std::vector<Parameter> parameters_of(const torch::StateFile& file, pickle::Ref dict,
+                                     TableBytes& table_bytes);
 /// The parameters that an optimizer trains, by its groups.
-std::vector<std::vector<Parameter>> groups_of(const torch::StateFile& model);
+std::vector<std::vector<Parameter>> groups_of(const torch::StateFile& model,
+                                              TableBytes& table_bytes);
 /// Adds a tensor that lies whole in the file.
 void add_whole(const torch::StateFile& file, const std::string& role, const std::string& name,
-               pickle::Ref ref, Manifest& manifest);
+               pickle::Ref ref, Manifest& manifest, TableBytes& table_bytes);
 /// Adds the weights that the model computes with. Not for stage 3, which divides them among ranks.
-void add_module(const torch::StateFile& model, Manifest& manifest);
+void add_module(const torch::StateFile& model, Manifest& manifest, TableBytes& table_bytes);
 /// Adds what the optimizer does not have: buffers and, where stage 3 has not `divided` them, frozen
 /// parameters.
-void add_untrained(const torch::StateFile& model, bool divided, Manifest& manifest);
+void add_untrained(const torch::StateFile& model, bool divided, Manifest& manifest,
+                   TableBytes& table_bytes);
 /// What the file says about the training: the document `deepspeed`.
-torch::Json facts_of(const torch::StateFile& model);
-/// Names that stand for others, as the document `model` of a container says it.
-void add_aliases(const torch::StateFile& model, Manifest& manifest);
+torch::Json facts_of(const torch::StateFile& model, TableBytes& table_bytes);
+/// Names that stand for others, by facts_of(), as the document `model` of a container says it.
+void add_aliases(const torch::Json& facts, Manifest& manifest);
 
 }  // namespace cairn::detail::deepspeed

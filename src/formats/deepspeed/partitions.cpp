@@ -47,20 +47,24 @@ std::int64_t stage_of(const torch::StateFile& file, Ref state) {
 
 /// The state of a run of parameters: {exp_avg, exp_avg_sq, step}. What is as long as the run goes
 /// with it, all else counts for all.
-void read_state(const torch::StateFile& file, std::int64_t number, Ref state,
-                Partition& partition) {
+void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Partition& partition,
+                TableBytes& table_bytes) {
   const auto& graph = file.graph();
   const std::size_t count = partition.runs.at(kWeights).size();
   if (number < 0 || number >= static_cast<std::int64_t>(count)) {
     file.corrupt("its optimizer has the state of more groups than there are");
   }
-  for (const auto& [slot, ref] : file.entries(state)) {
+  file.for_each(state, [&](const std::string& slot, Ref ref) {
+    table_bytes.add_bytes(2 * slot.size() + kRunBytes);
     if (!torch::is_tensor(graph, ref)) {
       if (const auto value = torch::scalar_of(graph, ref)) {
-        partition.values[slot] = value->at("value").dump();
+        std::string& text = partition.values[slot];
+        text = value->at("value").dump();
+        table_bytes.add_bytes(text.size());
       }
     } else if (const auto found = file.tensor(ref, slot); found.tensor.shape.size() == 1) {
       auto& runs = partition.runs[slot];
+      if (runs.empty()) table_bytes.add_bytes(kRunBytes * count);
       runs.resize(count);
       runs[static_cast<std::size_t>(number)] = run_of(file, ref, slot);
     } else if (found.tensor.shape.empty()) {
@@ -68,17 +72,20 @@ void read_state(const torch::StateFile& file, std::int64_t number, Ref state,
     } else {
       file.corrupt(fmt::format("'{}' is no flat run of elements", slot));
     }
-  }
+  });
 }
 
 /// A torch.optim optimizer whose parameters are the runs, {state: {0: {exp_avg}}}, or (elastic) the
 /// states alone, as a list.
-void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partition) {
+void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partition,
+                TableBytes& table_bytes) {
   if (optimizer == kNoRef) return;
   const auto& graph = file.graph();
   std::int64_t number = 0;
   if (graph.kind(optimizer) == Kind::list) {
-    for (const Ref state : graph.elements(optimizer)) read_state(file, number++, state, partition);
+    for (const Ref state : graph.elements(optimizer)) {
+      read_state(file, number++, state, partition, table_bytes);
+    }
     return;
   }
   if (const Ref groups = file.find(optimizer, "param_groups"); groups != kNoRef) {
@@ -89,7 +96,7 @@ void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partitio
   const auto pairs = state == kNoRef ? std::span<const Ref>() : graph.pairs(state);
   for (std::size_t i = 0; i < pairs.size(); i += 2) {
     number = graph.kind(pairs[i]) == Kind::integer ? graph.integer(pairs[i]) : -1;
-    read_state(file, number, pairs[i + 1], partition);
+    read_state(file, number, pairs[i + 1], partition, table_bytes);
   }
 }
 
@@ -126,7 +133,7 @@ void add_extents(const Chain& chain, std::uint64_t first, std::uint64_t count,
     fail(Errc::corrupt, "'{}' has {} elements less than it should", entry.name, count);
 }
 
-void finish(TensorEntry entry, Manifest& manifest) {
+void finish(TensorEntry entry, Manifest& manifest, TableBytes& table_bytes) {
   if (entry.extents.size() == 1) {
     entry.offset = entry.extents[0].offset;
     entry.extents[0].flat = false;
@@ -135,6 +142,7 @@ void finish(TensorEntry entry, Manifest& manifest) {
     entry.placement = Placement::Kind::flat;
     entry.layout = Layout::pieces;
   }
+  table_bytes.add(entry);
   manifest.tensors.push_back(std::move(entry));
 }
 
@@ -175,7 +183,7 @@ TensorEntry entry_of(const std::string& role, const std::string& name, DType dty
   return entry;
 }
 
-Partition read_partition(const torch::StateFile& file) {
+Partition read_partition(const torch::StateFile& file, TableBytes& table_bytes) {
   const Ref state = file.get(file.root(), "optimizer_state_dict");
   Partition partition;
   partition.stage = stage_of(file, state);
@@ -190,15 +198,17 @@ Partition read_partition(const torch::StateFile& file) {
   const char* key = divided ? "fp32_flat_groups" : "single_partition_of_fp32_groups";
   auto& weights = partition.runs[kWeights];
   for (const Ref ref : graph.elements(file.get(state, key))) {
+    table_bytes.add_bytes(kRunBytes);
     weights.push_back(run_of(file, ref, key));
   }
   read_slots(file, file.find(state, divided ? "optimizer_state_dict" : "base_optimizer_state"),
-             partition);
+             partition, table_bytes);
   return partition;
 }
 
 void add_groups(const std::vector<Partition>& ranks,
-                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest) {
+                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest,
+                TableBytes& table_bytes) {
   const std::vector<std::string> roles = roles_of(ranks);
   if (ranks[0].runs.at(kWeights).size() != groups.size()) {
     fail(Errc::corrupt, "the model has {} groups of parameters and the optimizer {}", groups.size(),
@@ -226,7 +236,7 @@ void add_groups(const std::vector<Partition>& ranks,
         TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
         add_extents(chain, first, element_count(parameter.shape), 0, entry);
         first += element_count(parameter.shape);
-        finish(std::move(entry), manifest);
+        finish(std::move(entry), manifest, table_bytes);
       }
     }
   }
@@ -244,7 +254,8 @@ DType common_dtype(const std::vector<Chain>& ranks, const std::string& role) {
 }
 
 void add_part_by_part(const std::vector<Chain>& ranks, std::uint64_t first, const std::string& role,
-                      DType dtype, const Parameter& parameter, Manifest& manifest) {
+                      DType dtype, const Parameter& parameter, Manifest& manifest,
+                      TableBytes& table_bytes) {
   const std::uint64_t count = element_count(parameter.shape);
   const std::uint64_t part = (count + ranks.size() - 1) / ranks.size();
   TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
@@ -252,7 +263,7 @@ void add_part_by_part(const std::vector<Chain>& ranks, std::uint64_t first, cons
     const std::uint64_t before = std::min(count, r * part);
     add_extents(ranks[r], first, std::min(part, count - before), before, entry);
   }
-  finish(std::move(entry), manifest);
+  finish(std::move(entry), manifest, table_bytes);
 }
 
 std::vector<Chain> chains_of(const std::vector<std::vector<Run>>& ranks) {
@@ -264,13 +275,15 @@ std::vector<Chain> chains_of(const std::vector<std::vector<Run>>& ranks) {
 }  // namespace
 
 void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
-                        const std::string& role, const Parameter& parameter, Manifest& manifest) {
+                        const std::string& role, const Parameter& parameter, Manifest& manifest,
+                        TableBytes& table_bytes) {
   const std::vector<Chain> chains = chains_of(ranks);
-  add_part_by_part(chains, first, role, common_dtype(chains, role), parameter, manifest);
+  add_part_by_part(chains, first, role, common_dtype(chains, role), parameter, manifest,
+                   table_bytes);
 }
 
 void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
-                 Manifest& manifest) {
+                 Manifest& manifest, TableBytes& table_bytes) {
   for (const std::string& role : roles_of(ranks)) {
     std::vector<std::vector<Run>> runs;
     for (const Partition& rank : ranks) runs.push_back(rank.runs.at(role));
@@ -278,7 +291,7 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
     const DType dtype = common_dtype(chains, role);
     std::uint64_t first = 0;
     for (const Parameter& parameter : parameters) {
-      add_part_by_part(chains, first, role, dtype, parameter, manifest);
+      add_part_by_part(chains, first, role, dtype, parameter, manifest, table_bytes);
       first += (element_count(parameter.shape) + ranks.size() - 1) / ranks.size();
     }
   }

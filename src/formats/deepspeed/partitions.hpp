@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/state_file.hpp"
 
 namespace cairn::detail::deepspeed {
@@ -17,6 +18,8 @@ struct Run {
   std::uint64_t elements = 0;
   DType dtype = DType::f32;
 };
+/// What a run takes in memory, with the lists that it is put into on the way to a tensor.
+inline constexpr std::uint64_t kRunBytes = 3 * sizeof(Run);
 
 /// What one rank's optimizer file holds: by what it is ("fp32", "exp_avg", ...), one run for each
 /// group of parameters, or (stage 3) for each sub-group.
@@ -36,21 +39,24 @@ struct Parameter {
   Shape shape;
 };
 
-/// Local. Errors: corrupt.
-Partition read_partition(const torch::StateFile& file);
+// Below, `table_bytes` counts runs and tensors. All functions are Local. Errors: corrupt, unsafe.
+
+Partition read_partition(const torch::StateFile& file, TableBytes& table_bytes);
 /// Puts the parameters together from the ranks' partitions, stages 1 and 2: by group, each group's
-/// ranks one behind the other. Local. Errors: corrupt.
+/// ranks one behind the other.
 void add_groups(const std::vector<Partition>& ranks,
-                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest);
+                const std::vector<std::vector<Parameter>>& groups, Manifest& manifest,
+                TableBytes& table_bytes);
 /// The same for stage 3: each parameter is divided among all ranks, and lies at the same place in
-/// each rank's groups, one behind the other. Local. Errors: corrupt.
+/// each rank's groups, one behind the other.
 void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
-                 Manifest& manifest);
+                 Manifest& manifest, TableBytes& table_bytes);
 
 /// The parts of a divided tensor, at `first` of each rank's runs. Adds what is called
 /// `role`/`name`.
 void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_t first,
-                        const std::string& role, const Parameter& parameter, Manifest& manifest);
+                        const std::string& role, const Parameter& parameter, Manifest& manifest,
+                        TableBytes& table_bytes);
 TensorEntry entry_of(const std::string& role, const std::string& name, DType dtype,
                      const Shape& shape);
 

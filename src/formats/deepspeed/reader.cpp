@@ -1,7 +1,7 @@
 #include "formats/deepspeed/reader.hpp"
 
 #include <algorithm>
-#include <deque>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -84,23 +84,41 @@ void require_all(const std::map<int, fs::path>& files, std::int64_t ranks, const
   fail(Errc::corrupt, "it was saved by {} ranks and has {} files of {}", ranks, files.size(), what);
 }
 
-/// Frozen parameters of stage 3: a fragment in each rank's file of the model.
-void add_frozen(const std::deque<StateFile>& models, Manifest& manifest) {
-  const StateFile& first = models.front();
-  for (const Parameter& parameter :
-       deepspeed::parameters_of(first, first.find(first.root(), "frozen_param_shapes"))) {
-    std::vector<std::vector<deepspeed::Run>> runs;
-    for (const StateFile& model : models) {
+/// Frozen parameters of stage 3: a fragment in each rank's file of the model. The files come one by
+/// one, so that never more than one of them is in memory.
+class Frozen {
+ public:
+  Frozen(const StateFile& first, TableBytes& table_bytes)
+      : table_bytes_(table_bytes),
+        parameters_(deepspeed::parameters_of(first, first.find(first.root(), "frozen_param_shapes"),
+                                             table_bytes)),
+        runs_(parameters_.size()) {
+    add(first);
+  }
+
+  void add(const StateFile& model) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const std::string& name = parameters_[i].name;
       const Ref fragments = model.get(model.root(), "frozen_param_fragments");
-      const StateFile::Found found =
-          model.tensor(model.get(fragments, parameter.name), parameter.name);
+      const StateFile::Found found = model.tensor(model.get(fragments, name), name);
       if (!found.tensor.contiguous) model.corrupt("a fragment of a parameter is no flat run");
-      runs.push_back(
+      table_bytes_.add_bytes(deepspeed::kRunBytes);
+      runs_[i].push_back(
           {{model.number(), found.offset, element_count(found.tensor.shape), found.tensor.dtype}});
     }
-    deepspeed::add_divided_tensor(runs, 0, "frozen", parameter, manifest);
   }
-}
+
+  void add_to(Manifest& manifest) const {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      deepspeed::add_divided_tensor(runs_[i], 0, "frozen", parameters_[i], manifest, table_bytes_);
+    }
+  }
+
+ private:
+  TableBytes& table_bytes_;
+  std::vector<Parameter> parameters_;
+  std::vector<std::vector<std::vector<deepspeed::Run>>> runs_;  // by parameter and rank: one
+};
 
 /// The stage that a checkpoint without files of the optimizer says it was saved with.
 std::int64_t saved_stage(const Files& files, const StateFile& model) {
@@ -149,14 +167,15 @@ void add_optimizer(const Partition& partition, const Manifest& manifest, Json& j
 /// A model without partitions of ZeRO: as it was saved without ZeRO (stage 0), or what is left
 /// where the optimizer's files are missing. Returns the stage. Stage 3 has its weights in these
 /// alone.
-std::int64_t read_module(const Files& files, const StateFile& model, Manifest& manifest) {
+std::int64_t read_module(const Files& files, const StateFile& model, Manifest& manifest,
+                         TableBytes& table_bytes) {
   const std::int64_t stage = saved_stage(files, model);
   if (stage == 3) {
     fail(Errc::corrupt,
          "it was saved with ZeRO stage 3 and has no files of the optimizer ('*_optim_states.pt'), "
          "which hold its weights; copy them, too");
   }
-  deepspeed::add_module(model, manifest);
+  deepspeed::add_module(model, manifest, table_bytes);
   const Ref optimizer = model.find(model.root(), "optimizer");
   if (stage != 0) {
     manifest.warnings.push_back(fmt::format(
@@ -170,68 +189,85 @@ std::int64_t read_module(const Files& files, const StateFile& model, Manifest& m
   return stage;
 }
 
-std::vector<Partition> partitions_of(const Files& files, Manifest& manifest) {
+std::vector<Partition> partitions_of(const Files& files, Manifest& manifest,
+                                     TableBytes& table_bytes) {
   std::vector<Partition> partitions;
   for (const auto& [rank, path] : files.optimizers) {
-    partitions.push_back(deepspeed::read_partition(StateFile(path, manifest)));
-    if (partitions.back().stage != partitions.front().stage) {
+    partitions.push_back(
+        deepspeed::read_partition(StateFile(path, manifest, table_bytes), table_bytes));
+    Partition& last = partitions.back();
+    if (last.stage != partitions.front().stage) {
       fail(Errc::corrupt, "its ranks disagree about the stage");
     }
-    require_all(files.optimizers, partitions.back().ranks, "the optimizer");
+    require_all(files.optimizers, last.ranks, "the optimizer");
+    if (partitions.size() == 1) continue;
+    last.values.clear();  // what all ranks have alike is told by the first
+    last.numbers.clear();
+    last.param_groups = {};
   }
   return partitions;
 }
 
 /// The partitions of ZeRO, put together.
-void add_partitions(const Files& files, const std::vector<Partition>& partitions,
-                    const std::deque<StateFile>& models, Manifest& manifest) {
-  const StateFile& model = models.front();
+void add_partitions(const std::vector<Partition>& partitions, const StateFile& model,
+                    Manifest& manifest, TableBytes& table_bytes) {
   const bool divided = partitions.front().stage == 3;
-  const std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model);
+  std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model, table_bytes);
   if (divided) {
-    require_all(files.models, partitions.front().ranks, "the model");
     std::vector<Parameter> all;
-    for (const auto& group : groups) all.insert(all.end(), group.begin(), group.end());
-    deepspeed::add_divided(partitions, all, manifest);
-    add_frozen(models, manifest);
+    for (auto& group : groups) {
+      all.insert(all.end(), std::make_move_iterator(group.begin()),
+                 std::make_move_iterator(group.end()));
+    }
+    deepspeed::add_divided(partitions, all, manifest, table_bytes);
   } else {
-    deepspeed::add_groups(partitions, groups, manifest);
-    deepspeed::add_module(model, manifest);
+    deepspeed::add_groups(partitions, groups, manifest, table_bytes);
+    deepspeed::add_module(model, manifest, table_bytes);
   }
-  deepspeed::add_untrained(model, divided, manifest);
-  deepspeed::add_aliases(model, manifest);
+  deepspeed::add_untrained(model, divided, manifest, table_bytes);
 }
 
 /// A tag as training saves it: files of the model, and with ZeRO of the optimizer.
-void read_tag(const fs::path& tag, Manifest& manifest) {
+void read_tag(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes) {
   const Files files = files_in(tag);
-  const std::vector<Partition> partitions = partitions_of(files, manifest);
+  const std::vector<Partition> partitions = partitions_of(files, manifest, table_bytes);
   std::int64_t stage = partitions.empty() ? 0 : partitions.front().stage;
-  std::deque<StateFile> models;  // which stay where they are: their values point into them
-  for (const auto& [rank, path] : files.models) {
-    if (stage == 3 || models.empty()) models.emplace_back(path, manifest);
+  Json facts;
+  std::optional<Frozen> frozen;
+  if (stage == 3) require_all(files.models, partitions.front().ranks, "the model");
+  {
+    const StateFile model(files.models.begin()->second, manifest, table_bytes);
+    facts = deepspeed::facts_of(model, table_bytes);
+    if (partitions.empty()) {
+      stage = read_module(files, model, manifest, table_bytes);
+    } else {
+      add_partitions(partitions, model, manifest, table_bytes);
+      deepspeed::add_aliases(facts, manifest);
+      if (stage == 3) frozen.emplace(model, table_bytes);
+    }
   }
-  if (partitions.empty()) {
-    stage = read_module(files, models.front(), manifest);
-  } else {
-    add_partitions(files, partitions, models, manifest);
+  if (frozen) {
+    for (auto file = std::next(files.models.begin()); file != files.models.end(); ++file) {
+      frozen->add(StateFile(file->second, manifest, table_bytes));
+    }
+    frozen->add_to(manifest);
   }
-  Json facts = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
-  facts.update(deepspeed::facts_of(models.front()));
-  if (!partitions.empty()) add_optimizer(partitions.front(), manifest, facts);
-  manifest.documents["deepspeed"] = facts.dump(-1, ' ', false, Json::error_handler_t::replace);
+  Json told = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
+  told.update(facts);
+  if (!partitions.empty()) add_optimizer(partitions.front(), manifest, told);
+  manifest.documents["deepspeed"] = told.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace
 
-Manifest read_deepspeed(const fs::path& directory) {
+Manifest read_deepspeed(const fs::path& directory, TableBytes& table_bytes) {
   Manifest manifest;
   manifest.format = "deepspeed";
   const fs::path tag = deepspeed::tagged(directory, manifest);
   if (deepspeed::is_universal(tag)) {
-    deepspeed::read_universal(tag, manifest);
+    deepspeed::read_universal(tag, manifest, table_bytes);
   } else {
-    read_tag(tag, manifest);
+    read_tag(tag, manifest, table_bytes);
   }
   return manifest;
 }

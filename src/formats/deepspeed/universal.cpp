@@ -47,7 +47,8 @@ std::vector<fs::path> sorted(const fs::path& directory) {
 /// The parameters' directories and their files, and what is to be told about all.
 class Universal {
  public:
-  Universal(const fs::path& tag, Manifest& manifest) : tag_(tag), manifest_(manifest) {}
+  Universal(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes)
+      : tag_(tag), manifest_(manifest), table_bytes_(table_bytes) {}
 
   void read() {
     read_models();
@@ -78,15 +79,15 @@ class Universal {
       if (name.starts_with("mp_rank_")) whole.push_back(path);
     }
     if (models.empty()) return;
-    const StateFile model(whole.empty() ? models[0] : whole[0], manifest_);
-    for (const auto& group : groups_of(model)) {
+    const StateFile model(whole.empty() ? models[0] : whole[0], manifest_, table_bytes_);
+    for (const auto& group : groups_of(model, table_bytes_)) {
       for (const Parameter& parameter : group) shapes_[parameter.name] = parameter.shape;
     }
-    facts_ = facts_of(model);
-    add_aliases(model, manifest_);
+    facts_ = facts_of(model, table_bytes_);
+    add_aliases(facts_, manifest_);
     if (whole.size() == 1 || (whole.empty() && models.size() == 1)) {
-      if (!whole.empty()) add_module(model, manifest_);
-      add_untrained(model, whole.empty(), manifest_);
+      if (!whole.empty()) add_module(model, manifest_, table_bytes_);
+      add_untrained(model, whole.empty(), manifest_, table_bytes_);
     } else {
       manifest_.warnings.push_back(
           fmt::format("the weights that the model computes with are in {} files by ranks, and are "
@@ -112,16 +113,17 @@ class Universal {
 
   /// A dict with the tensor under `param`, or (stage 3, and steps) the bare value.
   void read_state(const fs::path& path, const std::string& role, const std::string& name) {
-    const StateFile file(path, manifest_, fmt::format("zero/{}/{}.pt", name, role));
+    const StateFile file(path, manifest_, table_bytes_, fmt::format("zero/{}/{}.pt", name, role));
     const Ref param = file.find(file.root(), "param");
     const Ref value = param == kNoRef ? file.root() : param;
     if (!torch::is_tensor(file.graph(), value)) {
       const auto number = torch::scalar_of(file.graph(), value);
       if (!number) file.corrupt("it holds neither a tensor nor a number");
-      numbers_[role][name] = number->at("value");
+      const Json& known = numbers_[role][name] = number->at("value");
+      if (known.is_string()) table_bytes_.add_bytes(3 * known.get_ref<const std::string&>().size());
       return;
     }
-    add_whole(file, role, name, value, manifest_);
+    add_whole(file, role, name, value, manifest_, table_bytes_);
     if (param == kNoRef) give_shape(file, name);
   }
 
@@ -140,7 +142,7 @@ class Universal {
   }
 
   void read_optimizer(const fs::path& path) {
-    const StateFile file(path, manifest_, fmt::format("zero/{}", kOptimizer));
+    const StateFile file(path, manifest_, table_bytes_, fmt::format("zero/{}", kOptimizer));
     const Ref stage = file.find(file.root(), "zero_stage");
     if (stage != kNoRef) facts_["zero_stage"] = file.integer(stage, "zero_stage");
   }
@@ -160,6 +162,7 @@ class Universal {
 
   const fs::path& tag_;
   Manifest& manifest_;
+  TableBytes& table_bytes_;
   std::map<std::string, Shape> shapes_;
   std::map<std::string, std::map<std::string, Json>> numbers_;  // by role and parameter
   Json facts_ = Json::object();
@@ -176,6 +179,8 @@ bool is_universal(const fs::path& tag) {
   return false;
 }
 
-void read_universal(const fs::path& tag, Manifest& manifest) { Universal(tag, manifest).read(); }
+void read_universal(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes) {
+  Universal(tag, manifest, table_bytes).read();
+}
 
 }  // namespace cairn::detail::deepspeed

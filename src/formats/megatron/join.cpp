@@ -149,18 +149,23 @@ std::string dotted(const std::vector<PathKey>& path) {
 
 bool is_dense(const TensorEntry& tensor) { return tensor.layout == Layout::contiguous; }
 
+/// The tensor of one rank that is a part of one of the model's.
+struct Part {
+  std::size_t rank = 0;  ///< of tensor parallelism
+  TensorEntry* tensor = nullptr;
+};
+
 /// The whole tensor of parts that lie one behind the other in dimension `dim`, each of `pieces`
 /// matrices that do so by themselves. Nothing where the parts are not alike.
-std::optional<TensorEntry> put_together(const std::vector<TensorEntry>& parts, std::size_t dim,
+std::optional<TensorEntry> put_together(const std::vector<Part>& parts, std::size_t dim,
                                         std::uint64_t pieces) {
-  const TensorEntry& first = parts[0];
-  const bool alike = std::all_of(parts.begin(), parts.end(), [&](const TensorEntry& part) {
-    return part.dtype == first.dtype && part.shape == first.shape && is_dense(part);
+  const TensorEntry& first = *parts[0].tensor;
+  const bool alike = std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+    const TensorEntry& tensor = *part.tensor;
+    return tensor.dtype == first.dtype && tensor.shape == first.shape && is_dense(tensor);
   });
   if (!alike || dim >= first.shape.size() || first.shape[dim] % pieces != 0) return std::nullopt;
   TensorEntry whole;
-  whole.name = first.name;
-  whole.path = first.path;
   whole.dtype = first.dtype;
   whole.shape = first.shape;
   whole.shape[dim] *= parts.size();
@@ -169,7 +174,7 @@ std::optional<TensorEntry> put_together(const std::vector<TensorEntry>& parts, s
   const std::uint64_t piece_bytes = first.bytes() / pieces;
   for (std::uint64_t t = 0; t < parts.size(); ++t) {
     for (std::uint64_t p = 0; p < pieces; ++p) {
-      Extent extent = parts[t].extents[0];
+      Extent extent = parts[t].tensor->extents[0];
       extent.offset += p * piece_bytes;
       extent.box = Box::whole(first.shape);
       extent.box.start[dim] = (p * parts.size() + t) * height;
@@ -182,10 +187,15 @@ std::optional<TensorEntry> put_together(const std::vector<TensorEntry>& parts, s
   return whole;
 }
 
+/// Entries are moved, never copied: what is made of them takes at most about as much memory again.
 class Joiner {
  public:
   Joiner(std::vector<RankTensors> ranks, const Division& division)
-      : ranks_(std::move(ranks)), division_(division), numbering_(ranks_) {}
+      : ranks_(std::move(ranks)), division_(division), numbering_(ranks_) {
+    std::size_t tensors = 0;
+    for (const RankTensors& rank : ranks_) tensors += rank.tensors.size();
+    result_.tensors.reserve(tensors);
+  }
 
   Joined run() {
     const auto tensor_ranks = static_cast<std::size_t>(division_.tensor_ranks);
@@ -197,53 +207,59 @@ class Joiner {
   /// The ranks of one stage: [first, first + tensor ranks).
   void add_stage(std::size_t first) {
     const auto count = static_cast<std::size_t>(division_.tensor_ranks);
-    std::map<std::vector<PathKey>, std::vector<TensorEntry*>> parts;
-    std::vector<const TensorEntry*> order;
+    const auto by_path = [](const TensorEntry* a, const TensorEntry* b) {
+      return a->path < b->path;
+    };
+    std::map<TensorEntry*, std::vector<Part>, decltype(by_path)> parts(by_path);
+    std::vector<TensorEntry*> order;
     for (std::size_t t = 0; t < count; ++t) {
       for (TensorEntry& tensor : ranks_[first + t].tensors) {
-        if (!chunk_of(tensor)) {
-          add_apart(tensor, ranks_[first + t]);
+        auto* of_path = chunk_of(tensor) ? &parts[&tensor] : nullptr;
+        const bool twice = of_path != nullptr && !of_path->empty() && of_path->back().rank == t;
+        if (of_path == nullptr || twice) {
+          add_apart(std::move(tensor), ranks_[first + t]);
           continue;
         }
-        auto& of_path = parts[tensor.path];
-        if (of_path.empty()) order.push_back(&tensor);
-        of_path.resize(count);
-        of_path[t] = &tensor;
+        if (of_path->empty()) order.push_back(&tensor);
+        of_path->push_back({t, &tensor});
       }
     }
-    for (const TensorEntry* tensor : order) add(first, parts.at(tensor->path));
+    std::vector<std::vector<Part>> found;
+    for (TensorEntry* tensor : order) found.push_back(std::move(parts.at(tensor)));
+    parts.clear();  // whose keys are about to be moved
+    for (const auto& of_path : found) add(first, of_path);
   }
 
-  void add(std::size_t first, const std::vector<TensorEntry*>& found) {
-    const bool everywhere = std::find(found.begin(), found.end(), nullptr) == found.end();
-    std::optional<TensorEntry> whole;
-    if (everywhere) {
-      std::vector<TensorEntry> parts;
-      for (const TensorEntry* part : found) parts.push_back(*part);
-      const int stage = ranks_[first].pipeline;
-      for (TensorEntry& part : parts) {
-        part.path = numbering_.path_of(part, *chunk_of(part), stage);
-        part.name = torch::name_of(part.path);
+  void add(std::size_t first, const std::vector<Part>& found) {
+    if (found.size() == static_cast<std::size_t>(division_.tensor_ranks)) {
+      const TensorEntry& any = *found[0].tensor;
+      std::vector<PathKey> path = numbering_.path_of(any, *chunk_of(any), ranks_[first].pipeline);
+      std::string name = torch::name_of(path);
+      if (!taken_.contains(name)) {
+        if (auto whole = joined(found, path)) {
+          whole->path = std::move(path);
+          whole->name = name;
+          result_.joined += found.size() > 1 && whole->layout == Layout::pieces ? 1 : 0;
+          result_.tensors.push_back(std::move(*whole));
+          taken_.insert(std::move(name));
+          return;
+        }
       }
-      whole = joined(parts);
     }
-    if (whole && taken_.insert(whole->name).second) {
-      result_.joined += found.size() > 1 && whole->layout == Layout::pieces ? 1 : 0;
-      result_.tensors.push_back(std::move(*whole));
-      return;
-    }
-    for (std::size_t t = 0; t < found.size(); ++t) {
-      if (found[t] == nullptr) continue;
+    for (const Part& part : found) {
       ++result_.separate;
-      add_apart(*found[t], ranks_[first + t]);
+      add_apart(std::move(*part.tensor), ranks_[first + part.rank]);
     }
   }
 
-  std::optional<TensorEntry> joined(std::vector<TensorEntry>& parts) const {
-    if (parts.size() == 1) return std::move(parts[0]);
-    switch (split_of(dotted(parts[0].path), division_)) {
+  /// The parts put together, whose path is then `path`; nothing where that is not known, and then
+  /// they are as they were.
+  std::optional<TensorEntry> joined(const std::vector<Part>& parts,
+                                    const std::vector<PathKey>& path) const {
+    if (parts.size() == 1) return std::move(*parts[0].tensor);
+    switch (split_of(dotted(path), division_)) {
       case Split::replicated:
-        return std::move(parts[0]);
+        return std::move(*parts[0].tensor);
       case Split::columns:
         return put_together(parts, 0, 1);
       case Split::rows:

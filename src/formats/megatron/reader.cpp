@@ -167,7 +167,8 @@ double version_of(const StateFile& file) {
 
 class Reader {
  public:
-  explicit Reader(Manifest& manifest) : manifest_(manifest) {}
+  Reader(Manifest& manifest, TableBytes& table_bytes)
+      : manifest_(manifest), table_bytes_(table_bytes) {}
 
   void read(const fs::path& iteration) {
     const std::vector<RankDirectory> found = ranks_in(iteration);
@@ -203,7 +204,8 @@ class Reader {
           fmt::format("'{}/{}' is left out: the order of parameters in it is not in the files",
                       label, kOptimizer));
     }
-    const StateFile file(rank.path / kState, manifest_, fmt::format("{}/{}", label, kState));
+    const StateFile file(rank.path / kState, manifest_, table_bytes_,
+                         fmt::format("{}/{}", label, kState));
     const Options options(file);
     if (ranks_.empty()) read_facts(file, options);
     if (rank.numbers.size() == 3 ||
@@ -211,7 +213,7 @@ class Reader {
          options.integer("pipeline_model_parallel_size").value_or(1) == 1)) {
       refuse_experts(label);
     }
-    torch::Contents contents = torch::walk(file.graph(), file.storages());
+    torch::Contents contents = torch::walk(file.graph(), file.storages(), table_bytes_);
     for (TensorEntry& tensor : contents.tensors) {
       for (Extent& extent : tensor.extents) extent.file = file.number();
     }
@@ -260,6 +262,7 @@ class Reader {
   }
 
   Manifest& manifest_;
+  TableBytes& table_bytes_;
   Division division_;
   std::optional<std::int64_t> wanted_tensor_;
   std::optional<std::int64_t> wanted_pipeline_;
@@ -276,13 +279,13 @@ bool is_megatron(const fs::path& directory) {
                      [](const RankDirectory& rank) { return is_there(rank.path / kState); });
 }
 
-Manifest read_megatron(const fs::path& directory) {
+Manifest read_megatron(const fs::path& directory, TableBytes& table_bytes) {
   Manifest manifest;
   manifest.format = "megatron";
   const fs::path iteration = iteration_in(directory, manifest);
   // Newer ones save PyTorch's distributed checkpoints (the format `torch_dist`).
-  if (is_there(iteration / ".metadata")) return read_dcp(iteration);
-  Reader(manifest).read(iteration);
+  if (is_there(iteration / ".metadata")) return read_dcp(iteration, table_bytes);
+  Reader(manifest, table_bytes).read(iteration);
   return manifest;
 }
 

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "cairn/manifest.hpp"
+#include "formats/table_bytes.hpp"
 
 namespace cairn::detail {
 
@@ -12,9 +13,9 @@ namespace cairn::detail {
 bool is_megatron(const std::filesystem::path& directory);
 /// Reads one. Of a model that is divided among ranks, the tensors whose division is known by their
 /// names are put together, and layers of pipeline stages are numbered through; others keep the
-/// rank's directory in their names. docs/formats.md, "Megatron", says which. Local. Errors:
-/// not_found, io; corrupt (a rank's file is missing); unsupported (experts divided among ranks);
-/// unsafe.
-Manifest read_megatron(const std::filesystem::path& directory);
+/// rank's directory in their names. docs/formats.md, "Megatron", says which. `table_bytes` counts
+/// the files and their tensors. Local. Errors: not_found, io; corrupt (a rank's file is missing);
+/// unsupported (experts divided among ranks); unsafe.
+Manifest read_megatron(const std::filesystem::path& directory, TableBytes& table_bytes);
 
 }  // namespace cairn::detail

@@ -19,8 +19,12 @@ constexpr std::size_t kMostDimensions = 64;  // PyTorch's own limit
 
 class HeaderReader final : public JsonReader {
  public:
-  HeaderReader(SafetensorsHeader& header, std::uint64_t data_start, std::uint64_t data_bytes)
-      : header_(header), data_start_(data_start), data_bytes_(data_bytes) {}
+  HeaderReader(SafetensorsHeader& header, std::uint64_t data_start, std::uint64_t data_bytes,
+               TableBytes& table_bytes)
+      : header_(header),
+        table_bytes_(table_bytes),
+        data_start_(data_start),
+        data_bytes_(data_bytes) {}
 
   void on_object() override {
     switch (at_) {
@@ -146,7 +150,7 @@ class HeaderReader final : public JsonReader {
   }
 
   SafetensorsHeader& header_;
-  TableBytes table_bytes_;
+  TableBytes& table_bytes_;
   const std::uint64_t data_start_;
   const std::uint64_t data_bytes_;
   At at_ = At::outside;
@@ -194,10 +198,10 @@ void check_tiling(const std::vector<TensorEntry>& tensors, std::uint64_t data_st
 }  // namespace
 
 SafetensorsHeader read_safetensors_header(std::string_view text, std::uint64_t data_start,
-                                          std::uint64_t data_bytes) {
+                                          std::uint64_t data_bytes, TableBytes& table_bytes) {
   if (!text.starts_with('{')) fail(Errc::corrupt, "its header does not start with a brace");
   SafetensorsHeader header;
-  HeaderReader reader(header, data_start, data_bytes);
+  HeaderReader reader(header, data_start, data_bytes, table_bytes);
   try {
     read_json(text, reader);
   } catch (const Error& error) {

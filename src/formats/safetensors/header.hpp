@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cairn/manifest.hpp"
+#include "formats/table_bytes.hpp"
 
 namespace cairn::detail {
 
@@ -19,11 +20,11 @@ struct SafetensorsHeader {
 };
 
 /// Reads the header's text, strictly: every key known and once, names without NUL, and the tensors
-/// tile the `data_bytes` that follow the header. `data_start` is where those start in the file.
-/// Local. Errors: corrupt; unsupported (a dtype that cairn has not, such as one of less than a
-/// byte); unsafe (a name that other programs would cut off, or a table that fills
-/// the memory).
+/// tile the `data_bytes` that follow the header. `data_start` is where those start in the file;
+/// `table_bytes` counts the tensors. Local. Errors: corrupt; unsupported (a dtype that cairn has
+/// not, such as one of less than a byte); unsafe (a name that other programs would cut off, or a
+/// table that fills the memory).
 SafetensorsHeader read_safetensors_header(std::string_view text, std::uint64_t data_start,
-                                          std::uint64_t data_bytes);
+                                          std::uint64_t data_bytes, TableBytes& table_bytes);
 
 }  // namespace cairn::detail

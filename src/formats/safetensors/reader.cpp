@@ -45,11 +45,13 @@ std::string document_of(const std::vector<std::pair<std::string, std::string>>& 
 
 }  // namespace
 
-Manifest read_safetensors(const std::filesystem::path& path) {
+Manifest read_safetensors(const std::filesystem::path& path, TableBytes& table_bytes) {
   const File file = File::open_read(path);
+  table_bytes.add_file(file.size());
   const std::string text = read_header_text(file);
   const std::uint64_t data_start = kLengthBytes + text.size();
-  SafetensorsHeader header = read_safetensors_header(text, data_start, file.size() - data_start);
+  SafetensorsHeader header =
+      read_safetensors_header(text, data_start, file.size() - data_start, table_bytes);
   Manifest manifest;
   manifest.format = "safetensors";
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});

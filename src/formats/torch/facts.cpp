@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/optimizer_names.hpp"
 #include "formats/torch/tensor.hpp"
@@ -49,8 +50,15 @@ bool is_scalar(const Graph& graph, Ref ref) {
   }
 }
 
+/// Whether the record of an object tells a value of its state by itself.
+bool is_told_in_state(const Graph& graph, Ref ref) {
+  return graph.kind(ref) == Kind::text || graph.kind(ref) == Kind::big_integer ||
+         is_scalar(graph, ref);
+}
+
 /// A value as a JSON tree: tensors and arrays by their names, objects of unknown classes as
-/// records.
+/// records. What lies in such an object is in no list of tensors or arrays: there only their class
+/// is told.
 class JsonTree {
  public:
   explicit JsonTree(const Graph& graph) : graph_(graph) {}
@@ -59,9 +67,14 @@ class JsonTree {
     ref = plain_of(graph_, ref);
     const std::size_t most = kMostValues * kBytesOfValue;
     if (values_ > kMostValues || depth > kMostDepth) return "...";
-    values_ += 1 + weight_of(graph_, ref, most).bytes / kBytesOfValue;
+    const Weight weight = weight_of(graph_, ref, most);
+    values_ += 1 + weight.bytes / kBytesOfValue;
+    work_ += weight.values;
     if (values_ > kMostValues) return "...";
-    if (is_tensor(graph_, ref)) return {{"tensor", name_of(path)}};
+    work_ += weight.bytes;
+    if (is_tensor(graph_, ref)) {
+      return closed_ > 0 ? Json{{"class", "torch.Tensor"}} : Json{{"tensor", name_of(path)}};
+    }
     if (const auto leaf = leaf_of(graph_, ref)) return leaf->at("value");
     switch (graph_.kind(ref)) {
       case Kind::dict: {
@@ -84,6 +97,10 @@ class JsonTree {
       case Kind::tuple: {
         Json json = Json::array();
         for (const Ref part : graph_.elements(ref)) {
+          if (values_ > kMostValues) {  // one mark for all that follow
+            json.push_back("...");
+            break;
+          }
           path.emplace_back(static_cast<std::int64_t>(json.size()));
           json.push_back(of(part, path, depth + 1));
           path.pop_back();
@@ -91,19 +108,46 @@ class JsonTree {
         return json;
       }
       case Kind::object:
-        if (const auto array = numpy_array_of(graph_, ref); array && array->dtype) {
+        if (const auto array = numpy_array_of(graph_, ref); array && array->dtype && closed_ == 0) {
           return {{"array", name_of(path)}};
         }
         break;
       default:
         break;
     }
-    return opaque_of(graph_, ref);
+    Json record = opaque_of(graph_, ref);
+    if (Json nested = nested_of(ref, path, depth); !nested.empty()) {
+      record["nested"] = std::move(nested);
+    }
+    return record;
   }
+
+  /// What has parts in the state of an object.
+  Json nested_of(Ref ref, Path& path, int depth = 0) {
+    Json json = Json::object();
+    const Ref attributes = attributes_of(graph_, ref);
+    if (attributes == pickle::kNoRef || is_module(graph_, ref)) return json;
+    ++closed_;
+    const auto pairs = graph_.pairs(attributes);
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      ++work_;
+      if (graph_.kind(pairs[i]) != Kind::text || is_told_in_state(graph_, pairs[i + 1])) continue;
+      values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
+      if (values_ > kMostValues) break;
+      append(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
+    }
+    --closed_;
+    return json;
+  }
+
+  /// Steps and bytes that all this took, about.
+  std::uint64_t work() const { return work_; }
 
  private:
   const Graph& graph_;
   std::size_t values_ = 0;
+  std::uint64_t work_ = 0;
+  int closed_ = 0;  // objects around the value
 };
 
 class Facts {
@@ -325,6 +369,14 @@ std::map<std::string, std::string> Facts::find() {
 Json plain_json(const Graph& graph, Ref ref) {
   Path path;
   return JsonTree(graph).of(ref, path);
+}
+
+Json nested_state(const Graph& graph, Ref ref, std::uint64_t& work) {
+  Path path;
+  JsonTree tree(graph);
+  Json nested = tree.nested_of(ref, path);
+  work += tree.work();
+  return nested;
 }
 
 std::map<std::string, std::string> facts_of(const Graph& graph, const TensorTable& tensors) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -17,5 +18,11 @@ std::map<std::string, std::string> facts_of(const pickle::Graph& graph, const Te
 /// A value as JSON, as the document `training` has it: tensors and arrays by their names, as far as
 /// there is room. Local.
 nlohmann::ordered_json plain_json(const pickle::Graph& graph, pickle::Ref ref);
+/// What has parts in the state of an object (lists, dicts, bytes, other objects), in the same form:
+/// what opaque_of() does not tell of it. "..." stands for what has no room, and of tensors and
+/// arrays there is no more than their class. An empty object where there is no such state. `work`
+/// grows by the values and bytes looked at. Local.
+nlohmann::ordered_json nested_state(const pickle::Graph& graph, pickle::Ref ref,
+                                    std::uint64_t& work);
 
 }  // namespace cairn::detail::torch

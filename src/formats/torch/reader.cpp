@@ -32,8 +32,9 @@ std::string globals_of(const pickle::Graph& graph) {
   return Json(names).dump();
 }
 
-void add_contents(const pickle::Graph& graph, const torch::Storages& storages, Manifest& manifest) {
-  torch::Contents contents = torch::walk(graph, storages);
+void add_contents(const pickle::Graph& graph, const torch::Storages& storages, Manifest& manifest,
+                  TableBytes& table_bytes) {
+  torch::Contents contents = torch::walk(graph, storages, table_bytes);
   manifest.tensors = TensorTable(std::move(contents.tensors));
   manifest.documents["objects"] = std::move(contents.objects);
   manifest.documents["opaque"] = std::move(contents.opaque);
@@ -48,21 +49,21 @@ void add_contents(const pickle::Graph& graph, const torch::Storages& storages, M
                            contents.warnings.end());
 }
 
-void read_zip_file(const File& file, Manifest& manifest) {
+void read_zip_file(const File& file, Manifest& manifest, TableBytes& table_bytes) {
   torch::Archive archive = torch::Archive::open(file, 0, file.size());
   const pickle::Graph graph = archive.read_pickle(file);
   torch::Storages storages = torch::storages_of(graph);
   archive.place(storages);
-  add_contents(graph, storages, manifest);
+  add_contents(graph, storages, manifest, table_bytes);
   manifest.documents["archive"] = archive.describe();
   manifest.checksums = archive.checksums();
   std::string anemoi = torch::anemoi_metadata_of(file, archive, manifest.warnings);
   if (!anemoi.empty()) manifest.documents["anemoi"] = std::move(anemoi);
 }
 
-void read_old_file(const File& file, Manifest& manifest) {
+void read_old_file(const File& file, Manifest& manifest, TableBytes& table_bytes) {
   const torch::LegacyFile old = torch::read_legacy(file);
-  add_contents(old.graph, old.storages, manifest);
+  add_contents(old.graph, old.storages, manifest, table_bytes);
   manifest.documents["archive"] = Json{{"container", "legacy"}}.dump();
 }
 
@@ -75,13 +76,14 @@ bool starts_with(const File& file, std::uint64_t position, std::string_view text
 
 }  // namespace
 
-Manifest read_torch(const std::filesystem::path& path) {
+Manifest read_torch(const std::filesystem::path& path, TableBytes& table_bytes) {
   const File file = File::open_read(path);
+  table_bytes.add_file(file.size());
   Manifest manifest;
   manifest.format = "torch";
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   if (torch::is_legacy(file)) {
-    read_old_file(file, manifest);
+    read_old_file(file, manifest, table_bytes);
   } else if (starts_with(file, 257, "ustar")) {
     fail(Errc::unsupported,
          "it is a tar file, as PyTorch wrote before 0.2; load it with a PyTorch before 2.0 and "
@@ -91,7 +93,7 @@ Manifest read_torch(const std::filesystem::path& path) {
          "it is a pickle that torch.save did not write; load it with Python and save its tensors "
          "with torch.save");
   } else {
-    read_zip_file(file, manifest);
+    read_zip_file(file, manifest, table_bytes);
   }
   return manifest;
 }

@@ -13,10 +13,12 @@ using pickle::Kind;
 using pickle::kNoRef;
 using pickle::Ref;
 
-StateFile::StateFile(const std::filesystem::path& path, Manifest& manifest, std::string name)
+StateFile::StateFile(const std::filesystem::path& path, Manifest& manifest, TableBytes& table_bytes,
+                     std::string name)
     : name_(name.empty() ? path.filename().string() : std::move(name)),
       number_(static_cast<std::uint32_t>(manifest.files.size())) {
   const File file = File::open_read(path);
+  table_bytes.add_file(file.size());
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   try {
     if (is_legacy(file)) {
@@ -71,17 +73,6 @@ std::int64_t StateFile::integer(Ref ref, std::string_view name) const {
     corrupt(fmt::format("'{}' is no number", name));
   }
   return graph_.integer(ref);
-}
-
-std::vector<std::pair<std::string, Ref>> StateFile::entries(Ref dict) const {
-  std::vector<std::pair<std::string, Ref>> entries;
-  if (dict == kNoRef) return entries;
-  const auto pairs = graph_.pairs(dict);
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    if (graph_.kind(pairs[i]) != Kind::text) continue;
-    entries.emplace_back(std::string(graph_.text(pairs[i])), pairs[i + 1]);
-  }
-  return entries;
 }
 
 }  // namespace cairn::detail::torch

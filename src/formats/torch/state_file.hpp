@@ -9,18 +9,20 @@
 
 #include "cairn/manifest.hpp"
 #include "formats/pickle/graph.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/storages.hpp"
 #include "formats/torch/tensor.hpp"
 
 namespace cairn::detail::torch {
 
-/// One of the files of a checkpoint that is a directory, with its pickled object. What is missing in
-/// it is corrupt, and errors name the file. All members are Local.
+/// One of the files of a checkpoint that is a directory, with its pickled object. What is missing
+/// in it is corrupt, and errors name the file. All members are Local.
 class StateFile {
  public:
-  /// Also adds the file and its checksums to `manifest`. Errors name it by `name`, or where that is
-  /// empty by the last part of its path.
-  StateFile(const std::filesystem::path& path, Manifest& manifest, std::string name = {});
+  /// Also adds the file and its checksums to `manifest`, and the file to `table_bytes`. Errors name
+  /// it by `name`, or where that is empty by the last part of its path.
+  StateFile(const std::filesystem::path& path, Manifest& manifest, TableBytes& table_bytes,
+            std::string name = {});
   StateFile(const StateFile&) = delete;
   StateFile& operator=(const StateFile&) = delete;
 
@@ -38,8 +40,17 @@ class StateFile {
   };
   Found tensor(pickle::Ref ref, std::string_view name) const;
   std::int64_t integer(pickle::Ref ref, std::string_view name) const;
-  /// Keys that are texts, and their values.
-  std::vector<std::pair<std::string, pickle::Ref>> entries(pickle::Ref dict) const;
+  /// Calls f(key, value) for the keys that are texts; for none where `dict` is none.
+  template <class F>
+  void for_each(pickle::Ref dict, F&& f) const {
+    if (dict == pickle::kNoRef) return;
+    const auto pairs = graph_.pairs(dict);
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      if (graph_.kind(pairs[i]) == pickle::Kind::text) {
+        f(std::string(graph_.text(pairs[i])), pairs[i + 1]);
+      }
+    }
+  }
 
   [[noreturn]] void corrupt(std::string_view why) const;
 

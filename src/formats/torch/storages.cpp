@@ -76,6 +76,9 @@ std::string_view name_in(const std::array<Name, N>& names, DType dtype) {
   return {};
 }
 
+// A few bytes of a pickle name a storage once more: large models do that once for each tensor.
+constexpr std::size_t kMostViews = 1'000'000;
+
 /// Items times item size. Errors: corrupt.
 std::uint64_t bytes_of(const Graph& graph, Ref count, std::uint64_t item) {
   const std::int64_t items = graph.kind(count) == Kind::integer ? graph.integer(count) : -1;
@@ -132,6 +135,9 @@ Storages storages_of(const Graph& graph) {
   std::unordered_map<std::string_view, std::size_t> by_key;
   for (Ref ref = 0; ref < graph.size(); ++ref) {
     if (graph.kind(ref) != Kind::persistent) continue;
+    if (result.views.size() == kMostViews) {
+      fail(Errc::unsafe, "it names storages more than {} times", kMostViews);
+    }
     const Ref id = graph.persistent_id(ref);
     if (graph.kind(id) != Kind::tuple) {
       fail(Errc::corrupt, "something outside the pickle is no storage of PyTorch");

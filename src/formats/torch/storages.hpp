@@ -37,7 +37,8 @@ struct Storages {
 };
 
 /// Reads what a pickle says about its storages; their offsets stay 0. Local. Errors: corrupt
-/// (nonsense, or one key with two meanings); unsafe (a key that is a path); unsupported (a type
+/// (nonsense, or one key with two meanings); unsafe (a key that is a path, or more places than
+/// memory); unsupported (a type
 /// that cairn has not).
 Storages storages_of(const pickle::Graph& graph);
 

@@ -267,6 +267,14 @@ Ref attributes_of(const Graph& graph, Ref ref) {
   return inner && graph.kind(*inner) == Kind::dict ? *inner : state;
 }
 
+bool has_open_state(const Graph& graph, Ref ref) {
+  const Ref attributes = attributes_of(graph, ref);
+  if (attributes == kNoRef) return false;
+  const Ref state = graph.object(ref).state;
+  const bool model = attributes != state && graph.kind(state) == Kind::dict;
+  return model || graph.class_of(ref) == Class::name_space;
+}
+
 Ref plain_of(const Graph& graph, Ref ref) {
   constexpr int kMostNodes = 100;  // nodes around each other
   for (int i = 0; i < kMostNodes && graph.kind(ref) == Kind::object; ++i) {

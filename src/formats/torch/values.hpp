@@ -28,6 +28,10 @@ Json opaque_of(const pickle::Graph& graph, pickle::Ref ref);
 /// The dict that is, or is in, the state of an object; kNoRef where there is none. Local.
 pickle::Ref attributes_of(const pickle::Graph& graph, pickle::Ref ref);
 
+/// Whether the attributes of an object are listed as values at paths of their own: those of
+/// pydantic's models, and of namespaces. Local.
+bool has_open_state(const pickle::Graph& graph, pickle::Ref ref);
+
 /// The value in the containers and nodes of OmegaConf, whose '_parent' is not followed; any other
 /// value as it is. Local.
 pickle::Ref plain_of(const pickle::Graph& graph, pickle::Ref ref);

@@ -11,6 +11,7 @@
 #include "base/base64.hpp"
 #include "base/throw.hpp"
 #include "formats/table_bytes.hpp"
+#include "formats/torch/facts.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/tensor.hpp"
@@ -50,9 +51,11 @@ class JsonList {
 
 class Walk {
  public:
-  Walk(const Graph& graph, const Storages& storages, std::uint64_t most_work)
+  Walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
+       std::uint64_t most_work)
       : graph_(graph),
         storages_(storages),
+        table_bytes_(table_bytes),
         most_work_(most_work),
         of_storage_(storages.all.size()) {}
 
@@ -70,6 +73,7 @@ class Walk {
   void count_step();
   bool visit(Ref ref);
   bool visit_object(Ref ref, bool told);
+  Json record_of(Ref ref);
   void tell_kind(Ref ref);
   void leave_out(Ref ref);
   std::string class_of(Ref ref) const;
@@ -85,13 +89,13 @@ class Walk {
 
   const Graph& graph_;
   const Storages& storages_;
+  TableBytes& table_bytes_;
   const std::uint64_t most_work_;
   std::vector<Level> way_;
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
   std::size_t steps_ = 0;
   std::uint64_t work_ = 0;
-  TableBytes table_bytes_;
   bool full_ = false;        // what is told, but for
   bool kinds_full_ = false;  // what containers are
   std::size_t left_out_ = 0;
@@ -269,6 +273,17 @@ std::string Walk::class_of(Ref ref) const {
   }
 }
 
+/// All that is told of an object, of whose state nothing is listed elsewhere.
+Json Walk::record_of(Ref ref) {
+  Json record = opaque_of(graph_, ref);
+  if (has_open_state(graph_, ref)) return record;
+  std::uint64_t work = 0;
+  Json nested = nested_state(graph_, ref, work);
+  spend(work);
+  if (!nested.empty()) record["nested"] = std::move(nested);
+  return record;
+}
+
 /// An object stays closed, unless it is a container by another name.
 bool Walk::visit_object(Ref ref, bool told) {
   if (told) {
@@ -276,7 +291,7 @@ bool Walk::visit_object(Ref ref, bool told) {
       add_array(*array);
       return false;
     }
-    add(opaque_, opaque_of(graph_, ref));
+    add(opaque_, record_of(ref));
   }
   if (!told) leave_out(ref);
   if (is_module(graph_, ref)) {
@@ -288,12 +303,8 @@ bool Walk::visit_object(Ref ref, bool told) {
   if (!pairs.empty()) return enter(ref, pairs, true);  // a dict's subclass
   const auto items = graph_.items_of(object);
   if (!items.empty()) return enter(ref, items, false);  // a list's
-  const Ref attributes = attributes_of(graph_, ref);
-  const bool model =
-      attributes != kNoRef && attributes != object.state && graph_.kind(object.state) == Kind::dict;
-  if (model || (attributes != kNoRef && graph_.class_of(ref) == Class::name_space)) {
-    return enter(ref, graph_.pairs(attributes), true);
-  }
+  if (has_open_state(graph_, ref))
+    return enter(ref, graph_.pairs(attributes_of(graph_, ref)), true);
   const auto args = graph_.elements(object.args);
   const bool parts = std::any_of(args.begin(), args.end(), [&](Ref part) {
     return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
@@ -378,8 +389,9 @@ void Walk::find_aliases() {
 
 }  // namespace
 
-Contents walk(const Graph& graph, const Storages& storages, std::uint64_t most_work) {
-  return Walk(graph, storages, most_work).run();
+Contents walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
+              std::uint64_t most_work) {
+  return Walk(graph, storages, table_bytes, most_work).run();
 }
 
 }  // namespace cairn::detail::torch

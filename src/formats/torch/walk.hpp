@@ -6,6 +6,7 @@
 
 #include "cairn/manifest.hpp"
 #include "formats/pickle/graph.hpp"
+#include "formats/table_bytes.hpp"
 #include "formats/torch/storages.hpp"
 
 namespace cairn::detail::torch {
@@ -28,9 +29,10 @@ inline constexpr std::uint64_t kMostWork = 1 << 30;
 
 /// Walks a pickled object. An object that is no container stays closed: tensors in it are not
 /// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
-/// The storages' offsets must be known. Local. Errors: corrupt, unsupported (a tensor that cairn
-/// cannot read); unsafe (too many or too deep paths, a name with NUL).
-Contents walk(const pickle::Graph& graph, const Storages& storages,
+/// The storages' offsets must be known; `table_bytes` counts the tensors. Local. Errors: corrupt,
+/// unsupported (a tensor that cairn cannot read); unsafe (too many or too deep paths, a name with
+/// NUL).
+Contents walk(const pickle::Graph& graph, const Storages& storages, TableBytes& table_bytes,
               std::uint64_t most_work = kMostWork);
 
 }  // namespace cairn::detail::torch

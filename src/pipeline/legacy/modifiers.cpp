@@ -85,12 +85,16 @@ void plan_freeze(Reader& reader, Plan& plan) {
                 "matched modules of that name at any depth up to release 0.14: the new names are "
                 "exact paths from the outer module, and freeze nothing else");
   }
-  plan.freeze = layers;
-  if (!layers.empty()) plan.modifiers.push_back({{"type", "freeze"}, {"layers", layers}});
-  if (layers.empty()) {
-    if (!names->empty()) reader.move(kFreeze, "", "froze nothing");
+  if (layers.empty() && !names->empty()) {
+    reader.error(
+        "freeze-nothing", {kFreeze},
+        "names nothing that the release could freeze: take the list out, or write the names "
+        "in full, from the outer module, to freeze what they say");
     return;
   }
+  plan.freeze = layers;
+  if (!layers.empty()) plan.modifiers.push_back({{"type", "freeze"}, {"layers", layers}});
+  if (layers.empty()) return;
   plan.comments["model_modifier.modifiers"].push_back(
       fmt::format("was {}: now full names, from the outer module", kFreeze));
   reader.move(kFreeze, "model_modifier.modifiers", "names from the outer module");

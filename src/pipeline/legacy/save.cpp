@@ -93,9 +93,27 @@ void plan_trigger(Reader& reader, Plan& plan, const Unit& unit) {
   reader.move(kept_key, "save.triggers", "how many stay");
 }
 
+/// The callback that stopped at a limit and left a note for the next job stays, as all callbacks
+/// do; cairn saves before the end of a job by its own means.
+void tell_of_time_limit(Reader& reader) {
+  constexpr const char* kCallbacks = "diagnostics.callbacks";
+  const Value* callbacks = reader.find(kCallbacks);
+  if (callbacks == nullptr) return;
+  for (const Value& callback : callbacks->items) {
+    const Value* target = callback.find("_target_");
+    if (target == nullptr || !target->text.ends_with(".TimeLimit")) continue;
+    reader.warn(
+        "time-limit-stays", {kCallbacks},
+        "has a TimeLimit, which cairn does not act on: save.preemption saves before a job's "
+        "end, and the scripts of jobs/ go on with the next one (docs/slurm.md)");
+    return;
+  }
+}
+
 }  // namespace
 
 void plan_save(Reader& reader, Plan& plan) {
+  tell_of_time_limit(reader);
   plan_root(reader, plan);
   constexpr const char* kEnabled = "diagnostics.enable_checkpointing";
   if (reader.says(kEnabled)) {
