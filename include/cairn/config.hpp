@@ -59,6 +59,9 @@ struct LoadingConfig {
   VerifyWhen verify = VerifyWhen::before;
   /// How what several ranks want comes to them (LoadOptions::broadcast).
   BroadcastReplicas broadcast = BroadcastReplicas::automatic;
+  /// Copy what a load may change before its bytes move, so that a failure from there on leaves
+  /// everything as it was, too: it costs the memory of the model and of the optimizer's state.
+  bool keep_copy = false;
   RescaleRate rescale_lr = RescaleRate::off;  ///< warm_start
   /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
   /// reset_layers not counted. Whatever the type, at least one must.

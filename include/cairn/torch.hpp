@@ -188,12 +188,15 @@ class CAIRN_EXPORT CheckpointManager {
   /// Restores from the configured source what `checkpoint.loading` says (everything that is given,
   /// where it is absent), then applies the configured modifiers in their order. Collective. Any
   /// number of ranks and any placement may load what any other saved. On Error nothing that was
-  /// given has changed, with one exception: an Error of the step "load: move", when a disk fails,
+  /// given has changed, with one exception: an Error of the step "load: move" (a disk fails,
   /// another program cuts the file, or pipeline.timeout is over, after every digest was found
-  /// right, leaves tensors partly filled, and says so. (Not where modifiers of the program's own
-  /// are configured: these cost a copy, which is put back.) Errors: usage (no source; a fork into
-  /// the directory of its parent), not_found, mismatch (what the strategy refuses; settings that
-  /// differ between ranks), corrupt, unsupported, unsafe (a file that would do harm), io, timeout.
+  /// right; with VerifyWhen::loaded also a wrong digest) or "load: finish" (a module that resets
+  /// itself throws, or there is no memory for what adapters compute with) leaves tensors filled, or
+  /// partly, and says so. (Not with LoadingConfig::keep_copy, and not where modifiers of the
+  /// program's own are configured: these cost a copy, which is put back.) Errors: usage (no source;
+  /// a fork into the directory of its parent), not_found, mismatch (what the strategy refuses;
+  /// settings that differ between ranks), corrupt, unsupported, unsafe (a file that would do harm),
+  /// io, timeout.
   CheckpointContext load_checkpoint(torch::nn::Module& model);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   CheckpointContext load_checkpoint(torch::nn::Module& model, torch::optim::Optimizer& optimizer,

@@ -213,7 +213,8 @@ LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
 LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
                                 std::span<const MutableTensorView> targets,
                                 const LoadOptions& options,
-                                const std::function<void()>& before_move) {
+                                const std::function<void()>& before_move,
+                                std::string_view aftermath) {
   Matches matches;
   std::vector<Argument> arguments;
   std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
@@ -264,13 +265,16 @@ LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
     }
   } catch (const Error& error) {
     throw Error(error.code(),
-                fmt::format("{}; the tensors are partly filled: load again before they are used",
-                            error.what()),
+                fmt::format("{}; {}", error.what(),
+                            aftermath.empty()
+                                ? "the tensors are partly filled: load again before they are used"
+                                : aftermath),
                 error.rank());
   }
   if (held) {
-    throw_if_damaged(manifest, verify_held(comm, manifest, *held),
-                     "the tensors hold damaged bytes and must not be used");
+    throw_if_damaged(
+        manifest, verify_held(comm, manifest, *held),
+        aftermath.empty() ? "the tensors hold damaged bytes and must not be used" : aftermath);
   }
   return result;
 }

@@ -35,6 +35,7 @@ LoadingConfig loading_of(const Block& block) {
   block.take("cast", loading.cast);
   block.take("verify", loading.verify, kVerifyWords);
   block.take("broadcast", loading.broadcast, kBroadcastWords);
+  block.take("keep_copy", loading.keep_copy);
   block.take("rescale_lr", loading.rescale_lr, kRescaleWords);
   block.take("min_match", loading.min_match);
   block.take("reset_progress", loading.reset_progress);

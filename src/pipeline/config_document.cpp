@@ -137,6 +137,7 @@ Mapping loading_of(const LoadingConfig& loading) {
   if (loading.cast) to.number("cast", true);
   to.text("verify", word_of(loading.verify, kVerifyWords));
   to.text("broadcast", word_of(loading.broadcast, kBroadcastWords));
+  to.number("keep_copy", loading.keep_copy);
   if (loading.rescale_lr != RescaleRate::off) {
     to.text("rescale_lr", word_of(loading.rescale_lr, kRescaleWords));
   }

@@ -53,17 +53,24 @@ constexpr Key kBroadcastKey{"broadcast",
                             "auto",
                             false,
                             kBroadcast};
+constexpr Key kCopyKey{"keep_copy", Kind::flag, "true or false",
+                       "Copy what a load may change first, and put it back when the load fails",
+                       "false"};
 constexpr Key kProgressKey{"reset_progress", Kind::flag, "true or false",
                            "Epoch and step start at 0", "false"};
 constexpr std::array kWarmKeys{
-    kRenameKey, kCastKey, kVerifyKey, kBroadcastKey,
+    kRenameKey,
+    kCastKey,
+    kVerifyKey,
+    kBroadcastKey,
+    kCopyKey,
     Key{"rescale_lr", Kind::word, "",
         "Learning rates on another number of ranks: by the quotient of the numbers, or its root",
         "off", false, kRescale}};
-constexpr std::array kColdKeys{kStrictKey, kRenameKey, kCastKey,
-                               kResetKey,  kVerifyKey, kBroadcastKey};
-constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey,   kCastKey,
-                                  kResetKey,  kVerifyKey,   kBroadcastKey};
+constexpr std::array kColdKeys{kStrictKey, kRenameKey,    kCastKey, kResetKey,
+                               kVerifyKey, kBroadcastKey, kCopyKey};
+constexpr std::array kWeightsKeys{kStrictKey, kProgressKey, kRenameKey,    kCastKey,
+                                  kResetKey,  kVerifyKey,   kBroadcastKey, kCopyKey};
 constexpr std::array kTransferKeys{
     Key{"strict", Kind::flag, "true or false", "Names that only one side has are errors", "false"},
     Key{"skip_mismatched", Kind::flag, "true or false",
@@ -86,6 +93,7 @@ constexpr std::array kTransferKeys{
     kResetKey,
     kVerifyKey,
     kBroadcastKey,
+    kCopyKey,
 };
 constexpr std::array kLoadingTypes{
     TypeRule{"warm_start", kWarmKeys},

@@ -9,9 +9,11 @@
 //              random state
 //
 // Until the bytes move in 4 nothing has changed. From there on only the machine can fail (a disk
-// that stops reading, or is too slow for pipeline.timeout; a file that another program cuts): the
-// tensors are then partly filled, and the Error says so. Modifiers of the program's own may throw,
-// too: where there are such, a copy of everything is made before 4, and put back.
+// that stops reading, or is too slow for pipeline.timeout; a file that another program cuts; no
+// memory for what adapters compute with), and modules of the program's own that `reset` calls: the
+// tensors are then filled, or partly, and the Error says so. With keep_copy, and where there are
+// modifiers of the program's own, which may throw, a copy of everything is made before 4, and put
+// back.
 #include "torch/restore.hpp"
 
 #include <ATen/quantized/Quantizer.h>
@@ -170,14 +172,6 @@ std::string rng_left(int saved, int ranks) {
   return fmt::format("left as it is: {} ranks saved one each, and there are {}", saved, ranks);
 }
 
-void roll_back(const PreparedScheduler& scheduler) noexcept {
-  try {
-    scheduler.rollback();
-  } catch (...) {
-    // A scheduler that refuses its own state must not hide the error that all ranks agreed on.
-  }
-}
-
 /// What users should know of modifiers beside what these report themselves.
 void warn_of_modifiers(const Config& config, const TrainerState& trainer,
                        const Modification& modification, LoadNotes& notes) {
@@ -235,8 +229,9 @@ class Restoration {
         if (own_scheduler_) scheduler_->apply();
         if (states_) states_->apply();
       });
-      const LoadResult result = load_tensors(comm_, manifest_, match_.targets, settings_.load,
-                                             [&] { settings_.changed = true; });
+      const LoadResult result = load_tensors(
+          comm_, manifest_, match_.targets, settings_.load, [&] { settings_.changed = true; },
+          before_ ? "a copy of what was there before is put back" : "");
       context_.report.cast = result.casts;
       settings_.trace.set_bytes(result.bytes_read);
     } catch (...) {
@@ -256,9 +251,15 @@ class Restoration {
         LoraAdapters adapters = settings_.adapters;
         adapters.apply();
       });
-    } catch (...) {
+    } catch (const Error& error) {
       take_back();
-      throw;
+      if (before_) throw;
+      throw Error(error.code(),
+                  fmt::format("{}; all tensors are filled, and modifiers carried out in part: load "
+                              "again before they are used (checkpoint.loading.keep_copy puts back "
+                              "what was there)",
+                              error.what()),
+                  error.rank());
     }
     before_.reset();
     agree_torch(comm_, "load: finish", [&] {
@@ -284,7 +285,7 @@ class Restoration {
       settings_.changed = false;
     }
     if (states_) states_->roll_back();
-    if (own_scheduler_) roll_back(*scheduler_);
+    if (own_scheduler_) scheduler_->roll_back();
   }
 
   void match() {
@@ -327,13 +328,14 @@ class Restoration {
                                                                     saved, comm_.size())});
   }
 
-  /// What modifiers of the program's own might throw away. Local.
+  /// What modifiers of the program's own might throw away, or the user does not want to lose.
+  /// Local.
   void keep_what_is() {
     const auto& modifiers = settings_.config.modifiers;
     const bool custom = std::any_of(modifiers.begin(), modifiers.end(), [](const Modifier& any) {
       return std::holds_alternative<CustomModifier>(any);
     });
-    if (!custom) return;
+    if (!custom && !settings_.loading.keep_copy) return;
     if (states_) states_->keep_tensors();
     std::vector<at::Tensor> filled;
     for (const TensorMemory& memory : match_.memories) filled.push_back(memory.tensor);

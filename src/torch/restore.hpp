@@ -36,10 +36,11 @@ struct RestoreSettings {
 
 /// Fills what the strategy restores of what is given, then carries out the modifiers; or, on Error,
 /// does nothing: only an Error while the bytes move, after all checks (io, timeout, or corrupt
-/// where another program changes the file), leaves tensors partly filled. Where modifiers of the
-/// program's own are configured, not even that. Collective. Errors: mismatch, not_found (paths that
-/// the model does not have), corrupt, unsupported, usage, io, timeout, and what registered
-/// modifiers throw.
+/// where another program changes the file), leaves tensors partly filled, and one of modules that
+/// reset themselves, or no memory for adapters, leaves them filled. With keep_copy, and where
+/// modifiers of the program's own are configured, not even that. Collective. Errors: mismatch,
+/// not_found (paths that the model does not have), corrupt, unsupported, usage, io, timeout, and
+/// what registered modifiers throw.
 CheckpointContext restore(const Comm& comm, const Manifest& manifest, const TrainerState& trainer,
                           const RestoreSettings& settings);
 

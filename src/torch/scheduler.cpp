@@ -35,6 +35,14 @@ Json scheduler_document(const SchedulerRef& scheduler) {
   return {{"kind", kUser}, {"state", state}};
 }
 
+void PreparedScheduler::roll_back() const noexcept {
+  try {
+    rollback();
+  } catch (...) {
+    // What it threw is less than what it is rolled back for.
+  }
+}
+
 PreparedScheduler prepare_scheduler(const SchedulerRef& scheduler, const Json& document) {
   const auto kind = document.at("kind").get<std::string>();
   auto* torch = scheduler.torch_scheduler();

@@ -16,6 +16,8 @@ Json scheduler_document(const SchedulerRef& scheduler);
 struct PreparedScheduler {
   std::function<void()> apply;     ///< throws what the user's scheduler throws
   std::function<void()> rollback;  ///< back to the state from before apply
+  /// A scheduler that refuses its own state must not hide the error that all ranks agreed on.
+  void roll_back() const noexcept;
 };
 
 /// Local. Throws Json::exception where the document is not as it must be.

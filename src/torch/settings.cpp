@@ -62,6 +62,7 @@ void resume_from(const std::filesystem::path& path, Config& config) {
   config.loading = LoadingConfig{.cast = begun.cast,
                                  .verify = begun.verify,
                                  .broadcast = begun.broadcast,
+                                 .keep_copy = begun.keep_copy,
                                  .rescale_lr = begun.rescale_lr};
   std::erase_if(config.modifiers, [](const Modifier& modifier) {
     return std::holds_alternative<ResetModifier>(modifier) ||

@@ -306,12 +306,132 @@ TEST(Custom, AFailureOfTheMoveLeavesEverythingAsItWas) {
   const auto before = everything(model);
   {
     const ScopedFault fault(after_the_move("error"));
-    expect_same_error(Errc::io, [&] { manager.load_checkpoint(model); });
+    const auto text = expect_same_error(Errc::io, [&] { manager.load_checkpoint(model); });
+    EXPECT_EQ(text.find("partly filled"), std::string::npos) << text;
   }
   EXPECT_EQ(everything(model), before);
   manager.load_checkpoint(model);
   EXPECT_NE(everything(model), before);
   manager.close();
+}
+
+/// A model and Adam in the middle of a training, and a run that has a later checkpoint of it.
+struct Training {
+  Network model{2};
+  optim::Adam optimizer{model.parameters(), optim::AdamOptions(0.05)};
+  std::filesystem::path dir = scratch();
+  Training() {
+    auto saver = manager_in(dir);
+    Network later(1);
+    optim::Adam stepping(later.parameters(), optim::AdamOptions(0.05));
+    step(later, stepping);
+    for (const std::uint64_t at : {1U, 2U}) {
+      saver.save_checkpoint(later, stepping, {.global_step = at});
+    }
+    saver.close();
+    step(model, optimizer);
+  }
+  static void step(Network& net, optim::Adam& stepping) {
+    stepping.zero_grad();
+    net.forward(input()).pow(2).sum().backward();
+    stepping.step();
+  }
+  /// Of the model and of the optimizer's state.
+  std::vector<std::string> now() const {
+    auto all = everything(model);
+    for (const at::Tensor& tensor : model.parameters()) {
+      const auto& of = static_cast<const optim::AdamParamState&>(
+          *optimizer.state().at(c10::guts::to_string(tensor.unsafeGetTensorImpl())));
+      all.push_back(std::to_string(of.step()) + bytes_of(of.exp_avg()) + bytes_of(of.exp_avg_sq()));
+    }
+    return all;
+  }
+};
+
+Config resuming(const Training& training, VerifyWhen verify) {
+  Config config = config_of(training.dir, {}, LoadingType::warm_start);
+  config.loading->keep_copy = true;
+  config.loading->verify = verify;
+  return config;
+}
+
+TEST(KeepCopy, ADiskThatFailsInTheMoveLeavesEverythingAsItWas) {
+  Training training;
+  const auto before = training.now();
+  for (const VerifyWhen verify : {VerifyWhen::before, VerifyWhen::loaded, VerifyWhen::never}) {
+    CheckpointManager manager(world().raw(), resuming(training, verify));
+    const ScopedFault fault(after_the_move("error"));
+    const auto text = expect_same_error(
+        Errc::io, [&] { manager.load_checkpoint(training.model, training.optimizer); });
+    EXPECT_NE(text.find("load: move"), std::string::npos) << text;
+    EXPECT_NE(text.find("put back"), std::string::npos) << text;
+    EXPECT_EQ(text.find("partly filled"), std::string::npos) << text;
+    EXPECT_EQ(training.now(), before);
+    manager.close();
+  }
+  Training::step(training.model, training.optimizer);  // with the tensors that it always had
+  EXPECT_NE(training.now(), before);
+}
+
+/// One wrong bit in the middle of a tensor of the checkpoint.
+void damage(const std::filesystem::path& path, const std::string& name) {
+  if (world().is_root()) {
+    const std::uint64_t at = open_checkpoint(Comm(MPI_COMM_SELF), path).find(name)->offset + 2;
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const int byte = file.get();
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(byte ^ 1));
+  }
+  EXPECT_TRUE(world().all_equal(1));  // damaged for all from here on
+}
+
+TEST(KeepCopy, DamageThatIsFoundInMemoryLeavesEverythingAsItWas) {
+  Training training;
+  const auto before = training.now();
+  const auto newest = checkpoint_path(training.dir, 2);
+  damage(newest, "model/encoder.weight");
+  Config config = resuming(training, VerifyWhen::loaded);
+  config.source = LocalSource{newest};
+  CheckpointManager manager(world().raw(), config);
+  const auto text = expect_same_error(
+      Errc::corrupt, [&] { manager.load_checkpoint(training.model, training.optimizer); });
+  EXPECT_NE(text.find("put back"), std::string::npos) << text;
+  EXPECT_EQ(training.now(), before);
+  // Of the run's directory the one before is taken then: the model is as it was.
+  manager.set_source(LocalSource{training.dir});
+  EXPECT_EQ(manager.load_checkpoint(training.model, training.optimizer).global_step, 1U);
+  manager.close();
+}
+
+struct Refusing : Bag, Resettable {
+  Refusing() { register_parameter("weight", counting({3}, 5)); }
+  void reset_parameters() override { throw std::runtime_error("not now"); }
+};
+
+TEST(KeepCopy, AModuleThatDoesNotResetItselfLeavesEverythingAsItWas) {
+  Bag model;
+  model.register_module("own", std::make_shared<Refusing>());
+  const auto dir = scratch();
+  auto saver = manager_in(dir);
+  saver.save_checkpoint(model);
+  saver.close();
+  const auto saved = bytes_of(model);
+  {
+    const at::NoGradGuard no_grad;
+    parameter(model, "own.weight").zero_();
+  }
+  const auto before = bytes_of(model);
+  Config config = config_of(dir, {ResetModifier{{"own"}}});
+  for (const bool keep : {true, false}) {
+    config.loading->keep_copy = keep;
+    CheckpointManager manager(world().raw(), config);
+    const auto text = expect_same_error(Errc::internal, [&] { manager.load_checkpoint(model); });
+    EXPECT_NE(text.find("not now"), std::string::npos) << text;
+    EXPECT_EQ(text.find("all tensors are filled") == std::string::npos, keep) << text;
+    EXPECT_EQ(bytes_of(model), keep ? before : saved);
+    manager.close();
+  }
 }
 
 /// Damages a tensor that a Bag of `weight` alone does not want.

@@ -35,6 +35,7 @@ checkpoint:
     cast: true
     verify: loaded
     broadcast: always
+    keep_copy: true
     rescale_lr: sqrt
   migrations: m
   lineage: {resume_run_id: r, parent_run_id: p}
