@@ -8,6 +8,7 @@
 
 #include "base/throw.hpp"
 #include "callback.hpp"
+#include "conversions.hpp"
 #include "digests.hpp"
 #include "os/file.hpp"
 #include "output.hpp"
@@ -56,8 +57,8 @@ Json json_of(const FirstTimes& first) {
           {"ratio_max", ratio.max}};
 }
 
-Json result_of(const Comm& comm, const Options& options, const Payload& payload,
-               std::uint64_t bytes, const Times& times) {
+Json result_of(const Comm& comm, const Options& options, std::uint64_t tensors, std::uint64_t bytes,
+               const Times& times) {
   const Summary ours = summary_of(times.ours);
   Json limits = Json::array();
   for (const Series& series : times.limits) {
@@ -85,7 +86,7 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
                  {"replicated", options.replicated},
                  {"cut", options.cut},
                  {"bytes", bytes},
-                 {"tensors", payload.tensors()},
+                 {"tensors", tensors},
                  {"repeat", options.repeat},
                  {"median_s", ours.median},
                  {"min_s", ours.min},
@@ -102,7 +103,7 @@ Json result_of(const Comm& comm, const Options& options, const Payload& payload,
     result["statistics"] = options.statistics;
     result["deflate"] = options.deflate;
     if (options.changed) result["changed"] = *options.changed;
-  } else {
+  } else if (options.op == "load") {
     result["verify"] = options.verify;
     result["broadcast"] = options.broadcast;
     result["read_bytes"] = times.read_bytes;
@@ -222,6 +223,22 @@ fs::path make_scratch(const Comm& comm, const Options& options) {
   return scratch;
 }
 
+void report(const Comm& comm, const Options& options, std::uint64_t tensors, std::uint64_t bytes,
+            const Times& times) {
+  tool::print(comm, [&] {
+    const Json result = result_of(comm, options, tensors, bytes, times);
+    if (!options.json.empty()) write_text(options.json, tool::to_text(Json::array({result})));
+    return text_of(options, result);
+  });
+}
+
+void measure_conversion(const Comm& comm, const Options& options, const fs::path& scratch) {
+  const Manifest source = open_checkpoint(comm, options.from);
+  const Times times =
+      run_conversions(comm, options, source, scratch / "converted.h5", scratch / "raw");
+  report(comm, options, source.tensors.size(), source.tensor_bytes(), times);
+}
+
 void measure(const Comm& comm, const Options& options, const fs::path& scratch) {
   const fs::path container = checkpoint_path(scratch, 1);
   const fs::path raw = scratch / "raw";
@@ -236,15 +253,12 @@ void measure(const Comm& comm, const Options& options, const fs::path& scratch) 
   const Times times = options.op == "load" ? run_loads(comm, options, *payload, container, raw)
                       : options.async      ? run_async_saves(comm, options, *payload, container)
                                            : run_saves(comm, options, *payload, container, raw);
-  tool::print(comm, [&] {
-    if (!options.keep.empty()) {
-      // Not moved: the wanted place may lie on another file system.
-      fs::copy_file(container, options.keep, fs::copy_options::overwrite_existing);
-    }
-    const Json result = result_of(comm, options, *payload, bytes[0], times);
-    if (!options.json.empty()) write_text(options.json, tool::to_text(Json::array({result})));
-    return text_of(options, result);
+  agree(comm, "keep the container", [&] {
+    if (!comm.is_root() || options.keep.empty()) return;
+    // Not moved: the wanted place may lie on another file system.
+    fs::copy_file(container, options.keep, fs::copy_options::overwrite_existing);
   });
+  report(comm, options, payload->tensors(), bytes[0], times);
 }
 
 int run_callback(const Comm& comm, const Options& options) {
@@ -297,8 +311,10 @@ int run(const Comm& comm, const Options& options) {
   if (options.op == "plan") return run_simulation(comm, options);
   if (options.op == "callback") return run_callback(comm, options);
   agree(comm, "read the options", [&] {
-    if (!options.payload.empty() && !options.dir.empty()) return;
-    detail::fail(Errc::usage, "{} needs --payload and --dir", options.op);
+    const bool converts = options.op == "convert";
+    if (!options.dir.empty() && !(converts ? options.from : options.payload).empty()) return;
+    detail::fail(Errc::usage, "{} needs {} and --dir", options.op,
+                 converts ? "--from" : "--payload");
   });
   const fs::path scratch = make_scratch(comm, options);
   const auto clean = [&] {
@@ -306,7 +322,11 @@ int run(const Comm& comm, const Options& options) {
     if (comm.is_root()) fs::remove_all(scratch, ignored);
   };
   try {
-    measure(comm, options, scratch);
+    if (options.op == "convert") {
+      measure_conversion(comm, options, scratch);
+    } else {
+      measure(comm, options, scratch);
+    }
   } catch (...) {
     clean();
     throw;
@@ -322,12 +342,12 @@ int main(int argc, char** argv) {
   cairn::bench::Options options;
   CLI::App app{"Measures saves and loads against raw pwrite and pread of the same bytes.",
                "cairn-bench"};
-  app.add_option(
-         "OP", options.op,
-         "save or load; plan: simulate the planning of a save on many ranks; callback: what "
-         "a step costs in which no save is due; digests: how fast bytes are looked at")
+  app.add_option("OP", options.op,
+                 "save, load, or convert to a container; plan: simulate the planning of a save on "
+                 "many ranks; callback: what "
+                 "a step costs in which no save is due; digests: how fast bytes are looked at")
       ->required()
-      ->check(CLI::IsMember({"save", "load", "plan", "callback", "digests"}));
+      ->check(CLI::IsMember({"save", "load", "convert", "plan", "callback", "digests"}));
   app.add_option("--payload", options.payload,
                  "large: 100 tensors of 16 MiB, 300 of 4 KiB; many: 20,000 of 4 KiB; mixed: a "
                  "GPT-2-like model with Adam state")
@@ -357,7 +377,8 @@ int main(int argc, char** argv) {
                  "a save of all")
       ->check(CLI::Range(0., 1.));
   app.add_option("--from", options.from,
-                 "load: a container that --keep left, perhaps of another number of ranks")
+                 "load: a container that --keep left, perhaps of another number of ranks, or "
+                 "what it was converted to; convert: any checkpoint that is one file")
       ->check(CLI::ExistingFile);
   app.add_option(
          "--verify", options.verify,

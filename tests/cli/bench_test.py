@@ -90,6 +90,17 @@ class Bench(Case):
                 self.assertEqual(entry["cut"], loaded)
                 self.assertLessEqual(entry["read_bytes"], 1.02 * entry["bytes"])
 
+    def test_a_conversion_is_compared_with_a_copy(self):
+        kept = self.dir / "kept.h5"
+        self.measure("save", "--payload", "large", "--quick", "--repeat", 1, "--keep", kept)
+        self.assertEqual(run([BIN / "cairn", "convert", kept, self.dir / "kept.pt"]).returncode, 0)
+        entry, text = self.measure("convert", "--from", self.dir / "kept.pt", "--repeat", 1)
+        self.assertEqual((entry["op"], entry["tensors"]), ("convert", 20))
+        self.assertEqual([limit["name"] for limit in entry["limits"]], ["cp + fsync"])
+        self.assertIn("cp + fsync", text)
+        entry, _ = self.measure("load", "--payload", "large", "--quick", "--repeat", 1, "--from", self.dir / "kept.pt")
+        self.assertEqual(entry["tensors"], 20)
+
     def test_digests(self):
         result = self.dir / "digests.json"
         done = bench("digests", "--json", result, ranks=1)
