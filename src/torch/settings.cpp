@@ -37,19 +37,6 @@ LoadOptions load_options(const Config& config, const LoadingConfig& loading) {
   return load;
 }
 
-void resume_from(const std::filesystem::path& path, Config& config) {
-  config.source = LocalSource{path};
-  const LoadingConfig begun = config.loading.value_or(LoadingConfig{});
-  config.loading = LoadingConfig{.cast = begun.cast,
-                                 .verify = begun.verify,
-                                 .broadcast = begun.broadcast,
-                                 .rescale_lr = begun.rescale_lr};
-  std::erase_if(config.modifiers, [](const Modifier& modifier) {
-    return std::holds_alternative<ResetModifier>(modifier) ||
-           std::holds_alternative<CustomModifier>(modifier);
-  });
-}
-
 void warn_of_idle_keys(const SaveConfig& save) {
   for (const std::string& text : idle_keys(save)) {
     fmt::print(stderr, "cairn: warning: {}\n", text);

@@ -13,8 +13,6 @@ namespace cairn::detail {
 
 SaveOptions save_options(const Config& config, const ManagerOptions& options);
 LoadOptions load_options(const Config& config, const LoadingConfig& loading);
-/// CheckpointManager::set_resume.
-void resume_from(const std::filesystem::path& path, Config& config);
 /// Warns of what the configuration says and nothing acts on.
 void warn_of_idle_keys(const SaveConfig& save);
 /// Makes the run go on from its own checkpoint at `path`, whatever it began with.
