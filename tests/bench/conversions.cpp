@@ -10,7 +10,7 @@ namespace {
 namespace fs = std::filesystem;
 
 /// What cp and an fsync of the copy do. Local.
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_durably(const fs::path& from, const fs::path& to) {
   fs::copy_file(from, to, fs::copy_options::overwrite_existing);
   detail::File::open_write(to).sync();
 }
@@ -34,7 +34,7 @@ Times run_conversions(const Comm& comm, const Options& options, const Manifest& 
     remove_on_root(comm, target);
     const double copied = timed(comm, [&] {
       agree(comm, "copy", [&] {
-        if (comm.is_root()) copy_file(source.path(), raw);
+        if (comm.is_root()) copy_durably(source.path(), raw);
       });
     });
     remove_on_root(comm, raw);
