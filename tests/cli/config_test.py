@@ -121,7 +121,7 @@ class Config(Case):
         self.assertGreater(len(documents), 200)
         right = 0
         for document, wrong in zip(documents, self.verdicts(documents)):
-            if wrong and "needs save.keep_last" in wrong:
+            if wrong and any(text in wrong for text in ("needs save.keep_last", "needs 'engine: mpio'")):
                 continue  # the schema judges each key by itself
             self.assertEqual(not wrong, validator.is_valid(document), f"{json.dumps(document)}\n{wrong}")
             right += not wrong

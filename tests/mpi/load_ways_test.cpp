@@ -214,8 +214,9 @@ void expect_little_more_is_read_than(const Manifest& manifest, const Placement& 
 
 TEST(ReadVolume, ColumnsOfWhatLiesInRowsAndTheOtherWayRound) {
   const auto ranks = static_cast<std::uint64_t>(world().size());
-  // A rank's part of a row is a page, so that of what others have nothing needs to be read.
-  const Shape shape{128, 1024 * ranks};
+  // A rank's part of a row is two pages, so that what is left out of it by one rank more is longer
+  // than a sector, which is read as a whole.
+  const Shape shape{128, 2048 * ranks};
   for (const std::size_t saved : {0U, 1U}) {
     const Placement mine = Placement::split(shape, saved, world().size(), world().rank());
     std::vector<float> values;
