@@ -70,8 +70,8 @@ std::function<void(std::uint64_t)> progress_of(const ConvertOptions& options, st
   return [=, &options](std::uint64_t done) { options.progress(before + done, total); };
 }
 
-void check_source(const Comm& comm, const Manifest& source, std::span<const std::size_t> tensors,
-                  std::string_view verb) {
+void verify_source(const Comm& comm, const Manifest& source, std::span<const std::size_t> tensors,
+                   std::string_view verb) {
   std::vector<std::uint64_t> wanted;
   agree(comm, fmt::format("{}: verify", verb), [&] {
     wanted.resize(source.tensors.size());

@@ -41,7 +41,7 @@ void write_container(const Comm& comm, const Manifest& source, const std::filesy
   });
   CopyWriter writer(source, std::move(sources), window_bytes(options));
   carry_out(comm, request, layout, start, writer, std::move(job), [&](SaveStep step) {
-    if (step == SaveStep::durable) check_source(comm, source, plan.sources, "convert");
+    if (step == SaveStep::durable) verify_source(comm, source, plan.sources, "convert");
   });
 }
 

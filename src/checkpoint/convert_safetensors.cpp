@@ -155,7 +155,7 @@ void write_safetensors(const Comm& comm, const Manifest& source,
       write_shard(comm, source, plan, shard, nonce[0], options, progress_of(options, before, total),
                   [&] {
                     if (&shard == &shards.back())
-                      check_source(comm, source, plan.sources, "convert");
+                      verify_source(comm, source, plan.sources, "convert");
                   });
       before += shard.share.bytes;
     }

@@ -28,8 +28,8 @@ std::function<void(std::uint64_t)> progress_of(const ConvertOptions& options, st
 /// Checks the digests and checksums of these tensors of the source. To be called when they are
 /// copied and before the copy is published: the disk takes the copy meanwhile. Collective.
 /// Errors: corrupt, in the name of `verb`.
-void check_source(const Comm& comm, const Manifest& source, std::span<const std::size_t> tensors,
-                  std::string_view verb);
+void verify_source(const Comm& comm, const Manifest& source, std::span<const std::size_t> tensors,
+                   std::string_view verb);
 
 /// Write and publish what was planned. Collective. Errors: those of convert_checkpoint.
 void write_container(const Comm& comm, const Manifest& source, const std::filesystem::path& target,

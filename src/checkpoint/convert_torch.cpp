@@ -99,7 +99,7 @@ void write_torch(const Comm& comm, const Manifest& source, const std::filesystem
     const std::vector<PartReport> reports = copy_share(
         comm, runs, file, share, options, progress_of(options, 0, share.bytes),
         [&] { make_file(partial, layout.zip.file_bytes(), nonce[0]); },
-        [&] { check_source(comm, source, plan.sources, "convert"); });
+        [&] { verify_source(comm, source, plan.sources, "convert"); });
     const std::vector<std::uint32_t> crcs = join_crcs(comm, share, reports, storages);
     agree(comm, "convert: publish", [&] {
       if (!comm.is_root()) return;

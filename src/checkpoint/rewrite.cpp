@@ -145,7 +145,7 @@ ConvertResult rewrite_container(const Comm& comm, const char* verb, const Manife
   });
   CopyWriter writer(source, std::move(sources), window_bytes(options));
   carry_out(comm, request, layout, start, writer, std::move(job), [&](SaveStep entered) {
-    if (entered == SaveStep::durable) check_source(comm, source, all, verb);
+    if (entered == SaveStep::durable) verify_source(comm, source, all, verb);
   });
   return result;
 }

@@ -124,12 +124,15 @@ void write_text(const fs::path& path, const std::string& text) {
 std::string text_of(const Options& options, const Json& result) {
   const double median = result["median_s"];
   const double bytes = result["bytes"];
-  std::string text = fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s\n", options.op,
-                                 options.payload, options.quick ? " (quick)" : "", options.engine,
-                                 options.async     ? " async"
-                                 : options.durable ? " durable"
-                                                   : "",
-                                 result["ranks"].get<int>(), median, bytes / median / 1e9);
+  const bool converts = options.op == "convert";
+  std::string text =
+      fmt::format("{} {}{} {}{} ranks={}: {:.4f} s, {:.2f} GB/s\n", options.op,
+                  converts ? fs::path(options.from).filename().string() : options.payload,
+                  options.quick ? " (quick)" : "", options.engine,
+                  options.async     ? " async"
+                  : options.durable ? " durable"
+                                    : "",
+                  result["ranks"].get<int>(), median, bytes / median / 1e9);
   tool::Table table;
   const auto add = [&](const Json& row, const std::string& ratio) {
     table.add(

@@ -96,6 +96,7 @@ class Bench(Case):
         entry, text = self.measure("convert", "--from", self.dir / "kept.pt", "--repeat", 1)
         self.assertEqual((entry["op"], entry["tensors"]), ("convert", 20))
         self.assertEqual([limit["name"] for limit in entry["limits"]], ["cp + fsync"])
+        self.assertIn("convert kept.pt direct", text)
         self.assertIn("cp + fsync", text)
         entry, _ = self.measure("load", "--payload", "large", "--quick", "--repeat", 1, "--from", self.dir / "kept.pt")
         self.assertEqual(entry["tensors"], 20)
