@@ -169,8 +169,6 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
   const Looks looks(payload);
   times.shares = {{"digests alone", {}}};
   if (options.statistics) times.shares.push_back({"digests and statistics alone", {}});
-  std::optional<Manifest> manifest;
-  std::optional<FirstSaves> first;
   for (int round = 0; round <= options.repeat; ++round) {
     const bool counts = round != 0;
     remove_on_root(comm, container);
@@ -190,13 +188,12 @@ Times run_saves(const Comm& comm, const Options& options, Payload& payload,
       const double seconds = timed(comm, [&] { plain.save(container, state); });
       if (counts) without.seconds.push_back(seconds);
     }
-    if (options.changed) continue;  // another first save would be a delta, too
-    if (!counts) {
-      manifest = open_checkpoint(comm, container);
-      first.emplace(comm, options, state, container, raw, *manifest);
-      continue;
-    }
-    first->round(times.first);
+  }
+  if (!options.changed) {  // another first save would be a delta, too
+    // Behind the others, which they would slow down: they give their memory back to the system.
+    const Manifest manifest = open_checkpoint(comm, container);
+    FirstSaves first(comm, options, state, container, raw, manifest);
+    for (int round = 0; round < options.repeat; ++round) first.round(times.first);
   }
   times.limits = std::move(limits).limits();
   if (without_it) times.limits.push_back(std::move(without));
