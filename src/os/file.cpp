@@ -51,6 +51,12 @@ std::string_view advice(int error) {
   }
 }
 
+/// Whether the file lies on a tmpfs.
+bool lies_in_memory(int fd) {
+  struct statfs system {};
+  return ::fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
+}
+
 /// One pwrite, with what fault injection makes of it.
 ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offset, Fault fault) {
   switch (fault) {
@@ -216,8 +222,7 @@ bool File::try_write_at(std::uint64_t offset, std::span<const std::byte> bytes,
 }
 
 std::optional<File> File::reopen_past_cache() const {
-  struct statfs system {};
-  if (::fstatfs(fd_, &system) != 0 || system.f_type == TMPFS_MAGIC) return std::nullopt;
+  if (lies_in_memory(fd_)) return std::nullopt;
   // Not by its path, which may lead to another file by now.
   const std::string self = fmt::format("/proc/self/fd/{}", fd_);
   const int fd = ::open(self.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC);
@@ -228,12 +233,15 @@ std::optional<File> File::reopen_past_cache() const {
 void File::reserve(std::uint64_t bytes) const {
   if (::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) fail_system("size", path_, errno);
   if (bytes == 0) return;
-  int result = 0;
-  do {
-    result = ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes));
-  } while (result != 0 && errno == EINTR);
-  if (result == 0) return;
-  if (errno != EOPNOTSUPP && errno != ENOSYS) fail_system("reserve space for", path_, errno);
+  // A tmpfs would make all pages now, and the caller alone: a third of the time of a save.
+  if (!lies_in_memory(fd_)) {
+    int result = 0;
+    do {
+      result = ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes));
+    } while (result != 0 && errno == EINTR);
+    if (result == 0) return;
+    if (errno != EOPNOTSUPP && errno != ENOSYS) fail_system("reserve space for", path_, errno);
+  }
   struct statvfs space {};
   if (::fstatvfs(fd_, &space) != 0) fail_system("examine", path_, errno);
   const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;

@@ -53,7 +53,7 @@ class File {
   /// bytes: all up to its end. Waits while the disk's queue is full. A hint.
   void begin_write_back(std::uint64_t offset, std::uint64_t bytes) const noexcept;
   /// Sets the size and reserves the blocks, so that later writes can't meet a full disk. File
-  /// systems that cannot reserve get a check of the free space instead.
+  /// systems that cannot reserve, and a tmpfs, get a check of the free space instead.
   void reserve(std::uint64_t bytes) const;
   void sync() const;
   /// Some file systems report a failed write only here.
