@@ -124,7 +124,7 @@ struct CheckpointCallback::Impl {
 
   /// Collective.
   void begin(const CheckpointContext& loaded) {
-    take_lease();  // the load may have told which run's directory it is
+    take_lease();  // not taken yet where the program has loaded by itself
     step = loaded.global_step;
     epoch = loaded.epoch;
     newest = loaded.path;
