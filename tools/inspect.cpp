@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -10,6 +11,7 @@
 #include "base/digest.hpp"
 #include "base/json_text.hpp"
 #include "hash.hpp"
+#include "json_out.hpp"
 #include "manifest/names.hpp"
 #include "output.hpp"
 #include "plan/region.hpp"
@@ -142,37 +144,49 @@ Json json_of(const Manifest& manifest, const TensorEntry& tensor) {
   return json;
 }
 
-Json documents_of(const Manifest& manifest) {
-  Json documents = Json::object();
-  for (const auto& [name, text] : manifest.documents) {
-    Json document = detail::parse_ordered(text);
-    documents[name] = document.is_discarded() ? Json(text) : std::move(document);
-  }
-  return documents;
+/// The lists that readers of formats make of the values beside the tensors.
+constexpr std::array<std::string_view, 3> kValues{"objects", "opaque", "aliases"};
+constexpr std::string_view kArrays = "arrays";
+
+bool is_values(std::string_view document) {
+  return document == kArrays ||
+         std::find(kValues.begin(), kValues.end(), document) != kValues.end();
 }
 
-/// Moves the values beside the tensors that a format lists, each beside its path in the file, out
-/// of the documents. Arrays are told by their hash.
-void add_values(Json& json) {
-  Json all = std::move(json["documents"]);  // adding to an ordered JSON moves what is in it
-  Json documents = Json::object();
-  for (auto& [name, document] : all.items()) {
-    if (name == "arrays") {
-      Json& arrays = json[name] = Json::array();
-      for (const Json& array : document) {
-        const auto bytes = detail::bytes_of_base64(array.at("base64").get<std::string>());
-        arrays.push_back({{"path", array.at("path")},
-                          {"dtype", array.at("dtype")},
-                          {"shape", array.at("shape")},
-                          {"sha256", sha256_of(bytes)}});
-      }
-    } else if (name == "objects" || name == "opaque" || name == "aliases") {
-      json[name] = std::move(document);
-    } else {
-      documents[name] = std::move(document);
+/// A list that a reader of a format made may be long.
+void add_list(JsonOut& out, const std::string& name, std::string_view text) {
+  out.open(name, '[');
+  for_each_element(text, [&](const Json& value) {
+    if (name != kArrays) return out.add(value);
+    const auto bytes = detail::bytes_of_base64(value.at("base64").get<std::string>());
+    out.add({{"path", value.at("path")},
+             {"dtype", value.at("dtype")},
+             {"shape", value.at("shape")},
+             {"sha256", sha256_of(bytes)}});
+  });
+  out.close();
+}
+
+void add_documents(JsonOut& out, const Manifest& manifest) {
+  out.open("documents", '{');
+  for (const auto& [name, text] : manifest.documents) {
+    if (!manifest.is_container() && is_values(name)) continue;
+    if (!manifest.is_container() && name == "containers") {
+      add_list(out, name, text);
+      continue;
     }
+    const Json document = detail::parse_ordered(text);
+    out.add(name, document.is_discarded() ? Json(text) : document);
   }
-  json["documents"] = std::move(documents);
+  out.close();
+}
+
+/// The values beside the tensors that a format lists, each beside its path in the file. Arrays are
+/// told by their hash.
+void add_values(JsonOut& out, const Manifest& manifest) {
+  for (const auto& [name, text] : manifest.documents) {
+    if (is_values(name)) add_list(out, name, text);
+  }
 }
 
 Json files_of(const Manifest& manifest) {
@@ -184,37 +198,44 @@ Json files_of(const Manifest& manifest) {
 }
 
 /// Only a container has one.
-void add_commit(const CommitInfo& commit, Json& json) {
-  json["format_version"] = commit.format_version;
-  json["committed"] = true;
-  json["step"] = commit.step;
-  json["writers"] = commit.writers;
-  json["committed_at"] = commit.committed_at;
-  json["structure"] = commit.structure;
-  json["library"] = commit.library_version;
+void add_commit(JsonOut& out, const CommitInfo& commit) {
+  out.add("format_version", commit.format_version);
+  out.add("committed", true);
+  out.add("step", commit.step);
+  out.add("writers", commit.writers);
+  out.add("committed_at", commit.committed_at);
+  out.add("structure", commit.structure);
+  out.add("library", commit.library_version);
 }
 
-Json json_of(const Manifest& manifest, const std::vector<std::string>& hashes) {
-  Json groups = Json::object();
-  for (const auto& [name, group] : groups_of(manifest)) {
-    groups[name] = {{"tensors", group.tensors}, {"bytes", group.bytes}};
-  }
-  Json tensors = Json::array();
+void add_tensors(JsonOut& out, const Manifest& manifest, const std::vector<std::string>& hashes) {
+  out.open("tensors", '[');
   for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
-    tensors.push_back(json_of(manifest, manifest.tensors[t]));
-    if (!hashes.empty()) tensors.back()["sha256"] = hashes[t];
+    Json tensor = json_of(manifest, manifest.tensors[t]);
+    if (!hashes.empty()) tensor["sha256"] = hashes[t];
+    out.add(tensor);
   }
-  Json json = {{"path", manifest.path().string()}, {"format", manifest.format}};
-  if (manifest.is_container()) add_commit(manifest.commit, json);
-  json["bytes"] = manifest.tensor_bytes();
-  json["file_bytes"] = manifest.file_bytes();
-  json["files"] = files_of(manifest);
-  json["documents"] = documents_of(manifest);
-  if (!manifest.is_container()) add_values(json);
-  json["warnings"] = manifest.warnings;
-  json["groups"] = std::move(groups);
-  json["tensors"] = std::move(tensors);
-  return json;
+  out.close();
+}
+
+void add_all(JsonOut& out, const Manifest& manifest, const std::vector<std::string>& hashes) {
+  out.open('{');
+  out.add("path", manifest.path().string());
+  out.add("format", manifest.format);
+  if (manifest.is_container()) add_commit(out, manifest.commit);
+  out.add("bytes", manifest.tensor_bytes());
+  out.add("file_bytes", manifest.file_bytes());
+  out.add("files", files_of(manifest));
+  add_documents(out, manifest);
+  if (!manifest.is_container()) add_values(out, manifest);
+  out.add("warnings", manifest.warnings);
+  out.open("groups", '{');
+  for (const auto& [name, group] : groups_of(manifest)) {
+    out.add(name, {{"tensors", group.tensors}, {"bytes", group.bytes}});
+  }
+  out.close();
+  add_tensors(out, manifest, hashes);
+  out.close();
 }
 
 std::string size_text(const Manifest& manifest) {
@@ -306,8 +327,11 @@ int inspect(const Comm& comm, const InspectOptions& options) {
     require_undamaged(comm, manifest);
     hashes = sha256_of_tensors(comm, manifest);
   }
+  if (options.json) {
+    print_json(comm, [&](JsonOut& out) { add_all(out, manifest, hashes); });
+    return kFine;
+  }
   print(comm, [&] {
-    if (options.json) return to_text(json_of(manifest, hashes));
     return header_text(manifest) + documents_text(manifest) + tree_text(manifest, hashes);
   });
   return kFine;

@@ -37,11 +37,16 @@ void TableBytes::add_name(std::string_view name, const Shape& shape) {
 }
 
 void TableBytes::add_bytes(std::uint64_t bytes) {
-  bytes_ += bytes;
-  const std::uint64_t most = std::max(kMost, file_bytes_ / kPartOfFiles);
-  if (bytes_ > most) {
-    fail(Errc::unsafe, "its table of tensors takes more than {} MiB", most >> 20);
-  }
+  if (add_if_room(bytes)) return;
+  fail(Errc::unsafe, "its table of tensors takes more than {} MiB", most() >> 20);
 }
+
+bool TableBytes::add_if_room(std::uint64_t bytes) {
+  if (bytes > most() - bytes_) return false;
+  bytes_ += bytes;
+  return true;
+}
+
+std::uint64_t TableBytes::most() const { return std::max(kMost, file_bytes_ / kPartOfFiles); }
 
 }  // namespace cairn::detail

@@ -23,8 +23,12 @@ class TableBytes {
   void add_name(std::string_view name, const Shape& shape);
   /// What else is kept until the table is complete.
   void add_bytes(std::uint64_t bytes);
+  /// The same of what can be left out: false, and nothing is added, where it has no room.
+  bool add_if_room(std::uint64_t bytes);
 
  private:
+  std::uint64_t most() const;
+
   std::uint64_t bytes_ = 0;
   std::uint64_t file_bytes_ = 0;
 };

@@ -83,6 +83,19 @@ class Hostile(Case):
         content = zipped({"a/data.pkl": (pickled, 0), "a/data/0": (bytes(4), 0)})
         self.assertIn("storages", self.refused(self.write("a.pt", content), "unsafe"))
 
+    def test_what_is_told_of_few_values_that_many_places_name(self):
+        text = b"X" + struct.pack("<I", 1000) + b"x" * 1000
+        record = b"cmine\nRecord\n(" + text + b"tR"
+        unused = b"](" + b"N" * 14_000_000 + b"e0"
+        named = {"told": b"h\1" * 22_000, "records": b"h\2" * 11_000, "tuples": b")" * 550_000}
+        lists = b"".join(b"X" + struct.pack("<I", len(name)) + name.encode() + b"](" + items + b"e"
+                         for name, items in named.items())
+        pickled = b"\x80\2" + unused + b"}(X\1\0\0\0a" + text + b"q\1X\1\0\0\0b" + record + b"q\2" + lists + b"u."
+        path = self.write("a.pt", zipped({"a/data.pkl": (pickled, zipfile.ZIP_DEFLATED)}))
+        told = self.inspect(path)
+        self.assertNotIn("error", told)
+        self.assertIn("left out", " ".join(told["warnings"]))
+
     def test_a_large_pickle_is_not_held_twice(self):
         raw = 300 << 20
         pickles = b"".join(pickle.dumps(value, 2) for value in (MAGIC, 1001, {"little_endian": True}))

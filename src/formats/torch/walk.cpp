@@ -12,6 +12,7 @@
 #include "base/throw.hpp"
 #include "formats/table_bytes.hpp"
 #include "formats/torch/facts.hpp"
+#include "formats/torch/json_list.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/tensor.hpp"
@@ -29,25 +30,8 @@ using pickle::Ref;
 
 constexpr std::size_t kMostDepth = 1000;
 constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
-constexpr std::size_t kMostListBytes = 24 << 20;
 // A value of a flat list takes 16 bytes as JSON, twice that while the list grows.
 constexpr std::size_t kMostValues = 1'000'000;
-
-/// A JSON list that becomes a text entry by entry; a tree of them would take ten times the memory.
-class JsonList {
- public:
-  /// False when the list is full.
-  bool add(const Json& entry) {
-    if (text_.size() > kMostListBytes) return false;
-    if (text_.size() > 1) text_ += ',';
-    text_ += entry.dump();
-    return true;
-  }
-  std::string take() { return std::move(text_ += ']'); }
-
- private:
-  std::string text_ = "[";
-};
 
 class Walk {
  public:
@@ -99,10 +83,11 @@ class Walk {
   bool full_ = false;        // what is told, but for
   bool kinds_full_ = false;  // what containers are
   std::size_t left_out_ = 0;
-  JsonList objects_;
-  JsonList opaque_;
-  JsonList arrays_;
-  JsonList containers_;
+  ListRoom room_{table_bytes_};
+  JsonList objects_{room_};
+  JsonList opaque_{room_};
+  JsonList arrays_{room_};
+  JsonList containers_{room_};
   std::vector<std::vector<std::size_t>> of_storage_;  // positions of its tensors
   Contents contents_;
 };
