@@ -17,6 +17,7 @@ namespace cairn::detail {
 /// Appends little-endian values to a byte string: what travels between ranks and lies in `/index`.
 class ByteWriter {
  public:
+  void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
   template <class T>
   requires std::is_trivially_copyable_v<T>
   void put(const T& value) { put_raw(std::as_bytes(std::span(&value, 1))); }

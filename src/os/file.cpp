@@ -191,11 +191,8 @@ void File::begin_read(std::uint64_t offset, std::uint64_t bytes) const noexcept 
                                     POSIX_FADV_WILLNEED));
 }
 
-/// Returns 0, or the system's error.
-int File::write_all(std::uint64_t offset, std::span<const std::byte> bytes,
-                    std::string_view point) const {
-  if (bytes.empty()) return 0;
-  Fault fault = fault_point(point);
+/// Returns 0, or the system's error. `fault`: what becomes of the first request.
+int File::write_all(std::uint64_t offset, std::span<const std::byte> bytes, Fault fault) const {
   while (!bytes.empty()) {
     const std::size_t count = std::min(bytes.size(), kSliceBytes);
     const ssize_t done = write_once(fd_, bytes.data(), count, static_cast<off_t>(offset), fault);
@@ -211,12 +208,47 @@ int File::write_all(std::uint64_t offset, std::span<const std::byte> bytes,
 
 void File::write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                     std::string_view point) const {
-  if (const int error = write_all(offset, bytes, point)) fail_system("write", path_, error);
+  if (bytes.empty()) return;
+  const Fault fault = fault_point(point);
+  if (const int error = write_all(offset, bytes, fault)) fail_system("write", path_, error);
+}
+
+void File::write_gathered(std::uint64_t offset, std::span<const std::span<const std::byte>> pieces,
+                          std::string_view point) const {
+  std::vector<iovec> vectors;
+  vectors.reserve(std::min<std::size_t>(pieces.size(), IOV_MAX));
+  while (!pieces.empty()) {
+    const auto batch = pieces.first(std::min<std::size_t>(pieces.size(), IOV_MAX));
+    pieces = pieces.subspan(batch.size());
+    Fault fault = fault_point(point);
+    ssize_t done = 0;
+    if (batch.size() > 1 && fault == Fault::none) {
+      vectors.clear();
+      for (const auto& piece : batch) {
+        vectors.push_back({const_cast<std::byte*>(piece.data()), piece.size()});
+      }
+      done = ::pwritev(fd_, vectors.data(), static_cast<int>(vectors.size()),
+                       static_cast<off_t>(offset));
+      if (done < 0 && errno == EINTR) done = 0;
+      if (done < 0) fail_system("write", path_, errno);
+    }
+    // What a short write left, on a full disk, too, is written piece by piece.
+    auto left = static_cast<std::uint64_t>(done);
+    for (const auto& piece : batch) {
+      const std::uint64_t got = std::min<std::uint64_t>(left, piece.size());
+      left -= got;
+      const int error = write_all(offset + got, piece.subspan(got), fault);
+      if (error != 0) fail_system("write", path_, error);
+      fault = Fault::none;
+      offset += piece.size();
+    }
+  }
 }
 
 bool File::try_write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                         std::string_view point) const {
-  const int error = write_all(offset, bytes, point);
+  if (bytes.empty()) return true;
+  const int error = write_all(offset, bytes, fault_point(point));
   if (error != 0 && error != EINVAL) fail_system("write", path_, error);
   return error == 0;
 }

@@ -11,6 +11,8 @@
 
 namespace cairn::detail {
 
+enum class Fault;
+
 /// An open file. Every operation is Local and throws Error with the path and the system's reason:
 /// not_found (ENOENT), usage (a directory), io (everything else), corrupt (reading past the end).
 /// The destructor closes and ignores failure; close() reports it.
@@ -42,6 +44,10 @@ class File {
   /// Writes exactly all bytes; the same loops. `point` names the write to fault injection.
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes,
                 std::string_view point) const;
+  /// The same of several pieces of memory, one behind the other in the file: one request for many
+  /// small tensors.
+  void write_gathered(std::uint64_t offset, std::span<const std::span<const std::byte>> pieces,
+                      std::string_view point) const;
   /// The same file once more, for writes of whole blocks that go past the page cache (O_DIRECT).
   /// Nothing where the file system does not do that, or keeps its files in memory.
   std::optional<File> reopen_past_cache() const;
@@ -64,8 +70,7 @@ class File {
  private:
   File(int fd, std::filesystem::path path);
   static File open(const std::filesystem::path& path, int flags);
-  int write_all(std::uint64_t offset, std::span<const std::byte> bytes,
-                std::string_view point) const;
+  int write_all(std::uint64_t offset, std::span<const std::byte> bytes, Fault fault) const;
 
   int fd_ = -1;
   std::filesystem::path path_;

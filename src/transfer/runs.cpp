@@ -14,8 +14,8 @@ constexpr std::uint64_t kBufferBytes = 4 << 20;     // longest joined request
 constexpr std::uint64_t kMostReadBytes = 64 << 20;  // between looks at the time limit
 constexpr std::uint64_t kRequestBytes = 8 << 20;    // of one run
 constexpr std::uint64_t kCopyBytes = 256 << 10;     // of a run that is copied first
-constexpr std::uint64_t kScatterBytes = 2
-                                        << 10;  // below it a copy is cheaper than a vector's entry
+constexpr std::uint64_t kScatterBytes = 2 << 10;    // below it a copy is cheaper than an iovec
+constexpr std::size_t kMostPieces = 64 << 10;       // of a joined request
 
 // What lies between two runs of a request is read for nothing.
 //  - Less than a sector always: the storage reads nothing more for it, and a request costs as much
@@ -132,21 +132,16 @@ void RunWriter::add(std::uint64_t offset, const std::byte* from, std::uint64_t b
     past_cache_->add(offset, from, bytes);
     return;
   }
-  const bool joins = !pending_.empty() && offset == begin_ + pending_.size() &&
-                     pending_.size() + bytes <= kBufferBytes;
-  if (joins && from == pending_.data() + pending_.size() && buffer_.empty()) {
-    pending_ = {pending_.data(), pending_.size() + bytes};
-    return;
+  const bool joins = !pending_.empty() && offset == begin_ + pending_bytes_ &&
+                     pending_bytes_ + bytes <= kBufferBytes && pending_.size() < kMostPieces;
+  if (!joins) release();
+  if (pending_.empty()) begin_ = offset;
+  if (!pending_.empty() && pending_.back().data() + pending_.back().size() == from) {
+    pending_.back() = {pending_.back().data(), pending_.back().size() + bytes};
+  } else {
+    pending_.push_back({from, bytes});
   }
-  if (joins && bytes < kDirectBytes) {
-    if (buffer_.empty()) buffer_.assign(pending_.begin(), pending_.end());
-    buffer_.insert(buffer_.end(), from, from + bytes);
-    pending_ = buffer_;
-    return;
-  }
-  release();
-  begin_ = offset;
-  pending_ = {from, bytes};
+  pending_bytes_ += bytes;
   if (bytes >= kDirectBytes) release();
 }
 
@@ -157,11 +152,21 @@ void RunWriter::flush() {
 
 void RunWriter::release() {
   if (pending_.empty()) return;
-  file_.write_at(begin_, pending_, point_);
-  if (write_back_ != WriteBack::later) file_.begin_write_back(begin_, pending_.size());
-  wrote_(pending_.size());
-  pending_ = {};
-  buffer_.clear();
+  write_pending();
+  if (write_back_ != WriteBack::later) file_.begin_write_back(begin_, pending_bytes_);
+  wrote_(pending_bytes_);
+  pending_.clear();
+  pending_bytes_ = 0;
+}
+
+void RunWriter::write_pending() {
+  if (pending_.size() > 1 && pending_bytes_ / pending_.size() < kScatterBytes) {
+    buffer_.clear();
+    for (const auto& piece : pending_) buffer_.insert(buffer_.end(), piece.begin(), piece.end());
+    file_.write_at(begin_, buffer_, point_);
+  } else {
+    file_.write_gathered(begin_, pending_, point_);
+  }
 }
 
 void add_part(RunWriter& runs, const TensorEntry& tensor, const Extent& extent, const Box& box,

@@ -65,7 +65,6 @@ class RunWriter {
   /// `wrote(bytes)` is called after requests, on the calling thread.
   RunWriter(const File& file, std::string_view point, WriteBack write_back,
             std::function<void(std::uint64_t)> wrote);
-  /// Runs that are neighbours in memory, too, are written from there, others through a buffer.
   /// `from` must stay valid until release() or flush().
   void add(std::uint64_t offset, const std::byte* from, std::uint64_t bytes);
   /// Returns when the memory of the runs so far is not needed any more.
@@ -81,8 +80,11 @@ class RunWriter {
   WriteBack write_back_;
   std::function<void(std::uint64_t)> wrote_;
   std::unique_ptr<BlockWriter> past_cache_;
+  void write_pending();
+
   std::uint64_t begin_ = 0;
-  std::span<const std::byte> pending_;  // in the caller's memory, or all of buffer_
+  std::uint64_t pending_bytes_ = 0;
+  std::vector<std::span<const std::byte>> pending_;  // one behind the other in the file
   std::vector<std::byte> buffer_;
 };
 

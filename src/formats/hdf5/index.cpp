@@ -43,10 +43,15 @@ std::uint64_t index_bytes(const std::vector<TensorEntry>& tensors,
 
 std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors,
                                     const std::vector<ReferencedFile>& files) {
+  const IndexHeader header = header_for(tensors, files);
   ByteWriter records;
   ByteWriter extents;
   std::vector<std::uint64_t> numbers;
   std::string names;
+  records.reserve(header.tensors * sizeof(TensorRecord));
+  extents.reserve(header.extents * sizeof(ExtentRecord));
+  numbers.reserve(header.numbers);
+  names.reserve(header.name_bytes);
   std::uint64_t extent_count = 0;
   const auto add_numbers = [&](const Shape& shape) {
     numbers.insert(numbers.end(), shape.begin(), shape.end());
@@ -86,8 +91,8 @@ std::vector<std::byte> encode_index(const std::vector<TensorEntry>& tensors,
       numbers.push_back(std::uint64_t{chunk.skipped} << 32 | chunk.bytes);
     }
   }
-  const IndexHeader header = header_for(tensors, files);
   ByteWriter out;
+  out.reserve(bytes_of(header, files.size()));
   out.put(header);
   out.put_raw(records.take());
   out.put_raw(extents.take());
