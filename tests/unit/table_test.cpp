@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <numeric>
 
@@ -124,6 +125,82 @@ TEST(ScatteredRead, TakesMoreVectorsThanOneCallAllows) {
   File::open_read(path).read_scattered(0, pieces);
   remove_quietly(path);
   EXPECT_EQ(back, numbers);
+}
+
+/// A file of 5000 small pieces, in the order of the file but not of memory, and what it must hold.
+class GatheredWrite : public testing::Test {
+ protected:
+  GatheredWrite() : numbers_(5000), path_(unique_path()) {
+    std::iota(numbers_.begin(), numbers_.end(), 0U);
+    for (auto number = numbers_.rbegin(); number != numbers_.rend(); ++number) {
+      pieces_.push_back(std::as_bytes(std::span(&*number, 1)));
+    }
+  }
+  ~GatheredWrite() override {
+    unsetenv("CAIRN_FAULT");
+    remove_quietly(path_);
+  }
+
+  static std::filesystem::path unique_path() {
+    return std::filesystem::path(testing::TempDir()) / ("cairn-gather-" + std::to_string(getpid()));
+  }
+  void write() const { File::create(path_).write_gathered(0, pieces_, "test.write"); }
+  std::vector<std::uint32_t> contents() const {
+    std::vector<std::uint32_t> back(numbers_.size());
+    File::open_read(path_).read_at(0, std::as_writable_bytes(std::span(back)));
+    return back;
+  }
+  std::vector<std::uint32_t> backwards() const { return {numbers_.rbegin(), numbers_.rend()}; }
+
+  std::vector<std::uint32_t> numbers_;
+  std::vector<std::span<const std::byte>> pieces_;
+  std::filesystem::path path_;
+};
+
+TEST_F(GatheredWrite, TakesMoreVectorsThanOneCallAllows) {
+  write();
+  EXPECT_EQ(contents(), backwards());
+}
+
+TEST_F(GatheredWrite, ThatIsCutShortGoesOn) {
+  setenv("CAIRN_FAULT", "test.write:0:short:1,test.write:0:short:3", 1);
+  write();
+  EXPECT_EQ(contents(), backwards());
+}
+
+TEST_F(GatheredWrite, TellsOfAFullDisk) {
+  setenv("CAIRN_FAULT", "test.write:0:full:2", 1);
+  try {
+    write();
+    ADD_FAILURE() << "wrote to a full disk";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::io);
+  }
+}
+
+TEST_F(Runs, AreWrittenInOrderFromWhereTheyLie) {
+  // Large and small ones, neighbours in memory and not, and gaps between them.
+  const std::vector<std::byte>& source = content_;
+  const std::filesystem::path copy = path_.string() + ".copy";
+  const File file = File::create(copy);
+  std::uint64_t told = 0;
+  RunWriter runs(file, "test.write", WriteBack::later, [&](std::uint64_t n) { told += n; });
+  std::uint64_t wanted = 0;
+  std::vector<std::vector<std::byte>> elsewhere;
+  for (std::uint64_t at = 0, i = 0; at < kBytes; ++i) {
+    const std::uint64_t n = std::min<std::uint64_t>(kBytes - at, 1 + (i * 977) % 9000);
+    elsewhere.emplace_back(source.begin() + static_cast<std::ptrdiff_t>(at),
+                           source.begin() + static_cast<std::ptrdiff_t>(at + n));
+    runs.add(at, i % 3 == 0 ? source.data() + at : elsewhere.back().data(), n);
+    wanted += n;
+    at += n;
+  }
+  runs.flush();
+  EXPECT_EQ(told, wanted);
+  std::vector<std::byte> back(kBytes);
+  File::open_read(copy).read_at(0, back);
+  remove_quietly(copy);
+  EXPECT_TRUE(back == source);
 }
 
 }  // namespace
