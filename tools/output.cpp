@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 
 #include "base/throw.hpp"
@@ -128,11 +127,6 @@ std::function<void(std::uint64_t, std::uint64_t)> progress_bar() {
     std::fwrite(line.data(), 1, line.size(), stderr);
     std::fflush(stderr);
   };
-}
-
-Json number(double value) {
-  if (std::isfinite(value)) return value;
-  return std::isnan(value) ? "NaN" : "Infinity";
 }
 
 std::string to_text(const Json& json) {
