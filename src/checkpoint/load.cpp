@@ -233,9 +233,11 @@ LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
   });
   require_same(comm, "load: match", arguments, matched);
   if (!options.only.is_empty() && matched[0] == 0) {
-    fail(Errc::not_found,
-         "load: the filter matches tensors of '{}', but none that any rank wants to fill",
-         manifest.path().string());
+    throw Error(Errc::not_found,
+                fmt::format("load: LoadOptions::only matches tensors of '{}', but none that any "
+                            "rank gives as a target: give one of them, or change the filter",
+                            manifest.path().string()),
+                /*rank=*/0);
   }
   comm.all_reduce_max(std::span<std::uint64_t>(wanted));
   LoadResult result;
