@@ -13,9 +13,10 @@ namespace {
 using namespace cairn::tool;
 
 constexpr const char* kFooter =
-    "A FILE is a container of cairn's, a safetensors file, or an index of such (*.index.json).\n"
-    "A directory of PyTorch's distributed checkpoints is one, too.\n"
-    "A directory stands for the newest committed checkpoint of a run, or for the model in it.\n"
+    "A FILE is a container of cairn's, a safetensors file, an index of such (*.index.json), or a\n"
+    "file of PyTorch's (.pt, .pth, .ckpt, .bin). A directory of PyTorch's distributed\n"
+    "checkpoints, of DeepSpeed's or of Megatron's is one, too. Any other directory stands for the\n"
+    "newest committed checkpoint of a run, or for the model in it.\n"
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
 
