@@ -34,12 +34,7 @@ constexpr std::string_view kOptimizer = "optimizer_state.pt";  // what is not of
 /// What is in a directory, in the order of the names.
 std::vector<fs::path> sorted(const fs::path& directory) {
   std::vector<fs::path> paths;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    paths.push_back(entry->path());
-  }
-  if (error) fail_system("list", directory, error.value());
+  for (const fs::directory_entry& entry : entries_of(directory)) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   return paths;
 }
