@@ -38,6 +38,7 @@ target_sources(cairn_core_obj PRIVATE
   src/base/nonce.cpp
   src/base/sha256.cpp
   src/base/text.cpp
+  src/base/utf8.cpp
   src/base/json_text.cpp
   src/manifest/cache_names.cpp
   src/manifest/codec.cpp

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string_view>
 
+#include "base/json_numbers.hpp"
 #include "base/json_text.hpp"
 #include "manifest/container_names.hpp"
 #include "output.hpp"
@@ -23,7 +24,7 @@ constexpr std::array<std::string_view, 5> kOriginDocuments{"topology", "provenan
 
 Json max_abs(const Pair& pair) {
   if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;
-  return number(pair.values->max_abs);
+  return detail::number_to_json(pair.values->max_abs);
 }
 
 std::string max_abs_text(const Pair& pair) {
@@ -160,7 +161,7 @@ Json json_of(const Pair& pair) {
     json["differing"] = pair.values->differing;
     json["elements"] = element_count(pair.a->shape);
     json["max_abs"] = max_abs(pair);
-    json["max_rel"] = number(pair.values->max_rel);
+    json["max_rel"] = detail::number_to_json(pair.values->max_rel);
   }
   return json;
 }

@@ -9,6 +9,7 @@
 
 #include "base/base64.hpp"
 #include "base/digest.hpp"
+#include "base/json_numbers.hpp"
 #include "base/json_text.hpp"
 #include "hash.hpp"
 #include "json_out.hpp"
@@ -85,7 +86,7 @@ Json json_of(const Statistics& statistics) {
                {"inf", statistics.inf},
                {"min", nullptr},
                {"max", nullptr},
-               {"l2", number(std::sqrt(statistics.sum_squares))}};
+               {"l2", detail::number_to_json(std::sqrt(statistics.sum_squares))}};
   if (statistics.min <= statistics.max) {
     json["min"] = statistics.min;
     json["max"] = statistics.max;

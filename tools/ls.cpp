@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/json_numbers.hpp"
 #include "checkpoint/run_listing.hpp"
 #include "output.hpp"
 #include "program.hpp"
@@ -113,7 +114,7 @@ Json json_of(const Listed& listed) {
   for (std::size_t i = 0; i < listing.checkpoints.size(); ++i) {
     const RunCheckpoint& one = listing.checkpoints[i];
     Json metrics = Json::object();
-    for (const auto& [name, value] : one.facts.metrics) metrics[name] = number(value);
+    for (const auto& [name, value] : one.facts.metrics) metrics[name] = detail::number_to_json(value);
     json["checkpoints"].push_back({{"path", one.path.string()},
                                    {"step", one.facts.step},
                                    {"epoch", one.epoch ? Json(*one.epoch) : Json()},

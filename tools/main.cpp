@@ -13,9 +13,10 @@ namespace {
 using namespace cairn::tool;
 
 constexpr const char* kFooter =
-    "A FILE is a container of cairn's, a safetensors file, or an index of such (*.index.json).\n"
-    "A directory of PyTorch's distributed checkpoints is one, too.\n"
-    "A directory stands for the newest committed checkpoint of a run, or for the model in it.\n"
+    "A FILE is a container of cairn's, a safetensors file, an index of such (*.index.json), or a\n"
+    "file of PyTorch's (.pt, .pth, .ckpt, .bin). A directory of PyTorch's distributed\n"
+    "checkpoints, of DeepSpeed's or of Megatron's is one, too. Any other directory stands for the\n"
+    "newest committed checkpoint of a run, or for the model in it.\n"
     "Exit codes: 0 fine or equal, 1 a difference or a defect was found, 2 usage or error.\n"
     "Under mpirun the ranks share the work.";
 
@@ -62,15 +63,9 @@ constexpr const char* kDiffFooter =
     "is compared with 'x', and documents\n"
     "that only one of two formats can have do not count.";
 
-CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
-  CLI::App* verb = app.add_subcommand(name, what);
-  verb->add_flag("--json", json, "Print JSON, errors included");
-  verb->footer(kFooter);
-  return verb;
-}
-
 CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
-  CLI::App* verb = add_verb(app, "convert", "Write a checkpoint in another format", json);
+  CLI::App* verb =
+      add_verb(app, "convert", "Write a checkpoint in another format", kConvertFooter, json);
   verb->add_option("IN", options.in, "Checkpoint, or a directory")->required();
   verb->add_option("OUT", options.out, "File to write")->required();
   verb->add_option("--to", options.to,
@@ -91,26 +86,24 @@ CLI::App* add_convert_verb(CLI::App& app, ConvertOptions& options, bool& json) {
                    "directory, or its *.index.json")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   verb->add_flag("--force", options.force, "Replace OUT where it exists");
-  verb->footer(kConvertFooter);
   return verb;
 }
 
 CLI::App* add_flatten_verb(CLI::App& app, FlattenOptions& options, bool& json) {
-  CLI::App* verb = add_verb(app, "flatten", "Make a container that needs no other file", json);
+  CLI::App* verb =
+      add_verb(app, "flatten", "Make a container that needs no other file", kFlattenFooter, json);
   verb->add_option("IN", options.in, "Container, or a directory")->required();
   verb->add_option("OUT", options.out, "File to write")->required();
   verb->add_option("--memory", options.memory_bytes,
                    "Memory of each rank for bytes on their way, such as 512M (default: 256M)")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false));
   verb->add_flag("--force", options.force, "Replace OUT where it exists");
-  verb->footer(kFlattenFooter);
   return verb;
 }
 
 CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
-  CLI::App* verb = add_verb(app, "config", "Look at a configuration file", json);
+  CLI::App* verb = add_verb(app, "config", "Look at a configuration file", kExitFooter, json);
   verb->require_subcommand(1);
-  verb->footer(kExitFooter);
   const auto add = [&](const char* name, const char* what, ConfigAction action) {
     CLI::App* sub = verb->add_subcommand(name, what);
     sub->add_flag("--json", json, "Print JSON, errors included");
@@ -130,9 +123,8 @@ CLI::App* add_config_verb(CLI::App& app, ConfigOptions& options, bool& json) {
 }
 
 CLI::App* add_migrate_verb(CLI::App& app, MigrateOptions& options, bool& json) {
-  CLI::App* verb =
-      add_verb(app, "migrate", "Bring a checkpoint's names and documents up to date", json);
-  verb->footer(kMigrateFooter);
+  CLI::App* verb = add_verb(app, "migrate", "Bring a checkpoint's names and documents up to date",
+                            kMigrateFooter, json);
   verb->add_option("FILE", options.file, "Checkpoint, or a directory")->required();
   verb->add_option("-o,--output", options.out,
                    "File to write; its name tells its format, as with convert");
@@ -149,8 +141,8 @@ CLI::App* add_migrate_verb(CLI::App& app, MigrateOptions& options, bool& json) {
 
 CLI::App* add_migrate_config_verb(CLI::App& app, MigrateConfigOptions& options, bool& json) {
   CLI::App* verb =
-      add_verb(app, "migrate-config", "Move a legacy training configuration to cairn's keys", json);
-  verb->footer(kMigrateConfigFooter);
+      add_verb(app, "migrate-config", "Move a legacy training configuration to cairn's keys",
+               kMigrateConfigFooter, json);
   verb->add_option("OLD", options.file, "YAML file")->required();
   auto* output =
       verb->add_option("-o,--output", options.output, "Write here; without it, print the new text");
@@ -173,8 +165,8 @@ int main(int argc, char** argv) {
   bool json = false;
 
   InspectOptions inspecting;
-  CLI::App* inspect_verb =
-      add_verb(app, "inspect", "Show what is in a checkpoint: header, tensors, sizes", json);
+  CLI::App* inspect_verb = add_verb(
+      app, "inspect", "Show what is in a checkpoint: header, tensors, sizes", kFooter, json);
   inspect_verb->add_option("FILE", inspecting.file, "Checkpoint, or a directory")->required();
   inspect_verb
       ->add_option(
@@ -184,14 +176,14 @@ int main(int argc, char** argv) {
 
   DiffOptions comparing;
   CLI::App* diff_verb =
-      add_verb(app, "diff", "Compare two checkpoints: names, shapes, dtypes, values", json);
+      add_verb(app, "diff", "Compare two checkpoints: names, shapes, dtypes, values",
+               std::string(kDiffFooter) + "\n" + kFooter, json);
   diff_verb->add_option("A", comparing.a, "Checkpoint, or a directory")->required();
   diff_verb->add_option("B", comparing.b, "Checkpoint, or a directory")->required();
-  diff_verb->footer(std::string(kDiffFooter) + "\n" + kFooter);
 
   VerifyOptions verifying;
   CLI::App* verify_verb =
-      add_verb(app, "verify", "Check the digests of everything in a checkpoint", json);
+      add_verb(app, "verify", "Check the digests of everything in a checkpoint", kFooter, json);
   verify_verb->add_option("FILE", verifying.file, "Checkpoint, or a directory")->required();
   verify_verb->add_flag("--mark", verifying.mark,
                         "Note the result beside a run's checkpoint: loads pass over bad ones, and "

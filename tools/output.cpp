@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstdio>
 
 #include "base/throw.hpp"
-#include "formats/pickle/texts.hpp"
+#include "base/utf8.hpp"
 
 namespace cairn::tool {
 
@@ -44,7 +43,7 @@ std::size_t character_bytes(std::string_view text, std::size_t at) {
   const auto first = static_cast<unsigned char>(text[at]);
   if (first < 0x80) return 1;
   const std::size_t bytes = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-  return detail::pickle::is_utf8(text.substr(at, bytes)) ? bytes : 0;
+  return detail::is_utf8(text.substr(at, bytes)) ? bytes : 0;
 }
 
 /// The control character that starts at `at`, if it is DEL or one from U+0080 to U+009F; else 0.
@@ -128,11 +127,6 @@ std::function<void(std::uint64_t, std::uint64_t)> progress_bar() {
     std::fwrite(line.data(), 1, line.size(), stderr);
     std::fflush(stderr);
   };
-}
-
-Json number(double value) {
-  if (std::isfinite(value)) return value;
-  return std::isnan(value) ? "NaN" : "Infinity";
 }
 
 std::string to_text(const Json& json) {

@@ -42,9 +42,6 @@ std::string visible(std::string_view text);
 /// Draws on stderr how far this process is (done, total), where that is a terminal; otherwise
 /// empty.
 std::function<void(std::uint64_t, std::uint64_t)> progress_bar();
-/// JSON has no NaN and no infinities: those become strings, spelled as in the documents of a
-/// container.
-Json number(double value);
 /// Text that is no UTF-8 is made so, and control characters are escaped: all that visible() changes
 /// is changed already, so that the result stays JSON. Local.
 std::string to_text(const Json& json);

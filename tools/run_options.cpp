@@ -45,37 +45,39 @@ void add_keep_options(CLI::App& verb, KeepOptions& keep) {
   mode->needs(best);
 }
 
-CLI::App* add_verb(CLI::App& app, const char* name, const char* what, bool& json) {
+}  // namespace
+
+CLI::App* add_verb(CLI::App& app, const char* name, const char* what, const std::string& footer,
+                   bool& json) {
   CLI::App* verb = app.add_subcommand(name, what);
   verb->add_flag("--json", json, "Print JSON, errors included");
-  verb->footer(kFooter);
+  verb->footer(footer);
   return verb;
 }
 
-}  // namespace
-
 void add_run_verbs(CLI::App& app, RunVerbs& verbs, bool& json) {
-  verbs.ls = add_verb(app, "ls", "List the checkpoints of a run", json);
+  verbs.ls = add_verb(app, "ls", "List the checkpoints of a run", kFooter, json);
   verbs.ls->add_option("RUN", verbs.listing.run, "Directory")->required();
   add_keep_options(*verbs.ls, verbs.listing.keep);
-  verbs.prune = add_verb(app, "prune", "Remove old checkpoints of a run", json);
+  verbs.prune = add_verb(app, "prune", "Remove old checkpoints of a run", kFooter, json);
   verbs.prune->add_option("RUN", verbs.pruning.run, "Directory")->required();
   add_keep_options(*verbs.prune, verbs.pruning.keep);
   verbs.prune->add_flag("--bad", verbs.pruning.bad, "Also remove those that are marked as bad");
   verbs.prune->add_flag("--partial", verbs.pruning.partial,
                         "Also remove what saves left that died, if no job uses the run");
   verbs.prune->add_flag("--dry-run", verbs.pruning.dry_run, "Only tell what would be removed");
-  verbs.pin = add_verb(app, "pin", "Keep a checkpoint, whatever a retention policy says", json);
-  verbs.unpin = add_verb(app, "unpin", "Take the pin of a checkpoint away", json);
+  verbs.pin =
+      add_verb(app, "pin", "Keep a checkpoint, whatever a retention policy says", kFooter, json);
+  verbs.unpin = add_verb(app, "unpin", "Take the pin of a checkpoint away", kFooter, json);
   for (CLI::App* verb : {verbs.pin, verbs.unpin}) {
     verb->add_option("FILE", verbs.pinning.file, "Checkpoint, or a run's directory: its newest one")
         ->required();
   }
-  verbs.begin = add_verb(app, "begin", "Count a start of a run, for a job's script", json);
+  verbs.begin =
+      add_verb(app, "begin", "Count a start of a run, for a job's script", kBeginFooter, json);
   verbs.begin->add_option("RUN", verbs.beginning.run, "Directory")->required();
   add_count(*verbs.begin, "--max-restarts", verbs.beginning.max_restarts,
             "How often in a row it may start again without progress (default: 5; 0: any number)");
-  verbs.begin->footer(kBeginFooter);
 }
 
 RetentionPolicy policy_of(const KeepOptions& keep) {

@@ -12,6 +12,10 @@ class App;
 
 namespace cairn::tool {
 
+/// A verb with the flag --json, whose help ends with `footer`; `json` must outlive `app`.
+CLI::App* add_verb(CLI::App& app, const char* name, const char* what, const std::string& footer,
+                   bool& json);
+
 /// The verbs that look after runs: ls, prune, pin, unpin and begin.
 struct RunVerbs {
   CLI::App* ls = nullptr;

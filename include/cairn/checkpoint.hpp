@@ -129,23 +129,23 @@ class CAIRN_EXPORT Saver {
 };
 
 /// Reads the table of the checkpoint `path` on rank 0 and gives it to all ranks. Collective.
-/// Verifies the digests of everything but the tensors. Errors: not_found, corrupt, unsupported, io.
+/// Checks digests of all but tensors. Errors: not_found, corrupt, unsupported, unsafe, io, timeout.
 CAIRN_EXPORT Manifest open_checkpoint(const Comm& comm, const std::filesystem::path& path);
 /// The same for one process. Local.
 CAIRN_EXPORT Manifest open_checkpoint(const std::filesystem::path& path);
 
 /// Fills `targets`, this rank's pieces of any tensors, at any placement. Collective.
 /// Every piece must fit the checkpoint's global shape, and its dtype unless LoadOptions::cast is
-/// set. All checks, digests included, pass on all ranks before any target changes; only an io Error
-/// while the bytes move leaves targets partly filled, and says so. Every rank gives the same
-/// checkpoint and options. Errors: usage, not_found (also for a filter that matches nothing),
-/// mismatch, corrupt, io, timeout.
+/// set. All checks pass on all ranks before any target changes. An Error while the bytes move (io,
+/// timeout), and a wrong digest with VerifyWhen::loaded, leave targets filled, or partly, and say
+/// so. Every rank gives the same checkpoint and options. Errors: usage, not_found (also for a
+/// filter that matches nothing), mismatch, corrupt, io, timeout.
 CAIRN_EXPORT LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
                                      std::span<const MutableTensorView> targets,
                                      const LoadOptions& options = {});
 
-/// This rank's blob as it was saved by the same rank of a job of the same size; nothing where the
-/// checkpoint has no such blob or was saved by another number of ranks. Collective.
+/// This rank's blob as the same rank saved it; nothing where there is none of that name, or another
+/// number of ranks saved. Collective. Errors: mismatch, not_found, corrupt, io, timeout.
 CAIRN_EXPORT std::optional<std::vector<std::byte>> load_rank_blob(const Comm& comm,
                                                                   const Manifest& manifest,
                                                                   const std::string& name);
@@ -172,7 +172,7 @@ struct VerifyReport {
 };
 
 /// Checks the digests of the named tensors (all when empty), sharing the work. The report is the
-/// same on all ranks. Collective. Errors: not_found, io, timeout; damage is reported, not thrown.
+/// same on all ranks. Collective. Errors: mismatch, not_found, io, timeout; damage is reported.
 CAIRN_EXPORT VerifyReport verify_tensors(const Comm& comm, const Manifest& manifest,
                                          const std::vector<std::string>& names = {});
 
@@ -182,7 +182,7 @@ CAIRN_EXPORT std::filesystem::path checkpoint_path(const std::filesystem::path& 
 /// The committed checkpoint of the highest step in `run_dir`, judged by commit records, never by
 /// file names, dates or the `last` link alone. One that a load found damaged (skip_damaged) is
 /// passed over, unless all were: then it is the newest of them, so that a load tells, and no run
-/// starts anew for it. Local.
+/// starts anew for it. Local. Errors: io.
 CAIRN_EXPORT std::optional<std::filesystem::path> newest_checkpoint(
     const std::filesystem::path& run_dir);
 

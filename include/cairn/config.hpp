@@ -20,8 +20,8 @@ namespace cairn {
 /// What of a checkpoint goes into the trainer.
 enum class LoadingType : std::uint8_t {
   warm_start,         ///< everything: weights, optimizer, scheduler, progress, random state
-  cold_start,         ///< weights; epoch and step start at 0
-  weights_only,       ///< weights; epoch and step are the checkpoint's
+  cold_start,         ///< weights; epoch and step start at 0, without metrics
+  weights_only,       ///< weights; epoch, step and metrics are the checkpoint's
   transfer_learning,  ///< the weights that fit
 };
 
@@ -66,7 +66,7 @@ struct LoadingConfig {
   /// transfer_learning: the share of the model's tensors, 0 to 1, that must match, those in
   /// reset_layers not counted. Whatever the type, at least one must.
   double min_match = 0;
-  /// weights_only, transfer_learning: epoch and step start at 0. cold_start does so in any case.
+  /// weights_only, transfer_learning: epoch, step at 0, no metrics. cold_start does so in any case.
   bool reset_progress = false;
   /// Modules and parameters that keep their values, by dotted paths. Not for warm_start.
   std::vector<std::string> reset_layers = {};
@@ -179,7 +179,7 @@ struct SaveConfig {
   PreemptionConfig preemption;
   /// keep_last (0: see SaveTrigger::num_models_saved), keep_every_n_steps, keep_best
   RetentionPolicy retention;
-  /// For the trainer: it takes a RunLease, and gives a RestartGuard this limit.
+  /// CheckpointCallback takes a RunLease, and gives a RestartGuard this limit.
   bool lease = true;
   std::uint64_t max_restarts = 5;
   std::vector<SaveTrigger> triggers;

@@ -190,7 +190,7 @@ struct CommitInfo {
 
 /// A checkpoint as a table: what is in it and where the bytes are. A value; equal on all ranks.
 struct CAIRN_EXPORT Manifest {
-  std::string format;  ///< "cairn" (the container), "safetensors" or "dcp"
+  std::string format;  ///< "cairn", "safetensors", "torch", "dcp", "deepspeed" or "megatron"
   /// The first is the one that the checkpoint is named by; an index is followed by its shards.
   std::vector<FileEntry> files;
   CommitInfo commit;

@@ -52,7 +52,7 @@ class CAIRN_EXPORT LossScaler : public Stateful {
   void update(bool overflow);
 
   std::string state() const override;
-  void load(const std::string& state) override;
+  void load(const std::string& state) override;  // Errors: corrupt
 
  private:
   double scale_;

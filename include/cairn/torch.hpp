@@ -204,8 +204,8 @@ class CAIRN_EXPORT CheckpointManager {
 
   /// The same in two parts: begins to fetch the configured source on a thread of rank 0's, unless
   /// `pipeline.async_execution` is off, and leaves all else to PendingLoad::get(). The model is not
-  /// looked at before. Every rank calls it; nobody waits, and what goes wrong get() tells. The
-  /// program's own part in between does not count for `pipeline.timeout`.
+  /// looked at before. Local, but every rank calls it: nobody waits, and what goes wrong get()
+  /// tells. The program's own part in between does not count for `pipeline.timeout`.
   PendingLoad load_checkpoint_async(torch::nn::Module& model);
   PendingLoad load_checkpoint_async(torch::nn::Module& model, torch::optim::Optimizer& optimizer);
   PendingLoad load_checkpoint_async(torch::nn::Module& model, torch::optim::Optimizer& optimizer,
@@ -222,7 +222,7 @@ class CAIRN_EXPORT CheckpointManager {
   /// next load. Local.
   const std::vector<StageTrace>& last_trace() const;
 
-  /// The newest committed checkpoint of `save.dir`, the same answer on all ranks. Collective.
+  /// The newest committed checkpoint of `save.dir`, on all ranks. Collective. Errors: io, timeout.
   std::optional<std::filesystem::path> newest_checkpoint() const;
 
   /// Lifetime: that of the manager. Local.

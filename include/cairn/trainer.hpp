@@ -36,8 +36,8 @@ struct SaveDecision {
   /// A whole checkpoint would not be ready in time: the model alone, under a name that no resume
   /// takes.
   bool weights_only = false;
-  /// The step is saved, or is being saved, and that checkpoint lacks what was told since: where this
-  /// save is left out, a resume from the other one goes on with less than there was.
+  /// The step is saved, or is being saved, and that checkpoint lacks what was told since: where
+  /// this save is left out, a resume from the other one goes on with less than there was.
   bool again = false;
   bool save() const { return cause != SaveCause::none; }
 };
@@ -57,7 +57,7 @@ class CAIRN_EXPORT SaveSchedule {
 
   /// Installs handlers for SIGTERM and SIGUSR1 where `save.preemption.signals` is set, and asks for
   /// the end of the job's time (rank 0). `comm` must outlive it; one schedule on a communicator.
-  /// `clock`: the time, for tests. Collective. Errors: usage.
+  /// `clock`: the time, for tests. Collective. Errors: mismatch, io (signal handlers), timeout.
   SaveSchedule(const Comm& comm, const SaveConfig& save, Clock clock = {});
   /// Puts the handlers back. Does not communicate.
   ~SaveSchedule();
@@ -74,7 +74,7 @@ class CAIRN_EXPORT SaveSchedule {
   /// After a validation; rank 0's metrics count. An improvement is to be saved, also where the step
   /// is. Collective. Errors: usage (the monitored metric is not among them), timeout.
   SaveDecision after_validation(const std::map<std::string, double>& metrics);
-  /// At the end: what the last step still needs. Completes what is on its way. Collective.
+  /// At the end: what the last step still needs. Collective. Errors: mismatch, timeout (of votes).
   SaveDecision at_end();
 
   /// A checkpoint of the last step is made, or is being made, and held the loop up for so long.

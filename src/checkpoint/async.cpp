@@ -1,12 +1,11 @@
 // A save in the background:
 //  1. make way     earlier saves: their failures are told, and the wish for a busy time is followed
 //  2. begin        steps 1 and 2 of the protocol (docs/design.md, "Saving"), on the program's
-//  thread
+//                  thread
 //  3. stage        this rank's share is copied, block by block; the background writes along
 //  4. return       the state may change
 //  5. carry out    steps 3 to 7, on the background's thread; its collectives go through poll()
-//  where
-//                  MPI allows one thread only
+//                  where MPI allows one thread only
 #include <chrono>
 #include <cstdio>
 #include <cstring>

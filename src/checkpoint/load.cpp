@@ -39,6 +39,14 @@ struct Matches {
   std::uint64_t targets = 0;        ///< that the filter takes
 };
 
+/// What the step "match" leaves to those behind it.
+struct Matched {
+  Matches mine;
+  std::vector<std::uint64_t> wanted;  ///< by position in the manifest, by any rank; 2: converted
+  EngineKind kind = EngineKind::direct;
+  std::unique_ptr<Engine> engine;
+};
+
 void check_dtype(const std::string& file, const TensorHead& tensor, DType wanted, bool cast) {
   if (tensor.dtype == wanted || (cast && can_cast(tensor.dtype, wanted))) return;
   fail(Errc::mismatch, "tensor '{}' is {} in '{}' but {} in memory; {}", tensor.name,
@@ -203,6 +211,53 @@ EngineKind engine_for(const Manifest& manifest, EngineKind wanted) {
   return in_datasets ? wanted : EngineKind::direct;
 }
 
+/// Step 1. Collective.
+Matched match_all(const Comm& comm, const Manifest& manifest,
+                  std::span<const MutableTensorView> targets, const LoadOptions& options) {
+  Matched found;
+  std::vector<Argument> arguments;
+  std::uint64_t matched[1] = {0};  // targets of the rank that has the most
+  agree(comm, "load: match", [&] {
+    found.kind = engine_for(manifest, options.engine);
+    found.mine = match(manifest, targets, options);
+    arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
+    found.wanted.resize(manifest.tensors.size(), 0);
+    for (const ReadItem& item : found.mine.straight) found.wanted[item.tensor] = 1;
+    for (const LoadItem& item : found.mine.converted) found.wanted[item.tensor] = 2;
+    matched[0] = found.mine.targets;
+    found.engine = make_engine(found.kind, options.transfer, options.mpio);
+  });
+  require_same(comm, "load: match", arguments, matched);
+  if (!options.only.is_empty() && matched[0] == 0) {
+    throw Error(Errc::not_found,
+                fmt::format("load: LoadOptions::only matches tensors of '{}', but none that any "
+                            "rank gives as a target: give one of them, or change the filter",
+                            manifest.path().string()),
+                /*rank=*/0);
+  }
+  comm.all_reduce_max(std::span<std::uint64_t>(found.wanted));
+  return found;
+}
+
+/// Step 3. Collective. `aftermath` as in load_tensors.
+void move_all(const Comm& comm, const Manifest& manifest, const LoadOptions& options,
+              Matched& found, std::string_view aftermath, LoadResult& result) {
+  try {
+    move_straight(comm, *found.engine, found.kind, options, manifest, found.mine.straight, result);
+    if (!result.casts.empty()) {
+      result.bytes_read +=
+          move_converted(comm, *found.engine, found.kind, manifest, found.mine.converted);
+    }
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("{}; {}", error.what(),
+                            aftermath.empty()
+                                ? "the tensors are partly filled: load again before they are used"
+                                : aftermath),
+                error.rank());
+  }
+}
+
 }  // namespace
 
 LoadResult load_tensors(const Comm& comm, const Manifest& manifest,
@@ -215,35 +270,14 @@ LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
                                 const LoadOptions& options,
                                 const std::function<void()>& before_move,
                                 std::string_view aftermath) {
-  Matches matches;
-  std::vector<Argument> arguments;
-  std::vector<std::uint64_t> wanted;  // by position in the manifest, by any rank; 2: converted
-  std::uint64_t matched[1] = {0};     // targets of the rank that has the most
-  std::unique_ptr<Engine> engine;
-  EngineKind kind = EngineKind::direct;
-  agree(comm, "load: match", [&] {
-    kind = engine_for(manifest, options.engine);
-    matches = match(manifest, targets, options);
-    arguments = {{"checkpoint", identity_of(manifest)}, {"options", options_hash(options)}};
-    wanted.resize(manifest.tensors.size(), 0);
-    for (const ReadItem& item : matches.straight) wanted[item.tensor] = 1;
-    for (const LoadItem& item : matches.converted) wanted[item.tensor] = 2;
-    matched[0] = matches.targets;
-    engine = make_engine(kind, options.transfer, options.mpio);
-  });
-  require_same(comm, "load: match", arguments, matched);
-  if (!options.only.is_empty() && matched[0] == 0) {
-    fail(Errc::not_found,
-         "load: the filter matches tensors of '{}', but none that any rank wants to fill",
-         manifest.path().string());
-  }
-  comm.all_reduce_max(std::span<std::uint64_t>(wanted));
+  Matched found = match_all(comm, manifest, targets, options);
+  const std::vector<std::uint64_t>& wanted = found.wanted;
   LoadResult result;
   for (const std::uint64_t want : wanted) result.tensors += want != 0 ? 1 : 0;
-  if (options.cast) result.casts = all_casts(comm, manifest, matches.converted, wanted);
+  if (options.cast) result.casts = all_casts(comm, manifest, found.mine.converted, wanted);
   std::optional<HeldExtents> held;
   if (options.verify == VerifyWhen::loaded) {
-    agree(comm, "load: match", [&] { held.emplace(manifest, wanted, matches.straight); });
+    agree(comm, "load: match", [&] { held.emplace(manifest, wanted, found.mine.straight); });
     held->share(comm);
   }
   if (options.verify != VerifyWhen::never) {
@@ -253,24 +287,12 @@ LoadResult detail::load_tensors(const Comm& comm, const Manifest& manifest,
   }
   if (!result.casts.empty()) {
     agree(comm, "load: verify", [&] {
-      sort_by_place(manifest, matches.converted);
-      result.bytes_read += check_integers(manifest, matches.converted);
+      sort_by_place(manifest, found.mine.converted);
+      result.bytes_read += check_integers(manifest, found.mine.converted);
     });
   }
   before_move();
-  try {
-    move_straight(comm, *engine, kind, options, manifest, matches.straight, result);
-    if (!result.casts.empty()) {
-      result.bytes_read += move_converted(comm, *engine, kind, manifest, matches.converted);
-    }
-  } catch (const Error& error) {
-    throw Error(error.code(),
-                fmt::format("{}; {}", error.what(),
-                            aftermath.empty()
-                                ? "the tensors are partly filled: load again before they are used"
-                                : aftermath),
-                error.rank());
-  }
+  move_all(comm, manifest, options, found, aftermath, result);
   if (held) {
     throw_if_damaged(
         manifest, verify_held(comm, manifest, *held),

@@ -5,7 +5,7 @@
 //  3. rank 0 gives each group that wants enough a turn (plan/load_groups.hpp), and every group of a
 //     turn gets a communicator of its own;
 //  4. everything else is read by each rank for itself, then come all ranks together, then the
-//  turns.
+//     turns.
 // All ranks meet after each turn, so that a failure in one group is that of all.
 #include "checkpoint/move_step.hpp"
 

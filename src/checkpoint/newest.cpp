@@ -26,12 +26,14 @@ namespace fs = std::filesystem;
 
 /// The files that have the name of a step's checkpoint, the highest step first.
 std::vector<fs::path> step_files(const fs::path& run_dir) {
+  std::vector<fs::directory_entry> entries;
+  try {
+    entries = entries_of(run_dir);
+  } catch (const Error& error) {
+    if (error.code() != Errc::not_found) throw;  // a run that has not begun
+  }
   std::vector<std::uint64_t> steps;
-  std::error_code error;
-  fs::directory_iterator entries(run_dir, error);
-  if (error == std::errc::no_such_file_or_directory) return {};
-  if (error) fail_system("list", run_dir, error.value());
-  for (const auto& entry : entries) {
+  for (const fs::directory_entry& entry : entries) {
     if (auto step = names::parse_checkpoint_file(entry.path().filename().string())) {
       steps.push_back(*step);
     }

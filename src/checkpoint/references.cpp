@@ -28,7 +28,7 @@ void check_replaceable(const fs::path& target, bool may_call_hdf5) {
   if (!exists) return;
   const std::string name = target.filename().string();
   const fs::path directory = target.parent_path();
-  for (const auto& entry : fs::directory_iterator(directory.empty() ? "." : directory)) {
+  for (const fs::directory_entry& entry : entries_of(directory.empty() ? "." : directory)) {
     const std::string other = entry.path().filename().string();
     // Hidden files are saves that did not finish.
     if (other.starts_with('.') || !is_own_file(entry)) continue;

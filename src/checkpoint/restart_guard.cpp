@@ -38,6 +38,9 @@ Starts read_starts(const std::filesystem::path& path) {
             json.value("start", "")};
   } catch (const Json::exception&) {
     return {};
+  } catch (const Error& error) {
+    if (error.code() != Errc::corrupt) throw;
+    return {};
   }
 }
 

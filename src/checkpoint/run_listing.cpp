@@ -100,12 +100,9 @@ void add_needs(RunListing& listing,
 
 RunListing list_run(const fs::path& dir, bool may_call_hdf5) {
   RunListing listing;
-  std::error_code error;
-  fs::directory_iterator entries(dir, error);
-  if (error) fail_system("list", dir, error.value());
   std::vector<fs::directory_entry> files;
   Present present;
-  for (const auto& entry : entries) {
+  for (const fs::directory_entry& entry : entries_of(dir)) {
     if (!is_own_file(entry)) continue;
     files.push_back(entry);
     present.insert(entry.path().filename().string());
@@ -126,6 +123,7 @@ RunListing list_run(const fs::path& dir, bool may_call_hdf5) {
             [](const auto& a, const auto& b) { return a.facts.step < b.facts.step; });
   std::sort(listing.others.begin(), listing.others.end(), by_path);
   std::sort(listing.partial.begin(), listing.partial.end(), by_path);
+  std::error_code error;
   const std::string linked = fs::read_symlink(dir / names::kLast, error).filename().string();
   for (RunCheckpoint& one : listing.checkpoints) one.facts.linked = one.facts.name == linked;
   add_needs(listing, references);

@@ -134,12 +134,9 @@ std::optional<fs::path> only_one(const fs::path& directory, std::string_view usu
 
 std::vector<std::string> names_in(const fs::path& directory) {
   std::vector<std::string> names;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    names.push_back(entry->path().filename().string());
+  for (const fs::directory_entry& entry : entries_of(directory)) {
+    names.push_back(entry.path().filename().string());
   }
-  if (error) fail_system("list", directory, error.value());
   std::sort(names.begin(), names.end());
   return names;
 }

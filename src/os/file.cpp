@@ -343,6 +343,18 @@ void remove_quietly(const std::filesystem::path& path) noexcept {
   std::filesystem::remove(path, ignored);
 }
 
+std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::path& dir) {
+  std::vector<std::filesystem::directory_entry> entries;
+  std::error_code error;
+  // A loop over the iterator itself would throw the library's own exception.
+  for (std::filesystem::directory_iterator at(dir, error), end; !error && at != end;
+       at.increment(error)) {
+    entries.push_back(*at);
+  }
+  if (error) fail_system("list", dir, error.value());
+  return entries;
+}
+
 bool is_own_file(const std::filesystem::directory_entry& entry) {
   std::error_code error;
   const auto type = entry.symlink_status(error).type();

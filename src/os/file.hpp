@@ -94,6 +94,8 @@ void remove_file(const std::filesystem::path& path);
 /// Removes a file if it is there; failure is ignored (used to clean up behind another error).
 void remove_quietly(const std::filesystem::path& path) noexcept;
 
+/// What is in a directory, in any order. Local. Errors: not_found, io.
+std::vector<std::filesystem::directory_entry> entries_of(const std::filesystem::path& dir);
 /// Whether an entry of a directory is a file, and no link to one; false where it is gone. Local.
 /// Errors: io, where that can't be told.
 bool is_own_file(const std::filesystem::directory_entry& entry);

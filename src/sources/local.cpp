@@ -17,6 +17,7 @@
 #include "formats/detect.hpp"
 #include "manifest/names.hpp"
 #include "os/environment.hpp"
+#include "os/file.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -69,8 +70,10 @@ fs::path checkpoint_in(const fs::path& directory, bool fallback) {
   };
   if (const auto newest = find_newest(directory, fallback)) return *newest;
   if (find_in_directory(directory)) return directory;
-  const fs::directory_iterator entries(directory);
-  if (std::all_of(begin(entries), end(entries), is_of_run)) return newest_of(directory, fallback);
+  const std::vector<fs::directory_entry> entries = entries_of(directory);
+  if (std::all_of(entries.begin(), entries.end(), is_of_run)) {
+    return newest_of(directory, fallback);
+  }
   fail(Errc::unsupported,
        "the directory '{}' holds neither checkpoints of a run (step-*.h5) nor files of another "
        "format that cairn knows ({}); name a file",

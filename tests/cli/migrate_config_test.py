@@ -1,16 +1,14 @@
 """`cairn migrate-config` from outside: every configuration of the corpus, exit codes, JSON, files."""
 
 import json
-import os
 import pathlib
 import re
 import unittest
 
 import yaml
 
-from harness import BIN, ROOT, Case, run
+from harness import BIN, CORPUS, ROOT, Case, run
 
-CORPUS = pathlib.Path(os.environ.get("CAIRN_CORPUS", ROOT.parent / "shared" / "corpus"))
 FINE, DIFFERENT, FAILED = 0, 1, 2
 ABOUT_LOADING = re.compile(r"run_id|warm_start|load_weights_only|transfer_learning")
 

@@ -86,6 +86,14 @@ class RunTest(unittest.TestCase):
         self.assertNotIn("notes.txt", text)
         self.assertNotIn("stays", text)
 
+    def test_ls_spells_the_numbers_that_json_lacks_as_the_documents_do(self):
+        for step, loss in ((50, "Infinity"), (60, "-Infinity")):
+            run([SAMPLE, "save", self.dir / name(step), step, 1, "rows", "direct"],
+                env={"CAIRN_SAMPLE_LOSS": f'"{loss}"'})
+        rows = {row["step"]: row for row in self.json("ls", self.dir)["checkpoints"]}
+        self.assertEqual([rows[step]["metrics"]["loss"] for step in (40, 50, 60)],
+                         ["NaN", "Infinity", "-Infinity"])
+
     def test_prune_does_what_the_dry_run_said(self):
         self.cairn("pin", self.dir / name(10))
         words = ["prune", self.dir, "--keep-last", "1", "--keep-best", "1", "--metric", "loss", "--mode", "max"]

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "cairn/checkpoint.hpp"
+#include "support/corpus.hpp"
 #include "support/mpi_test.hpp"
 #include "support/sample_state.hpp"
 
@@ -195,9 +196,7 @@ TEST(Convert, AFailureLeavesNothing) {
 
 /// Files of the corpus that cairn reads, in folders of `format`; none where there is no corpus.
 std::vector<fs::path> corpus(const std::set<std::string>& folders) {
-  const char* named = std::getenv("CAIRN_CORPUS");
-  const fs::path beside = fs::path(__FILE__).parent_path() / "../../../shared/corpus";
-  const fs::path root = named != nullptr ? fs::path(named) : beside;
+  const fs::path root = corpus_root();
   std::vector<fs::path> files;
   std::ifstream text(root / "MANIFEST.json");
   if (!text) return files;

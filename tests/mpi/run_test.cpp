@@ -158,7 +158,8 @@ TEST(RestartGuard, AStartThatHasANameIsCountedOnce) {
 
 TEST(RestartGuard, ACountThatIsDamagedIsNone) {
   const auto dir = scratch();
-  for (const char* text : {"", "{", "{\"step\": \"x\"}"}) {
+  const std::string too_long(70'000, ' ');
+  for (const std::string& text : std::vector<std::string>{"", "{", "{\"step\": \"x\"}", too_long}) {
     if (world().is_root()) std::ofstream(dir / detail::names::kRestarts) << text;
     const RestartGuard guard(dir, 1);
     guard.begin(world(), 1);

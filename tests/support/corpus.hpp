@@ -8,18 +8,18 @@
 
 namespace cairn::test {
 
-/// A file of the corpus of checkpoints that other programs wrote: below $CAIRN_CORPUS, else in
-/// `shared/corpus` beside the source tree; empty where there is none.
+/// Where the corpus of checkpoints that other programs wrote should be: $CAIRN_CORPUS, else
+/// `shared/corpus` beside the source tree.
+inline std::filesystem::path corpus_root() {
+  if (const char* given = std::getenv("CAIRN_CORPUS")) return given;
+  const std::filesystem::path tests = std::filesystem::path(__FILE__).parent_path().parent_path();
+  return tests.parent_path().parent_path() / "shared" / "corpus";
+}
+
+/// A file of the corpus; empty where there is none.
 inline std::filesystem::path in_corpus(const std::string& name) {
-  const char* given = std::getenv("CAIRN_CORPUS");
-  const auto root = given != nullptr ? std::filesystem::path(given)
-                                     : std::filesystem::path(__FILE__)
-                                               .parent_path()
-                                               .parent_path()
-                                               .parent_path()
-                                               .parent_path() /
-                                           "shared" / "corpus";
-  return std::filesystem::exists(root / name) ? root / name : std::filesystem::path();
+  const std::filesystem::path path = corpus_root() / name;
+  return std::filesystem::exists(path) ? path : std::filesystem::path();
 }
 
 }  // namespace cairn::test

@@ -36,6 +36,7 @@ std::string expect_same_error(Errc code, F&& body) {
   } catch (const Error& error) {
     text = error.what();
     code_text = to_string(error.code());
+    EXPECT_NE(error.rank(), Error::kLocal) << text;
   }
   EXPECT_EQ(code_text, to_string(code)) << text;
   std::string of_root = text;

@@ -24,6 +24,7 @@
 #include "formats/torch/walk.hpp"
 #include "fuzz/mutate.hpp"
 #include "fuzz/reader_target.hpp"
+#include "support/corpus.hpp"
 #include "transfer/reader.hpp"
 
 namespace cairn::detail {
@@ -280,10 +281,10 @@ TEST(OptimizerNames, AreGivenUpBeforeTheSearchFillsTheMemory) {
 /// Files to be broken: handmade ones, and small ones of the corpus where there is one.
 std::vector<std::string> seeds() {
   std::vector<std::string> seeds{views(), views({}, true)};
-  const char* corpus = std::getenv("CAIRN_CORPUS");
   for (const char* folder : {"torch", "torch-legacy", "training", "inference", "lightning"}) {
-    if (corpus == nullptr || !fs::exists(fs::path(corpus) / folder)) continue;
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(corpus) / folder)) {
+    const fs::path given = test::in_corpus(folder);
+    if (given.empty()) continue;
+    for (const auto& entry : fs::recursive_directory_iterator(given)) {
       if (!entry.is_regular_file() || entry.file_size() > 40'000) continue;
       std::ifstream in(entry.path(), std::ios::binary);
       seeds.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());

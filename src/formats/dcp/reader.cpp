@@ -62,15 +62,12 @@ Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_by
 std::map<std::uint32_t, fs::path> metadata_of_ranks(const fs::path& directory) {
   static const std::regex known(R"(__(\d{1,9})\.metadata)");
   std::map<std::uint32_t, fs::path> ranks;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
+  for (const fs::directory_entry& entry : entries_of(directory)) {
+    const std::string name = entry.path().filename().string();
     std::smatch match;
     if (name.size() > 32 || !std::regex_match(name, match, known)) continue;
-    ranks[static_cast<std::uint32_t>(std::stoul(match[1].str()))] = entry->path();
+    ranks[static_cast<std::uint32_t>(std::stoul(match[1].str()))] = entry.path();
   }
-  if (error) fail_system("list", directory, error.value());
   if (!ranks.empty() && ranks.rbegin()->first != ranks.size() - 1) {
     fail(Errc::corrupt,
          "it has the metadata of {} ranks, of which one is number {}: some are missing",

@@ -65,12 +65,9 @@ class ShardingReader final : public JsonReader {
 
 std::vector<fs::path> files_in(const fs::path& directory) {
   std::vector<fs::path> files;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (is_sharded_safetensors(entry->path().filename().string())) files.push_back(entry->path());
+  for (const fs::directory_entry& entry : entries_of(directory)) {
+    if (is_sharded_safetensors(entry.path().filename().string())) files.push_back(entry.path());
   }
-  if (error) fail_system("list", directory, error.value());
   std::sort(files.begin(), files.end());
   return files;
 }

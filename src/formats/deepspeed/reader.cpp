@@ -48,10 +48,8 @@ Files files_in(const fs::path& directory) {
       R"((?:bf16_|fp16_)?(?:zero_pp_rank_(\d{1,7})_)?mp_rank_(\d{1,7})_(model|optim)_states\.pt)");
   const std::regex experts(R"((layer_\d+_)?(expert|expp).*_states\.pt|layer_.*-model_states\.pt)");
   Files files;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
+  for (const fs::directory_entry& entry : entries_of(directory)) {
+    const std::string name = entry.path().filename().string();
     if (name.size() > kMostNameBytes) continue;
     std::smatch match;
     if (std::regex_match(name, experts)) {
@@ -68,11 +66,10 @@ Files files_in(const fs::path& directory) {
            name);
     }
     auto& ranks = match[3] == "model" ? files.models : files.optimizers;
-    if (!ranks.emplace(number_of(match[1]), entry->path()).second) {
+    if (!ranks.emplace(number_of(match[1]), entry.path()).second) {
       fail(Errc::corrupt, "it has two files of one rank: '{}'", name);
     }
   }
-  if (error) fail_system("list", directory, error.value());
   if (files.models.empty())
     fail(Errc::corrupt, "its directory '{}' has no file of a model", directory.filename().string());
   return files;

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "base/throw.hpp"
+#include "base/utf8.hpp"
 #include "formats/deepspeed/model_file.hpp"
 #include "formats/deepspeed/partitions.hpp"
-#include "formats/pickle/texts.hpp"
 #include "formats/torch/state_file.hpp"
 #include "formats/torch/values.hpp"
 #include "os/file.hpp"
@@ -34,12 +34,7 @@ constexpr std::string_view kOptimizer = "optimizer_state.pt";  // what is not of
 /// What is in a directory, in the order of the names.
 std::vector<fs::path> sorted(const fs::path& directory) {
   std::vector<fs::path> paths;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
-    paths.push_back(entry->path());
-  }
-  if (error) fail_system("list", directory, error.value());
+  for (const fs::directory_entry& entry : entries_of(directory)) paths.push_back(entry.path());
   std::sort(paths.begin(), paths.end());
   return paths;
 }
@@ -98,11 +93,11 @@ class Universal {
 
   void read_parameter(const fs::path& directory) {
     const std::string name = directory.filename().string();
-    if (!pickle::is_utf8(name)) fail(Errc::corrupt, "a parameter's name is no UTF-8");
+    if (!is_utf8(name)) fail(Errc::corrupt, "a parameter's name is no UTF-8");
     bool has_weights = false;
     for (const fs::path& path : sorted(directory)) {
       const std::string role = path.stem().string();
-      if (path.extension() != ".pt" || !pickle::is_utf8(role)) continue;
+      if (path.extension() != ".pt" || !is_utf8(role)) continue;
       has_weights = has_weights || role == kWeights;
       read_state(path, role, name);
     }

@@ -235,34 +235,43 @@ HintMap transfer_boxes(const Comm& comm, const std::filesystem::path& path,
   // In collective mode each tensor takes as many transfers as the rank with the most needs.
   if (io.collective) comm.all_reduce_max(std::span<std::uint64_t>(rounds));
 
+  // From here on HDF5 communicates, so that agree() is not for it: a rank keeps its failure until
+  // all ranks settle. After one inside the library its close may never return; a file that is open
+  // stays so, unused, and HDF5 closes it in MPI_Finalize.
+  Trouble trouble(comm.rank());
+  const auto settle = [&] {
+    if (auto first = comm.first_failure(trouble.take(), step)) {
+      watch_finalize(comm.rank(), path.string(), io.watchdog, activity_of(path));
+      throw_agreed(step, *first);
+    }
+  };
   hid_t file = -1;
-  agree(comm, step, [&] {
+  trouble.guard([&] {
+    // For ranks that never come: after an error here the others would wait in the open.
     fault_point(write ? "move.enter" : "load.move.enter");
     dog->watch("open", {}, [&] { file = open_shared(path, direction, *access); });
   });
+  settle();
   HintMap in_force;
-  Trouble trouble(comm.rank());
   {
     std::unique_ptr<Mover> mover;
-    agree(comm, step, [&] {
+    trouble.guard([&] {
       in_force = hints_of(file);
       mover = std::make_unique<Mover>(file, direction, io.collective);
       dog->watch("open datasets", {}, [&] { mover->open(tensors, rounds); });
       fault_point(write ? "move.open" : "load.move.open");
     });
+    settle();
     move_all(*mover, *dog, direction, tensors, boxes, rounds, trouble);
     trouble.guard([&] { fault_point(write ? "move.end" : "load.move.end"); });
   }
-  // After a failure inside the library its close may never return; the file stays open, unused.
-  if (auto first = comm.first_failure(trouble.take(), step)) {
-    watch_finalize(comm.rank(), path.string(), io.watchdog, activity_of(path));
-    throw_agreed(step, *first);
-  }
-  agree(comm, step, [&] {
+  settle();
+  trouble.guard([&] {
     dog->watch("close", {}, [&] {
       check(H5Fclose(file), fmt::format("cannot close '{}'", path.string()), Errc::io);
     });
   });
+  settle();
   return in_force;
 }
 

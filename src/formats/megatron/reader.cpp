@@ -66,16 +66,11 @@ std::vector<int> numbers_in(std::string_view name) {
 
 std::vector<RankDirectory> ranks_in(const fs::path& directory) {
   std::vector<RankDirectory> ranks;
-  std::error_code error;
-  for (fs::directory_iterator entry(directory, error), end; !error && entry != end;
-       entry.increment(error)) {
+  for (const fs::directory_entry& entry : entries_of(directory)) {
     std::error_code ignored;
-    RankDirectory rank{entry->path(), numbers_in(entry->path().filename().string())};
-    if (!rank.numbers.empty() && fs::is_directory(entry->path(), ignored)) {
-      ranks.push_back(std::move(rank));
-    }
+    RankDirectory rank{entry.path(), numbers_in(entry.path().filename().string())};
+    if (!rank.numbers.empty() && entry.is_directory(ignored)) ranks.push_back(std::move(rank));
   }
-  if (error) fail_system("list", directory, error.value());
   std::sort(ranks.begin(), ranks.end(), [](const RankDirectory& a, const RankDirectory& b) {
     const auto key = [](const RankDirectory& rank) {  // stages first
       std::vector<int> numbers = rank.numbers;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/throw.hpp"
+#include "base/utf8.hpp"
 #include "formats/pickle/texts.hpp"
 
 namespace cairn::detail::pickle {

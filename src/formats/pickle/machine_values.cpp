@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "base/throw.hpp"
+#include "base/utf8.hpp"
 #include "formats/pickle/machine.hpp"
-#include "formats/pickle/texts.hpp"
 
 namespace cairn::detail::pickle {
 

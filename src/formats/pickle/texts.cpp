@@ -2,11 +2,10 @@
 
 #include <charconv>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#include <optional>
 
 #include "base/throw.hpp"
+#include "base/utf8.hpp"
 
 namespace cairn::detail::pickle {
 namespace {
@@ -30,25 +29,6 @@ void append_utf8(std::string& text, std::uint32_t point) {
   }
 }
 
-/// The next code point of `text` at `at`, which it moves on; nothing where it is ill-formed.
-std::optional<std::uint32_t> next_point(std::string_view text, std::size_t& at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const std::uint32_t first = byte(at++);
-  if (first < 0x80) return first;
-  if (first < 0xc2 || first > 0xf4) return std::nullopt;
-  const std::size_t more = first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
-  if (text.size() - at < more) return std::nullopt;
-  std::uint32_t point = first & (0x3fU >> more);
-  for (std::size_t i = 0; i < more; ++i, ++at) {
-    if ((byte(at) & 0xc0) != 0x80) return std::nullopt;
-    point = point << 6 | (byte(at) & 0x3f);
-  }
-  constexpr std::uint32_t kLeast[] = {0x80, 0x800, 0x10000};
-  const bool surrogate = point >= 0xd800 && point < 0xe000;
-  if (point < kLeast[more - 1] || surrogate || point > 0x10ffff) return std::nullopt;
-  return point;
-}
-
 /// `count` digits of base `base` at `at`, which it moves on.
 std::uint32_t digits_at(std::string_view raw, std::size_t& at, std::size_t count, int base,
                         const std::string& where) {
@@ -65,26 +45,10 @@ std::uint32_t digits_at(std::string_view raw, std::size_t& at, std::size_t count
 
 }  // namespace
 
-bool is_utf8(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
-    // Nearly all of a checkpoint's texts are ASCII: eight characters at a time.
-    std::uint64_t eight = 0;
-    if (text.size() - at >= sizeof(eight)) {
-      std::memcpy(&eight, text.data() + at, sizeof(eight));
-      if ((eight & 0x8080808080808080) == 0) {
-        at += sizeof(eight);
-        continue;
-      }
-    }
-    if (!next_point(text, at)) return false;
-  }
-  return true;
-}
-
 bool latin1_of(std::string_view text, std::string& bytes) {
   bytes.clear();
   for (std::size_t at = 0; at < text.size();) {
-    const auto point = next_point(text, at);
+    const auto point = next_code_point(text, at);
     if (!point || *point > 0xff) return false;
     bytes += static_cast<char>(*point);
   }

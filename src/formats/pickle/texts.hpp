@@ -7,8 +7,6 @@ namespace cairn::detail::pickle {
 
 /// The texts of pickles. All functions are Local; `where` names the place in errors.
 
-/// Whether `text` is well-formed UTF-8, without surrogates.
-bool is_utf8(std::string_view text);
 /// The bytes of code points below 256 in UTF-8 (Latin-1), as NumPy's and Python's bytes travel in
 /// old protocols. False where there is another code point.
 bool latin1_of(std::string_view text, std::string& bytes);

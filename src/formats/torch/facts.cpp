@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/json_text.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
 #include "formats/torch/optimizer_names.hpp"
@@ -29,11 +30,6 @@ constexpr int kMostDepth = 40;
 constexpr std::size_t kMostOptimizers = 100;
 constexpr std::size_t kMostParameters = 1'000'000;
 constexpr std::size_t kMostNameBytes = 64 << 20;
-
-/// Sets a key that an object has not: looking for it first would take as long as there are keys.
-void append(Json& object, std::string key, Json value) {
-  object.get_ref<Json::object_t&>().emplace_back(std::move(key), std::move(value));
-}
 
 /// Whether a value is one without parts. These come first where not all have room.
 bool is_scalar(const Graph& graph, Ref ref) {
@@ -87,8 +83,8 @@ class JsonTree {
           if (!text && graph_.kind(pairs[i]) != Kind::integer) continue;
           path.push_back(text ? PathKey(std::string(graph_.text(pairs[i])))
                               : PathKey(graph_.integer(pairs[i])));
-          append(json, text ? std::string(graph_.text(pairs[i])) : graph_.decimal(pairs[i]),
-                 of(pairs[i + 1], path, depth + 1));
+          append_member(json, text ? std::string(graph_.text(pairs[i])) : graph_.decimal(pairs[i]),
+                        of(pairs[i + 1], path, depth + 1));
           path.pop_back();
         }
         return json;
@@ -134,7 +130,7 @@ class JsonTree {
       if (graph_.kind(pairs[i]) != Kind::text || is_told_in_state(graph_, pairs[i + 1])) continue;
       values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
       if (values_ > kMostValues) break;
-      append(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
+      append_member(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
     }
     --closed_;
     return json;
@@ -358,7 +354,7 @@ std::map<std::string, std::string> Facts::find() {
                                      [&](const auto& optimizer) { return is(optimizer.second); });
     if (weights) continue;
     Path path{key};
-    append(training, key, tree.of(pairs[i + 1], path));
+    append_member(training, key, tree.of(pairs[i + 1], path));
   }
   documents["training"] = training.dump();
   return documents;

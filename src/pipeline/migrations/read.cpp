@@ -8,6 +8,7 @@
 #include "base/bounded_regex.hpp"
 #include "base/sha256.hpp"
 #include "base/throw.hpp"
+#include "os/file.hpp"
 #include "pipeline/document.hpp"
 #include "pipeline/migrations/migration.hpp"
 #include "pipeline/migrations/pattern.hpp"
@@ -210,7 +211,7 @@ std::vector<Migration> read_migrations(const fs::path& directory) {
     fail(Errc::not_found, "'{}' is no directory of migrations", directory.string());
   }
   std::vector<std::pair<std::uint64_t, fs::path>> files;
-  for (const fs::directory_entry& entry : fs::directory_iterator(directory, error)) {
+  for (const fs::directory_entry& entry : entries_of(directory)) {
     const fs::path& path = entry.path();
     if (path.extension() != ".yaml" && path.extension() != ".yml") continue;
     const std::string stem = path.stem().string();
@@ -224,7 +225,6 @@ std::vector<Migration> read_migrations(const fs::path& directory) {
     }
     files.emplace_back(number, path);
   }
-  if (error) fail(Errc::io, "'{}' can't be listed: {}", directory.string(), error.message());
   if (files.empty()) {
     fail(Errc::not_found, "'{}' holds no migration (NUMBER_WORDS.yaml)", directory.string());
   }
