@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -121,6 +122,7 @@ int run_program(CLI::App& app, int argc, char** argv, ErrorForm form,
     return tell(parsed);
   }
   if (!under_launcher()) stay_alone();
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of the write then
   MPI_Init(&argc, &argv);
   int exit_code = parsed.exit_code;
   try {

@@ -1,3 +1,4 @@
+#include <csignal>
 #include <fmt/core.h>
 #include <mpi.h>
 
@@ -60,6 +61,7 @@ int run_and_report(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes ('ulimit -f') is an error of the save then
   int provided = 0;  // cairn calls MPI from the thread that calls cairn; any level allows that
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
   const int code = run_and_report(argc, argv);

@@ -41,7 +41,7 @@ std::string read_configuration(const std::filesystem::path& path) {
     fail(Errc::usage, "the configuration '{}' is a directory", path.string());
   }
   if (!std::filesystem::exists(path, ignored)) {
-    fail(Errc::not_found, "cannot read the configuration '{}'", path.string());
+    fail(Errc::not_found, "the configuration '{}' does not exist; check the path", path.string());
   }
   const File file = File::open_read(path);
   const std::uint64_t bytes = file.size();

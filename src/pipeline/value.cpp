@@ -3,6 +3,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace cairn::detail {
 namespace {
@@ -42,6 +43,7 @@ class Expander {
 
   void expand_entries(const YAML::Node& node, int level, Value& value) {
     std::vector<Value> merged;
+    std::unordered_set<std::string> names;
     for (const auto& entry : node) {
       Value at_key;
       at_key.line = entry.first.Mark().line + 1;
@@ -62,7 +64,7 @@ class Expander {
         }
         continue;
       }
-      if (value.find(key) != nullptr) {
+      if (!names.insert(key).second) {
         Place{origin_, key}.refuse(at_key, "is given twice in one mapping");
       }
       value.entries.emplace_back(key, std::move(child));

@@ -76,9 +76,20 @@ class Judge {
         keep(i, fmt::format("step is a multiple of {}", policy.keep_every_n_steps));
       }
     }
+    if (policy.keep_best.k != 0 && !is_known(policy.keep_best.metric)) {
+      // Misspelt, or not measured yet: which are the best can't be told.
+      for (const std::size_t i : good_) {
+        keep(i, fmt::format("no checkpoint has the metric '{}'", policy.keep_best.metric));
+      }
+    }
     for (const std::size_t i : best()) {
       keep(i, fmt::format("one of the best {} by {}", policy.keep_best.k, policy.keep_best.metric));
     }
+  }
+
+  bool is_known(const std::string& metric) const {
+    return std::any_of(good_.begin(), good_.end(),
+                       [&](std::size_t i) { return all_[i].metrics.contains(metric); });
   }
 
   Positions best() const {

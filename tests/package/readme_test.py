@@ -97,6 +97,15 @@ class Readme(Case):
         for step in kept:
             self.assertRegex(result.stdout, rf"(?m)^{step} .* loss=")
 
+        # Section 5: a source is what a run begins with; later starts go on with the run.
+        (user / "checkpoint.yaml").write_text("checkpoint: {source: {path: runs/a}}\n"
+                                              "save: {dir: runs/b, every_n_steps: 50}\n")
+        for last in (300, 400):
+            result = run([user / "build/trainer"], ranks=2, cwd=user)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            newest = max(path.name for path in (user / "runs/b").glob("step-*"))
+            self.assertEqual(newest, f"step-{last:08}.h5")
+
     def test_the_guide_configures(self):
         blocks = snippets("yaml", "docs/guide.md")
         self.assertGreaterEqual(len(blocks), 4)

@@ -61,7 +61,8 @@ TEST(Retention, RulesAddUp) {
       {{.keep_last = 1, .keep_best = {2, "loss", MetricOrder::min}}, {20, 50, 60}},
       {{.keep_last = 1, .keep_best = {2, "loss", MetricOrder::max}}, {10, 60}},
       {{.keep_last = 1, .keep_best = {6, "loss", MetricOrder::max}}, {10, 20, 40, 50, 60}},
-      {{.keep_last = 1, .keep_best = {2, "score", MetricOrder::max}}, {60}},
+      // Misspelt, perhaps: nothing goes that may be the best.
+      {{.keep_last = 1, .keep_best = {2, "score", MetricOrder::max}}, {10, 20, 30, 40, 50, 60}},
   };
   for (const Case& each : cases) {
     EXPECT_EQ(kept({each.policy, {}}, run), each.stay)
