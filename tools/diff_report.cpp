@@ -19,8 +19,8 @@ namespace {
 
 // They name ranks, engine and host of a save, the run that made it, or its shards, which say
 // nothing about the state.
-constexpr std::array<std::string_view, 5> kOriginDocuments{"topology", "provenance", "lineage",
-                                                           "index", "shards"};
+constexpr std::array<std::string_view, 6> kOriginDocuments{"topology", "provenance", "lineage",
+                                                           "index",    "shards",     "archive"};
 
 Json max_abs(const Pair& pair) {
   if (is_exact(pair.a->dtype, pair.b->dtype)) return pair.values->max_abs_integer;

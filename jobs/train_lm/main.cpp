@@ -1,7 +1,7 @@
-#include <csignal>
 #include <fmt/core.h>
 #include <mpi.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <optional>
