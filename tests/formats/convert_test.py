@@ -41,9 +41,8 @@ class Convert(Case):
         torch.save(value, self.dir / "a.pt")
         self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5", "--force", ranks=ranks)
         self.assertTrue(self.cairn("diff", self.dir / "a.pt", self.dir / "a.h5")["equal"])
-        self.cairn("convert", self.dir / "a.h5", self.dir / "back.pt")
-        self.assertTrue(self.cairn("diff", self.dir / "a.pt", self.dir / "back.pt")["equal"])
         self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt", "--force", ranks=ranks)
+        self.assertTrue(self.cairn("diff", self.dir / "a.pt", self.dir / "b.pt")["equal"])
         return self.load(self.dir / "b.pt", floats)
 
     def load(self, path, floats=False):
