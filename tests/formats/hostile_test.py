@@ -265,6 +265,24 @@ class Hostile(Case):
         texts = collections.Counter(d["text"].split("(")[1].split(")")[0] for d in json.loads(done.stdout)["defects"])
         self.assertEqual(texts, {f"tensor 't{i}'": 1 for i in range(count)})
 
+    def table(self, names):
+        """What `inspect` prints of a file with small tensors of these names; it may not take much."""
+        entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+        path = self.write("a.safetensors", safetensors(dict.fromkeys(names, entry)))
+        done = run([BIN / "cairn", "inspect", path], cwd=self.dir, memory=memory_for(path))
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        return done.stdout
+
+    def test_a_name_of_many_components_is_no_stair(self):
+        text = self.table(["/".join(["y"] * 30_000)])
+        self.assertLess(len(text), 70_000)
+        self.assertIn("/".join(["y"] * (30_000 - 20)) + "  u8", text)
+
+    def test_a_long_name_makes_no_wide_table(self):
+        text = self.table(["x" * 60_000] + [f"t{i}" for i in range(2000)])
+        self.assertLess(len(text), 600_000)
+        self.assertIn("x" * 60_000 + "  u8", text)
+
     def test_no_name_steers_the_terminal(self):
         name = "red\x9b31m\x85\u00e9\x1b[2J\x7f\x80\x9f\u20ac"
         shown = "red\\x9b31m\\x85\u00e9\\x1b[2J\\x7f\\x80\\x9f\u20ac"
