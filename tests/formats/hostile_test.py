@@ -283,6 +283,23 @@ class Hostile(Case):
         self.assertLess(len(text), 600_000)
         self.assertIn("x" * 60_000 + "  u8", text)
 
+    def test_shapes_that_hdf5_has_not_are_refused(self):
+        large = 1 << 63
+        for shape, size, why in (([1] * 33, 1, "33 dimensions; .* at most 32"),
+                                 ([0, large], 0, f"a dimension of {large}; .* at most {large - 1}")):
+            entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}
+            path = self.write("a.safetensors", safetensors({"w" * 3000: entry}) + bytes(size))
+            done = run([BIN / "cairn", "convert", "--json", path, self.dir / "a.h5"], ranks=2)
+            self.assertEqual(done.returncode, 2, done.stderr[-2000:])
+            error = json.loads(done.stdout)["error"]
+            self.assertEqual(error["code"], "unsupported", error)
+            self.assertRegex(error["message"], f"tensor 'model/w+[.]{{3}}' has {why}")
+            self.assertEqual(list(self.dir.iterdir()), [path])
+        entry = {"dtype": "U8", "shape": [0, large - 1] + [1] * 30, "data_offsets": [0, 0]}
+        path = self.write("b.safetensors", safetensors({"w": entry}))
+        done = run([BIN / "cairn", "convert", path, self.dir / "b.h5"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_no_name_steers_the_terminal(self):
         name = "red\x9b31m\x85\u00e9\x1b[2J\x7f\x80\x9f\u20ac"
         shown = "red\\x9b31m\\x85\u00e9\\x1b[2J\\x7f\\x80\\x9f\u20ac"
