@@ -43,9 +43,11 @@ std::string_view layout_name(Layout layout) {
   return "";
 }
 
-std::vector<std::string> components_of(std::string_view name) {
+/// Divides at no more than `most` slashes: the last component then holds the rest.
+std::vector<std::string> components_of(std::string_view name,
+                                       std::size_t most = std::string_view::npos) {
   std::vector<std::string> parts;
-  for (std::size_t slash = name.find('/'); slash != std::string_view::npos;
+  for (std::size_t slash = name.find('/'); slash != std::string_view::npos && parts.size() < most;
        slash = name.find('/')) {
     parts.emplace_back(name.substr(0, slash));
     name.remove_prefix(slash + 1);
@@ -58,7 +60,7 @@ std::vector<std::string> components_of(std::string_view name) {
 std::map<std::string, Group> groups_of(const Manifest& manifest) {
   std::map<std::string, Group> groups;
   for (const TensorEntry& tensor : manifest.tensors) {
-    const std::vector<std::string> parts = components_of(tensor.name);
+    const std::vector<std::string> parts = components_of(tensor.name, 1);
     if (parts.size() == 1) continue;
     Group& group = groups[parts.front()];
     group.tensors += 1;
@@ -284,8 +286,10 @@ std::string elsewhere(const Manifest& manifest, const TensorEntry& tensor) {
   return "in " + manifest.files.at(file).path.filename().string();
 }
 
-/// The tensors as a tree of the components of their names.
+/// The tensors as a tree of the components of their names. A name of many components, each of which
+/// would be indented further, goes on in one line.
 std::string tree_text(const Manifest& manifest, const std::vector<std::string>& hashes) {
+  constexpr std::size_t kDeepest = 20;
   const auto groups = groups_of(manifest);
   std::vector<std::size_t> order(manifest.tensors.size());
   std::iota(order.begin(), order.end(), 0);
@@ -296,7 +300,7 @@ std::string tree_text(const Manifest& manifest, const std::vector<std::string>& 
   std::vector<std::string> open;  // the groups around the last tensor
   for (const std::size_t t : order) {
     const TensorEntry& tensor = manifest.tensors[t];
-    const std::vector<std::string> parts = components_of(tensor.name);
+    const std::vector<std::string> parts = components_of(tensor.name, kDeepest);
     std::size_t common = 0;
     while (common < open.size() && common + 1 < parts.size() && open[common] == parts[common])
       ++common;

@@ -31,6 +31,9 @@ std::string counted(std::uint64_t n, const std::string& noun) {
 
 namespace {
 
+/// A longer cell stands out: the other rows are not padded to its width.
+constexpr std::size_t kWidestColumn = 120;
+
 /// Characters of a UTF-8 text.
 std::size_t width_of(std::string_view text) {
   return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
@@ -61,7 +64,9 @@ std::string Table::text(const std::string& indent) const {
   std::vector<std::size_t> widths;
   for (const auto& row : rows_) {
     widths.resize(std::max(widths.size(), row.size()), 0);
-    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      widths[c] = std::max(widths[c], std::min(width_of(row[c]), kWidestColumn));
+    }
   }
   std::string text;
   for (const auto& row : rows_) {
@@ -73,7 +78,7 @@ std::string Table::text(const std::string& indent) const {
         text += row[c];
         gap = 0;
       }
-      gap += widths[c] - width_of(row[c]) + 2;
+      gap += widths[c] - std::min(width_of(row[c]), widths[c]) + 2;
     }
     text += "\n";
   }

@@ -18,7 +18,7 @@ std::string human_bytes(std::uint64_t bytes);
 /// "1 tensor", "2 tensors"
 std::string counted(std::uint64_t n, const std::string& noun);
 
-/// Lines of columns, each as wide as its widest cell.
+/// Lines of columns, each as wide as its widest cell, but at most 120: longer ones stand out.
 class Table {
  public:
   void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }

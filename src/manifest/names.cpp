@@ -6,6 +6,7 @@
 #include <charconv>
 #include <utility>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "cairn/tensor_view.hpp"
 
@@ -223,7 +224,7 @@ void check_tensor_name(std::string_view name) {
     fail(Errc::usage,
          "tensor name '{}' {}; use a path such as 'model/encoder.weight' and "
          "escape_component for its parts",
-         name, why);
+         printable(name), why);
   };
   if (name.find('/') == std::string_view::npos) refuse("has no group");
   for (std::size_t at = 0; at <= name.size();) {

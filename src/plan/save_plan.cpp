@@ -10,6 +10,7 @@
 
 #include "base/bytes.hpp"
 #include "base/digest.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "manifest/codec.hpp"
 #include "manifest/names.hpp"
@@ -54,6 +55,20 @@ class Groups {
   std::unordered_map<std::uint64_t, std::size_t> position_;
   std::vector<std::vector<int>> members_;
 };
+
+/// Errors: unsupported, where HDF5 has no dataset of that shape.
+void check_shape(const TensorView& piece) {
+  const Shape& shape = piece.placement.global_shape;
+  if (shape.size() > kMostRank) {
+    fail(Errc::unsupported, "tensor '{}' has {} dimensions; a container's tensors have at most {}",
+         printable(piece.name), shape.size(), kMostRank);
+  }
+  for (const std::uint64_t extent : shape) {
+    if (extent <= kMostExtent) continue;
+    fail(Errc::unsupported, "tensor '{}' has a dimension of {}; a container's have at most {}",
+         printable(piece.name), extent, kMostExtent);
+  }
+}
 
 void check_agreement(const Gathering& known, const TensorView& piece, int rank) {
   const TensorEntry& entry = known.tensor.entry;
@@ -129,6 +144,7 @@ std::vector<HeldTensor> gather_tensors(std::span<const RankReport> reports, cons
       const auto [it, is_new] = by_name.try_emplace(piece.name, all.size());
       if (is_new) {
         names::check_tensor_name(piece.name);
+        check_shape(piece);
         Gathering& gathering = all.emplace_back();
         gathering.tensor.entry.name = piece.name;
         gathering.tensor.entry.dtype = piece.dtype;

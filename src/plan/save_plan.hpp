@@ -10,6 +10,11 @@
 
 namespace cairn::detail {
 
+/// Dimensions of a container's tensor: HDF5's own limit (H5S_MAX_RANK).
+inline constexpr std::uint16_t kMostRank = 32;
+/// Of one dimension, in a tensor without elements: HDF5 rounds it up to a power of two.
+inline constexpr std::uint64_t kMostExtent = (std::uint64_t{1} << 63) - 1;
+
 /// What one rank tells rank 0: the groups that it is in, and the pieces that it describes.
 struct RankReport {
   std::vector<std::uint64_t> groups;       ///< each once
@@ -26,8 +31,9 @@ RankReport decode_report(std::span<const std::byte> bytes);
 /// are shared out (share_extents), so a piece may become several extents. Offsets are still unknown
 /// (0).
 ///
-/// Deterministic in `reports` (by rank). Errors: usage (names), mismatch (ranks disagree on dtype
-/// or global shape; pieces overlap or leave gaps), each naming tensor and ranks.
+/// Deterministic in `reports` (by rank). Errors: usage (names), unsupported (shapes that HDF5 has
+/// not), mismatch (ranks disagree on dtype or global shape; pieces overlap or leave gaps), each
+/// naming tensor and ranks.
 std::vector<TensorEntry> plan_save(std::span<const RankReport> reports);
 
 /// Chooses contiguous or chunked for a planned tensor (docs/format.md, "Layout") and sets layout

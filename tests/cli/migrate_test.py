@@ -120,6 +120,22 @@ class Containers(Migrate):
         self.cairn("migrate", source, "-o", out, "--steps", steps, "--force")
         self.assertIn("model/other", self.table(out)[0])
 
+    def test_names_that_no_container_has_are_refused_at_their_step(self):
+        source = self.sample()
+        before = sorted(os.listdir(self.dir))
+        twice = "  - {type: rename_regex, from: '^(.+)$', to: '$1$1'}\n"
+        long = "  - {type: rename, names: {deep: %s}}\n" % ("x" * 70_000)
+        for name, text, step in (("grows", twice * 30, r"rename_regex"), ("long", long, r"rename")):
+            steps = self.steps(text, name=name)
+            for words in (["-o", self.dir / "b.h5"], ["--dry-run"]):
+                told = self.cairn("migrate", source, "--steps", steps, *words, ranks=2, code=FAILED)
+                self.assertEqual(told["error"]["code"], "usage")
+                self.assertRegex(told["error"]["message"],
+                                 rf"1_step.yaml:\d+: 'steps\[\d+\]' \({step}\): tensor name 'model/.*[.]{{3}}' "
+                                 "has a component over 4096 bytes")
+                self.assertLess(len(told["error"]["message"]), 1000)
+        self.assertEqual(sorted(set(os.listdir(self.dir)) - {"grows", "long"}), before)
+
     def test_damage_is_found_before_anything_is_written(self):
         source = self.sample()
         offset = next(t for t in self.cairn("inspect", source)["tensors"] if t["name"] == "model/large")

@@ -265,6 +265,41 @@ class Hostile(Case):
         texts = collections.Counter(d["text"].split("(")[1].split(")")[0] for d in json.loads(done.stdout)["defects"])
         self.assertEqual(texts, {f"tensor 't{i}'": 1 for i in range(count)})
 
+    def table(self, names):
+        """What `inspect` prints of a file with small tensors of these names; it may not take much."""
+        entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+        path = self.write("a.safetensors", safetensors(dict.fromkeys(names, entry)))
+        done = run([BIN / "cairn", "inspect", path], cwd=self.dir, memory=memory_for(path))
+        self.assertEqual(done.returncode, 0, done.stderr[-2000:])
+        return done.stdout
+
+    def test_a_name_of_many_components_is_no_stair(self):
+        text = self.table(["/".join(["y"] * 30_000)])
+        self.assertLess(len(text), 70_000)
+        self.assertIn("/".join(["y"] * (30_000 - 20)) + "  u8", text)
+
+    def test_a_long_name_makes_no_wide_table(self):
+        text = self.table(["x" * 60_000] + [f"t{i}" for i in range(2000)])
+        self.assertLess(len(text), 600_000)
+        self.assertIn("x" * 60_000 + "  u8", text)
+
+    def test_shapes_that_hdf5_has_not_are_refused(self):
+        large = 1 << 63
+        for shape, size, why in (([1] * 33, 1, "33 dimensions; .* at most 32"),
+                                 ([0, large], 0, f"a dimension of {large}; .* at most {large - 1}")):
+            entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}
+            path = self.write("a.safetensors", safetensors({"w" * 3000: entry}) + bytes(size))
+            done = run([BIN / "cairn", "convert", "--json", path, self.dir / "a.h5"], ranks=2)
+            self.assertEqual(done.returncode, 2, done.stderr[-2000:])
+            error = json.loads(done.stdout)["error"]
+            self.assertEqual(error["code"], "unsupported", error)
+            self.assertRegex(error["message"], f"tensor 'model/w+[.]{{3}}' has {why}")
+            self.assertEqual(list(self.dir.iterdir()), [path])
+        entry = {"dtype": "U8", "shape": [0, large - 1] + [1] * 30, "data_offsets": [0, 0]}
+        path = self.write("b.safetensors", safetensors({"w": entry}))
+        done = run([BIN / "cairn", "convert", path, self.dir / "b.h5"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_no_name_steers_the_terminal(self):
         name = "red\x9b31m\x85\u00e9\x1b[2J\x7f\x80\x9f\u20ac"
         shown = "red\\x9b31m\\x85\u00e9\\x1b[2J\\x7f\\x80\\x9f\u20ac"

@@ -7,6 +7,7 @@
 
 #include "cairn/manifest.hpp"
 #include "plan/region.hpp"
+#include "plan/save_plan.hpp"
 
 namespace cairn::detail {
 
@@ -26,9 +27,6 @@ struct IndexHeader {
 static_assert(sizeof(IndexHeader) == 48);
 
 inline constexpr std::uint32_t kHasStatistics = 1;
-
-/// Dimensions of a tensor: HDF5's own limit (H5S_MAX_RANK).
-inline constexpr std::uint16_t kMostRank = 32;
 inline constexpr std::uint32_t kHasFilters = 2;  ///< of some tensors; a reader must know them
 inline constexpr std::uint32_t kHasFiles = 4;    ///< some tensors lie in other containers
 

@@ -33,7 +33,16 @@ void told_at(const std::string& where, F&& body) {
   }
 }
 
-Applied apply(Working& working, const Migration& migration, const std::string& when, Json& report) {
+/// Names grow with every step of some migrations. Those of the source are as they are.
+/// Errors: usage.
+void check_new_names(const Manifest& source, const Working& working) {
+  for (const Item& item : working.items) {
+    const std::string& name = item.entry.name;
+    if (name != source.tensors.head(item.origin).name) names::check_tensor_name(name);
+  }
+}
+
+Applied apply(const Manifest& source, Working& working, const Migration& migration, const std::string& when, Json& report) {
   const Documents before = working.texts();
   Json tensors = Json::array();
   std::string none;
@@ -41,7 +50,10 @@ Applied apply(Working& working, const Migration& migration, const std::string& w
   for (std::size_t s = 0; s < migration.steps.size(); ++s) {
     const Json& step = migration.steps[s];
     Outcome outcome;
-    told_at(migration.places[s], [&] { outcome = apply_step(working, step); });
+    told_at(migration.places[s], [&] {
+      outcome = apply_step(working, step);
+      check_new_names(source, working);
+    });
     tensors.insert(tensors.begin(), outcome.undo.begin(), outcome.undo.end());
     if (!outcome.no_undo.empty() && none.empty()) {
       none = fmt::format("{}: {}", migration.places[s], outcome.no_undo);
@@ -68,7 +80,7 @@ Applied apply(Working& working, const Migration& migration, const std::string& w
   return {migration.name, migration.version, migration.signature, when, std::move(undo)};
 }
 
-void take_back(Working& working, const Applied& applied, Json& report) {
+void take_back(const Manifest& source, Working& working, const Applied& applied, Json& report) {
   const std::string where = fmt::format("'{}' can't be taken back", applied.name);
   if (applied.undo.is_null()) {
     fail(Errc::unsupported,
@@ -83,6 +95,7 @@ void take_back(Working& working, const Applied& applied, Json& report) {
     std::size_t changed = 0;
     for (const Json& step : applied.undo.at("tensors")) {
       undo_step(working, step);
+      check_new_names(source, working);
       ++changed;
     }
     const Documents now = working.texts();
@@ -153,7 +166,7 @@ Migrated migrate_forward(const Manifest& manifest, const std::vector<Migration>&
   Working working(manifest, bytes);
   working.restore(kHistory, std::nullopt);
   for (const std::size_t position : missing.positions) {
-    history.push_back(apply(working, migrations[position], when, migrated.report));
+    history.push_back(apply(manifest, working, migrations[position], when, migrated.report));
   }
   return finish(manifest, working, history, std::move(migrated));
 }
@@ -171,7 +184,7 @@ Migrated migrate_back(const Manifest& manifest, const std::string& to, const Byt
   working.documents_follow = false;
   working.restore(kHistory, std::nullopt);
   for (std::size_t i = 0; i < count; ++i) {
-    take_back(working, history.back(), migrated.report);
+    take_back(manifest, working, history.back(), migrated.report);
     history.pop_back();
   }
   return finish(manifest, working, history, std::move(migrated));
