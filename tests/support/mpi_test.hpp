@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include "cairn/comm.hpp"
 
@@ -26,9 +27,9 @@ class ScopedFault {
 };
 
 /// Runs `body`, which must throw an Error of `code`, and checks that all ranks threw the same.
-/// Returns the text. Collective.
+/// `agreed`: and know that they did. Returns the text. Collective.
 template <class F>
-std::string expect_same_error(Errc code, F&& body) {
+std::string expect_equal_errors(Errc code, bool agreed, F&& body) {
   std::string text = "no error";
   std::string code_text = "none";
   try {
@@ -36,13 +37,25 @@ std::string expect_same_error(Errc code, F&& body) {
   } catch (const Error& error) {
     text = error.what();
     code_text = to_string(error.code());
-    EXPECT_NE(error.rank(), Error::kLocal) << text;
+    EXPECT_EQ(error.rank() != Error::kLocal, agreed) << text;
   }
   EXPECT_EQ(code_text, to_string(code)) << text;
   std::string of_root = text;
   world().broadcast(of_root);
   EXPECT_EQ(text, of_root);
   return text;
+}
+
+/// Of a Collective call.
+template <class F>
+std::string expect_same_error(Errc code, F&& body) {
+  return expect_equal_errors(code, true, std::forward<F>(body));
+}
+
+/// Of a Local call that all ranks make with the same arguments.
+template <class F>
+std::string expect_local_error(Errc code, F&& body) {
+  return expect_equal_errors(code, false, std::forward<F>(body));
 }
 
 }  // namespace cairn::test
