@@ -103,6 +103,8 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/deepspeed/universal.cpp
   src/formats/hdf5/commit.cpp
   src/formats/hdf5/container.cpp
+  src/formats/hdf5/dataset_reader.cpp
+  src/formats/hdf5/foreign_dataset.cpp
   src/formats/hdf5/h5.cpp
   src/formats/hdf5/index.cpp
   src/formats/hdf5/index_records.cpp

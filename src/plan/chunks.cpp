@@ -12,7 +12,6 @@ constexpr std::uint64_t kSmallestTensor = 64 << 10;
 constexpr std::uint64_t kChunkBytes = 1 << 20;
 // Finding a chunk takes HDF5 1.10 a time that grows with their number.
 constexpr std::uint64_t kMostChunks = 1024;
-constexpr std::uint64_t kLargestChunk = 64 << 20;
 
 /// The largest part that a rank holds, as far as parts are boxes.
 Shape largest_part(const TensorEntry& tensor) {

@@ -9,6 +9,9 @@
 
 namespace cairn::detail {
 
+/// The bytes of the largest chunk with filters that is written or read.
+inline constexpr std::uint64_t kLargestChunk = 64 << 20;
+
 /// Gives a planned tensor of 64 KiB and more chunks and filters: kDeflated, and kShuffled where
 /// wanted and elements have several bytes. Chunks are parts of what one rank holds, of about 1 MiB
 /// or a 1024th of the tensor. Other tensors stay as they are.

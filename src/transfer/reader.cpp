@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "base/throw.hpp"
-#include "formats/hdf5/container.hpp"
+#include "formats/hdf5/dataset_reader.hpp"
 #include "os/file.hpp"
 #include "plan/chunks.hpp"
 #include "plan/part_digest.hpp"

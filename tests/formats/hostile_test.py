@@ -10,6 +10,10 @@ import subprocess
 import unicodedata
 import unittest
 import zipfile
+import zlib
+
+import h5py
+import numpy
 
 import fake_torch
 from harness import BIN, ENVIRONMENT, Case, memory_for, run
@@ -46,6 +50,76 @@ class Hostile(Case):
         told = self.inspect(path)
         self.assertIn(told.get("error", {}).get("code"), codes, str(told)[:1000])
         return told["error"]["message"]
+
+    def rewritten(self, name, chunk, filters, stored):
+        """A container in which h5py replaced the dataset `name`; stored(its bytes) is what its one chunk is stored as."""
+        path = self.dir / "rewritten.h5"
+        self.assertEqual(self.sample_save(path, 1, 1).returncode, 0)
+        with h5py.File(path, "r+") as file:
+            value = numpy.asarray(file[name][()])
+            body = value.tobytes()
+            if value.dtype.kind == "S":
+                shape, kind = (8192,), h5py.h5t.STD_U8LE
+                body = body.ljust(8192, b"\0")
+            else:
+                shape, kind = value.shape, h5py.h5t.py_create(value.dtype)
+            del file[name]
+            creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            creation.set_chunk((chunk or shape[0], *shape[1:]))
+            filters(creation)
+            unlimited = (h5py.h5s.UNLIMITED,) * len(shape)
+            space = h5py.h5s.create_simple(shape, unlimited)
+            dataset = h5py.h5d.create(file.id, name.encode(), kind, space, creation)
+            dataset.write_direct_chunk((0,) * len(shape), stored(body))
+        return path
+
+    @staticmethod
+    def deflated(body, more=0):
+        packer = zlib.compressobj(9)
+        return packer.compress(body) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(more)) + packer.flush()
+
+    def test_a_rewritten_container_inflates_to_its_chunks(self):
+        def nested(creation):
+            for _ in range(3):
+                creation.set_deflate(9)
+
+        def shuffled_late(creation):
+            creation.set_deflate(9)
+            creation.set_shuffle()
+
+        def foreign(creation):
+            creation.set_filter(32000, h5py.h5z.FLAG_OPTIONAL)
+
+        def once(creation):
+            creation.set_deflate(9)
+
+        one, many = self.deflated, lambda body: self.deflated(body, 512)
+        three = lambda body: zlib.compress(zlib.compress(many(body), 9), 9)
+        cases = [
+            (None, nested, three, "unsafe", "filter 1 in place 2"),
+            (None, shuffled_late, one, "unsafe", "filter 2 in place 2"),
+            (None, foreign, one, "unsafe", "filter 32000"),
+            (512 << 20, once, many, "unsafe", "64 MiB"),
+            (None, once, many, "unsafe", "stored in"),
+            (None, once, lambda body: self.deflated(body, 8), "corrupt", "does not give 8192 bytes"),
+            (None, once, lambda body: self.deflated(body[:-1]), "corrupt", "does not give 8192 bytes"),
+        ]
+        for chunk, filters, stored, code, words in cases:
+            with self.subTest(words=words):
+                self.assertIn(words, self.refused(self.rewritten("commit", chunk, filters, stored), code))
+        self.assertNotIn("error", self.inspect(self.rewritten("commit", None, once, one)))
+
+    def test_a_tensor_of_a_rewritten_container_inflates_to_its_chunks(self):
+        def once(creation):
+            creation.set_deflate(9)
+
+        for chunk, more, code in ((1 << 17, 512, "unsafe"), (None, 512, "unsafe"), (None, 16, "corrupt")):
+            path = self.rewritten("model/large", chunk, once, lambda body: self.deflated(body, more))
+            done = run([BIN / "cairn", "inspect", "--json", "--hash", "sha256", path], memory=memory_for(path))
+            self.assertEqual(done.returncode, 2, done.stderr)
+            error = json.loads(done.stdout)["error"]
+            self.assertEqual(error["code"], code, error)
+            self.assertIn("/model/large", error["message"])
 
     def test_a_pickle_unpacks_to_what_its_bytes_can_hold(self):
         small = zipped({"a/data.pkl": (b"\x80\x02}.", zipfile.ZIP_DEFLATED)})

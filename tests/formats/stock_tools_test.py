@@ -158,7 +158,10 @@ class StockTools(Case):
         self.assertEqual(run(["h5repack", path, packed]).returncode, 0)
         zipped = self.dir / "zipped.h5"
         self.assertEqual(run(["h5repack", "-f", "model/large:GZIP=3", path, zipped]).returncode, 0)
-        for other in (packed, zipped):
+        small = self.dir / "small.h5"  # more chunks than one read of HDF5's takes, and edges
+        self.assertEqual(run(["h5repack", "-f", "SHUF", "-f", "GZIP=6", "-f", "FLET", "-l", "model/large:CHUNK=5x7",
+                              path, small]).returncode, 0)
+        for other in (packed, zipped, small):
             for engine in ("direct", "mpio"):
                 for cut in ("flat", "columns"):
                     result = self.sample_load(other, 1, cut=cut, engine=engine, ranks=2)

@@ -18,6 +18,7 @@
 #include "base/digest.hpp"
 #include "base/json_text.hpp"
 #include "formats/hdf5/commit.hpp"
+#include "formats/hdf5/foreign_dataset.hpp"
 #include "formats/hdf5/h5.hpp"
 #include "formats/hdf5/index.hpp"
 #include "formats/hdf5/index_records.hpp"
@@ -108,23 +109,39 @@ void read_untouched(const File& file, const Trailer& trailer, ContainerTable& ta
   }
 }
 
-/// All bytes of a one-dimensional u8 or a scalar string dataset, which must be `expected`.
-std::vector<std::byte> read_room(hid_t file, const std::string& name, std::uint64_t expected) {
-  constexpr std::uint64_t kLargestRoom = std::uint64_t{1} << 30;
-  const h5::Dataset dataset = h5::open_dataset(file, name);
-  const h5::Type type(H5Dget_type(dataset.get()), "get a dataset's type", Errc::corrupt);
-  const h5::Space space(H5Dget_space(dataset.get()), "get a dataset's space", Errc::corrupt);
-  const hssize_t points = H5Sget_simple_extent_npoints(space.get());
-  const std::size_t item = H5Tget_size(type.get());
-  if (expected > kLargestRoom || points <= 0 || item == 0 || H5Tis_variable_str(type.get()) != 0 ||
-      H5Tdetect_class(type.get(), H5T_VLEN) != 0 ||
-      H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 || expected % item != 0 ||
-      static_cast<std::uint64_t>(points) != expected / item) {
-    fail(Errc::corrupt, "dataset '/{}' is not what cairn wrote", name);
+/// Reads commit record, index and documents of a rewritten container as datasets.
+class RoomReader {
+ public:
+  /// Errors: corrupt.
+  explicit RoomReader(const File& file)
+      : container_(h5::open_serial(file.path())), left_(file.size() + kMostGrowth) {}
+  hid_t file() const { return container_.get(); }
+  /// All bytes of a one-dimensional u8 or a scalar string dataset, which must be `expected`.
+  /// Errors: corrupt; unsafe, as ForeignDataset, and where all rooms are much more than the file.
+  std::vector<std::byte> read(const std::string& name, std::uint64_t expected);
+
+ private:
+  static constexpr std::uint64_t kMostGrowth = 64 << 20;
+  h5::SerialFile container_;
+  std::uint64_t left_;
+};
+
+std::vector<std::byte> RoomReader::read(const std::string& name, std::uint64_t expected) {
+  ForeignDataset dataset(file(), name, fmt::format("dataset '/{}'", name));
+  const h5::Type type(H5Dget_type(dataset.id()), "get a dataset's type", Errc::corrupt);
+  if (H5Tis_variable_str(type.get()) != 0 || H5Tdetect_class(type.get(), H5T_VLEN) != 0 ||
+      H5Tdetect_class(type.get(), H5T_REFERENCE) != 0 || expected == 0 ||
+      expected % dataset.item() != 0 ||
+      element_count(dataset.shape()) != expected / dataset.item()) {
+    fail(Errc::corrupt, "{} is not what cairn wrote", dataset.what());
   }
+  if (expected > left_) {
+    fail(Errc::unsafe, "{} and what was read before it are {} MiB more than the file has",
+         dataset.what(), kMostGrowth >> 20);
+  }
+  left_ -= expected;
   std::vector<std::byte> bytes(expected);
-  h5::check(H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()),
-            fmt::format("read dataset '/{}'", name), Errc::corrupt);
+  dataset.read(type.get(), Box::whole(dataset.shape()), bytes.data());
   return bytes;
 }
 
@@ -151,18 +168,17 @@ void read_rewritten(const File& file, ContainerTable& table) {
          "damaged");
   }
   const h5::Session session;
-  const h5::SerialFile container = h5::open_serial(file.path());
-  if (H5Lexists(container.get(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
+  RoomReader rooms(file);
+  if (H5Lexists(rooms.file(), std::string(names::kCommit).c_str(), H5P_DEFAULT) <= 0) {
     fail(Errc::unsupported, "it is an HDF5 file, but not a cairn container: it has no '/commit'");
   }
-  const CommitRecord commit =
-      decode_commit(read_room(container.get(), std::string(names::kCommit), kCommitBytes));
-  table.index = read_room(container.get(), std::string(names::kIndex), commit.index.bytes);
+  const CommitRecord commit = decode_commit(rooms.read(std::string(names::kCommit), kCommitBytes));
+  table.index = rooms.read(std::string(names::kIndex), commit.index.bytes);
   if (digest_of(table.index) != commit.index_digest) fail(Errc::corrupt, "its index is damaged");
   Manifest& manifest = table.head;
   manifest.commit = commit.info;
   for (const auto& [name, slot] : commit.documents) {
-    const auto text = read_room(container.get(), names::document(name), slot.span.bytes);
+    const auto text = rooms.read(names::document(name), slot.span.bytes);
     if (digest_of(text) != slot.digest) fail(Errc::corrupt, "its document '{}' is damaged", name);
     take_document(table, name, text);
   }
@@ -366,35 +382,6 @@ bool is_committed(const std::filesystem::path& path) {
     if (error.code() == Errc::io) throw;
     return false;
   }
-}
-
-DatasetReader::DatasetReader(const std::filesystem::path& path) : path_(path) {
-  const h5::Session session;
-  file_ = h5::open_serial(path).release();
-}
-
-DatasetReader::~DatasetReader() {
-  const h5::Session session;
-  H5Fclose(file_);
-}
-
-void DatasetReader::read(const TensorEntry& tensor, const Box& box, std::byte* out) {
-  const h5::Session session;
-  const std::string where = fmt::format("read tensor '{}' of '{}'", tensor.name, path_.string());
-  const h5::Dataset dataset = h5::open_dataset(file_, tensor.name);
-  const h5::Type type = h5::file_type(tensor.dtype);
-  const h5::Space space(H5Dget_space(dataset.get()), where, Errc::corrupt);
-  std::vector<hsize_t> dims(tensor.shape.size());
-  if (H5Sget_simple_extent_ndims(space.get()) != static_cast<int>(dims.size()) ||
-      H5Sget_simple_extent_dims(space.get(), dims.data(), nullptr) < 0 ||
-      !std::equal(dims.begin(), dims.end(), tensor.shape.begin())) {
-    fail(Errc::corrupt, "{}: the dataset's shape is not that of the index", where);
-  }
-  if (box.elements() == 0) return;
-  const h5::Selection selection = h5::select_box(dataset, box);
-  h5::check(H5Dread(dataset.get(), type.get(), selection.in_memory.get(), selection.in_file.get(),
-                    H5P_DEFAULT, out),
-            where, Errc::corrupt);
 }
 
 }  // namespace cairn::detail

@@ -57,22 +57,4 @@ struct CommittedFile {
 /// Errors: io, unsupported.
 std::optional<CommittedFile> committed_file(const std::filesystem::path& path);
 
-/// Reads tensors of a rewritten container through the HDF5 library. One process, its own file.
-/// Local.
-class DatasetReader {
- public:
-  /// Errors: corrupt.
-  explicit DatasetReader(const std::filesystem::path& path);
-  ~DatasetReader();
-  DatasetReader(const DatasetReader&) = delete;
-  DatasetReader& operator=(const DatasetReader&) = delete;
-
-  /// Fills `out` with `box` of the dataset in dense row-major order. Errors: corrupt, mismatch.
-  void read(const TensorEntry& tensor, const Box& box, std::byte* out);
-
- private:
-  std::filesystem::path path_;
-  long long file_ = -1;
-};
-
 }  // namespace cairn::detail
