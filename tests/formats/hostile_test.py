@@ -75,7 +75,7 @@ class Hostile(Case):
 
     @staticmethod
     def deflated(body, more=0):
-        packer = zlib.compressobj(9)
+        packer = zlib.compressobj(9 if more < 100 else 1)
         return packer.compress(body) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(more)) + packer.flush()
 
     def test_a_rewritten_container_inflates_to_its_chunks(self):
