@@ -278,8 +278,8 @@ void File::reserve(std::uint64_t bytes) const {
   if (::fstatvfs(fd_, &space) != 0) fail_system("examine", path_, errno);
   const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
   if (free_bytes < bytes) {
-    fail(Errc::io, "cannot reserve {} bytes for '{}': only {} are free{}", bytes, path_.string(),
-         free_bytes, advice(ENOSPC));
+    fail(Errc::io, "cannot reserve {} bytes for '{}': {}, {} are free{}", bytes, path_.string(),
+         std::generic_category().message(ENOSPC), free_bytes, advice(ENOSPC));
   }
 }
 
