@@ -57,6 +57,7 @@ target_sources(cairn_core_obj PRIVATE
   src/os/file.cpp
   src/os/host.cpp
   src/os/lock.cpp
+  src/os/memory.cpp
   src/os/quiet_thread.cpp
   src/os/small_file.cpp
   src/os/signals.cpp

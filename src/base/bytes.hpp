@@ -26,9 +26,7 @@ class ByteWriter {
     put_raw(std::as_bytes(std::span(text)));
   }
   void put_raw(std::span<const std::byte> raw) {
-    const std::size_t at = bytes_.size();
-    bytes_.resize(at + raw.size());
-    if (!raw.empty()) std::memcpy(bytes_.data() + at, raw.data(), raw.size());
+    bytes_.insert(bytes_.end(), raw.begin(), raw.end());
   }
   std::size_t size() const { return bytes_.size(); }
   std::vector<std::byte> take() { return std::move(bytes_); }

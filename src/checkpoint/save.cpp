@@ -17,6 +17,7 @@
 #include "manifest/names.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "os/memory.hpp"
 
 namespace cairn {
 
@@ -127,6 +128,7 @@ SaveStart Saver::Impl::begin(const SaveRequest& request) {
     enter(SaveStep::layout);
     layout.reset();  // one that is still written from is kept by its save
     layout = std::make_shared<SaveLayout>(make_layout(comm, request, start.documents));
+    give_back_freed_memory();  // buffers would come on top of what planning and HDF5 took
   }
   check_replicas(comm, request, *layout);
   return start;

@@ -1,7 +1,6 @@
 #include "os/block_writer.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <optional>
@@ -28,8 +27,6 @@ constexpr std::uint64_t block_above(std::uint64_t offset) {
 }
 
 }  // namespace
-
-void BlockWriter::Free::operator()(std::byte* memory) const { std::free(memory); }
 
 std::unique_ptr<BlockWriter> BlockWriter::open(const File& file, std::string_view point,
                                                std::function<void(std::uint64_t)> wrote) {
@@ -103,7 +100,7 @@ BlockWriter::Buffer BlockWriter::take_free() {
   Buffer buffer = std::move(*chosen);
   free_.erase(chosen);
   if (!buffer.memory) {
-    buffer.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kBlock, kBufferBytes)));
+    buffer.memory = take_pages(kBufferBytes);
     if (!buffer.memory) throw std::bad_alloc();
   }
   return buffer;

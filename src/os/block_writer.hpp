@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "os/file.hpp"
+#include "os/memory.hpp"
 
 namespace cairn::detail {
 
@@ -39,12 +40,9 @@ class BlockWriter {
   void flush();
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const;
-  };
   /// Bytes of the file from `base` on, of which those in [begin, end) are here.
   struct Buffer {
-    std::unique_ptr<std::byte, Free> memory;
+    Pages memory;
     std::uint64_t base = 0;
     std::uint64_t begin = 0;
     std::uint64_t end = 0;

@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
-#include <tuple>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -29,7 +27,6 @@ constexpr std::uint64_t kSmallestChunkBytes = 64 << 10;
 struct Gathering {
   HeldTensor tensor;
   int first_rank = 0;
-  std::map<std::tuple<Shape, Shape>, std::size_t> extent_of;  // by box
 };
 
 /// The groups of ranks that hold the same pieces.
@@ -103,12 +100,6 @@ void add_piece(Gathering& gathering, const TensorView& piece, std::size_t group)
     entry.placement = placement.kind;
   }
   if (placement.elements() == 0) return;
-  const bool is_new =
-      gathering.extent_of.try_emplace({placement.box.start, placement.box.count}, group).second;
-  if (!is_new) {
-    fail(Errc::internal, "tensor '{}' {} was described twice", piece.name,
-         to_string(placement.box));
-  }
   Extent extent;
   extent.flat = placement.kind == Placement::Kind::flat;
   extent.box = placement.box;
@@ -120,8 +111,12 @@ void add_piece(Gathering& gathering, const TensorView& piece, std::size_t group)
 void check_nesting(const std::vector<TensorEntry>& tensors) {
   std::unordered_set<std::string_view> names;
   for (const TensorEntry& tensor : tensors) names.insert(tensor.name);
+  std::string_view parent;
   for (const TensorEntry& tensor : tensors) {
     const std::string_view name = tensor.name;
+    const std::string_view above = name.substr(0, name.rfind('/') + 1);
+    if (above == parent) continue;  // as the last one: looked at
+    parent = above;
     for (auto at = name.find('/'); at != std::string_view::npos; at = name.find('/', at + 1)) {
       if (names.contains(name.substr(0, at))) {
         fail(Errc::usage,
@@ -129,6 +124,28 @@ void check_nesting(const std::vector<TensorEntry>& tensors) {
              name.substr(0, at));
       }
     }
+  }
+}
+
+/// Sorts by name what comes in sorted runs, as each rank's tensors mostly do, with few comparisons.
+void sort_by_name(std::vector<Gathering*>& all) {
+  const auto before = [](const Gathering* a, const Gathering* b) {
+    return names::natural_less(a->tensor.entry.name, b->tensor.entry.name);
+  };
+  std::vector<std::ptrdiff_t> ends;  // of runs
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    if (before(all[i], all[i - 1])) ends.push_back(static_cast<std::ptrdiff_t>(i));
+  }
+  ends.push_back(static_cast<std::ptrdiff_t>(all.size()));
+  const auto first = all.begin();
+  while (ends.size() > 1) {
+    std::vector<std::ptrdiff_t> merged;
+    for (std::size_t run = 0; run < ends.size(); run += 2) {
+      merged.push_back(ends[std::min(run + 1, ends.size() - 1)]);
+      const std::ptrdiff_t begin = run == 0 ? 0 : ends[run - 1];
+      std::inplace_merge(first + begin, first + ends[run], first + merged.back(), before);
+    }
+    ends = std::move(merged);
   }
 }
 
@@ -156,12 +173,13 @@ std::vector<HeldTensor> gather_tensors(std::span<const RankReport> reports, cons
       add_piece(all[it->second], piece, group);
     }
   }
-  std::sort(all.begin(), all.end(), [](const Gathering& a, const Gathering& b) {
-    return names::natural_less(a.tensor.entry.name, b.tensor.entry.name);
-  });
+  std::vector<Gathering*> order;  // an entry is too large to be moved about
+  order.reserve(all.size());
+  for (Gathering& gathering : all) order.push_back(&gathering);
+  sort_by_name(order);
   std::vector<HeldTensor> tensors;
   tensors.reserve(all.size());
-  for (Gathering& gathering : all) tensors.push_back(std::move(gathering.tensor));
+  for (Gathering* gathering : order) tensors.push_back(std::move(gathering->tensor));
   return tensors;
 }
 

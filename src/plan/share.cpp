@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "plan/region.hpp"
 
@@ -13,8 +14,7 @@ constexpr std::uint64_t kCutStep = 4096;  // divisible by every item size
 
 /// One extent of a group's.
 struct Member {
-  std::size_t tensor = 0;
-  std::size_t extent = 0;
+  std::size_t extent = 0;  ///< its number among those of all tensors
   std::uint64_t bytes = 0;
 };
 
@@ -114,30 +114,35 @@ void share_extents(std::span<HeldTensor> tensors, std::span<const std::vector<in
                    std::size_t ranks) {
   std::vector<std::vector<Member>> members(groups.size());
   std::vector<std::uint64_t> group_bytes(groups.size(), 0);
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    const TensorEntry& entry = tensors[t].entry;
+  std::size_t extents = 0;
+  for (const HeldTensor& tensor : tensors) {
+    const TensorEntry& entry = tensor.entry;
     for (std::size_t e = 0; e < entry.extents.size(); ++e) {
       const std::uint64_t bytes = entry.extents[e].box.elements() * item_bytes(entry.dtype);
-      members[tensors[t].group[e]].push_back({t, e, bytes});
-      group_bytes[tensors[t].group[e]] += bytes;
+      members[tensor.group[e]].push_back({extents++, bytes});
+      group_bytes[tensor.group[e]] += bytes;
     }
   }
   std::vector<std::uint64_t> loads(ranks, 0);
-  std::vector<std::vector<std::vector<Cut>>> cuts(tensors.size());  // by tensor and extent
-  for (std::size_t t = 0; t < tensors.size(); ++t) cuts[t].resize(tensors[t].entry.extents.size());
+  std::vector<Cut> cuts;  // those of one extent together
+  std::vector<std::pair<std::size_t, std::size_t>> cuts_of(extents);  // the first, how many
   for (const std::size_t g : order_of(groups)) {
     const auto shares = level(group_bytes[g], groups[g], loads);
     cut_members(members[g], groups[g], shares, [&](const Member& member, const Cut& cut) {
-      cuts[member.tensor][member.extent].push_back(cut);
+      auto& [first, count] = cuts_of[member.extent];
+      if (count++ == 0) first = cuts.size();
+      cuts.push_back(cut);
     });
   }
-  for (std::size_t t = 0; t < tensors.size(); ++t) {
-    TensorEntry& entry = tensors[t].entry;
+  std::size_t number = 0;
+  for (HeldTensor& tensor : tensors) {
+    TensorEntry& entry = tensor.entry;
     std::vector<Extent> parts;
     parts.reserve(entry.extents.size());
-    for (std::size_t e = 0; e < entry.extents.size(); ++e) {
-      for (const Cut& cut : cuts[t][e]) {
-        append_parts(entry.extents[e], cut, item_bytes(entry.dtype), parts);
+    for (const Extent& extent : entry.extents) {
+      const auto [first, count] = cuts_of[number++];
+      for (const Cut& cut : std::span(cuts).subspan(first, count)) {
+        append_parts(extent, cut, item_bytes(entry.dtype), parts);
       }
     }
     entry.extents = std::move(parts);

@@ -1,7 +1,5 @@
 #include "transfer/staging.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -16,8 +14,6 @@
 
 namespace cairn::detail {
 
-void StagingRoom::Unmap::operator()(std::byte* memory) const { munmap(memory, bytes); }
-
 std::uint64_t StagingRoom::room_for(std::uint64_t bytes) {
   return (bytes / (kBlockBytes - kPartBytes) + 1) * kBlockBytes;
 }
@@ -27,16 +23,15 @@ void StagingRoom::grow(std::uint64_t bytes) {
   std::unique_lock lock(mutex_);
   if (wanted <= blocks_) return;
   const std::uint64_t more = (wanted - blocks_) * kBlockBytes;
-  void* memory = mmap(nullptr, more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
+  Pages memory = take_pages(more);
+  if (!memory) {
     fail(Errc::io, "cannot take {} bytes to stage a save in: {}; lower async.budget_bytes", more,
          std::generic_category().message(errno));
   }
-  auto* const start = static_cast<std::byte*>(memory);
-  madvise(memory, more, MADV_HUGEPAGE);  // a wish
+  std::byte* const start = memory.get();
   constexpr std::uint64_t kPage = 4096;
   for (std::uint64_t at = 0; at < more; at += kPage) start[at] = std::byte{0};
-  memory_.emplace_back(start, Unmap{more});
+  memory_.push_back(std::move(memory));
   for (std::uint64_t at = 0; at < more; at += kBlockBytes) free_.push_back(start + at);
   blocks_ = wanted;
 }

@@ -5,12 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "os/memory.hpp"
 #include "transfer/engine.hpp"
 
 namespace cairn::detail {
@@ -49,14 +49,9 @@ class StagingRoom {
   void wake();
 
  private:
-  struct Unmap {
-    std::uint64_t bytes = 0;
-    void operator()(std::byte* memory) const;
-  };
-
   mutable std::mutex mutex_;
   std::condition_variable freed_;
-  std::vector<std::unique_ptr<std::byte, Unmap>> memory_;
+  std::vector<Pages> memory_;
   std::vector<std::byte*> free_;
   std::uint64_t blocks_ = 0;
 };
