@@ -5,9 +5,9 @@ import os
 import shutil
 import unittest
 
+from faults import RANKS, FaultCase, fault
 from harness import BIN, Case, run, SAMPLE
 
-RANKS = 3
 ENGINES = ("direct", "mpio", "mpio-independent", "mpio-deflate", "async", "async-threads")
 
 
@@ -15,7 +15,7 @@ def errors_of(result):
     return [line for line in result.stdout.splitlines() if line.startswith("error ")]
 
 
-class SystemFaults(Case):
+class SystemFaults(FaultCase):
     def assert_same_error(self, result, code, *words, ranks=RANKS):
         errors = errors_of(result)
         self.assertEqual(len(errors), ranks, result.stdout + result.stderr)
@@ -135,10 +135,11 @@ class SystemFaults(Case):
         # In the background the thread stays, and the program goes on; at "stage" it is the program.
         cases = [("direct", "agree"), ("direct", "move"), ("direct", "durable"), ("direct-delta", "delta"),
                  ("async", "stage"), ("async", "move"), ("async", "durable"), ("async", "commit"),
-                 ("async-threads", "stage"), ("async-threads", "move"), ("async-threads", "commit")]
+                 ("async-threads", "stage"), ("async-threads", "move"), ("async-threads", "commit"),
+                 ("async-large", "stage.part:4"), ("async-large-threads", "stage.part:4")]
         for engine, point in cases:
             with self.subTest(engine=engine, point=point):
-                env = {"CAIRN_FAULT": f"{point}:1:stay", "CAIRN_SAMPLE_DEADLINE": "2"}
+                env = fault(point, 1, "stay") | {"CAIRN_SAMPLE_DEADLINE": "2"}
                 result = self.sample_save(target, 2, 2, engine=engine, ranks=RANKS, env=env)
                 self.assertNotEqual(result.returncode, 0)
                 self.assertNotIn("saved", result.stdout.splitlines())
@@ -161,6 +162,16 @@ class SystemFaults(Case):
                 self.assertTrue(errors, result.stdout + result.stderr)
                 for error in errors:
                     self.assertRegex(error, r"^error timeout: .*rank 1 did not come within 2 s")
+
+    def test_a_copy_that_fails_while_it_streams(self):
+        # The ranks that are fine have copied a part, and nobody will copy the rest.
+        self.first()
+        for engine in ("async-large", "async-large-threads"):
+            with self.subTest(engine=engine):
+                result = self.sample_save(self.dir / "step-00000002.h5", 2, 2, engine=engine, ranks=RANKS,
+                                          env=fault("stage.part:4", 1, "error"))
+                self.assert_same_error(result, "io", "save: stage: rank 1", "'stage.part'")
+                self.assert_first_survives()
 
     def test_writes_that_fail_inside_mpi_io_never_pass_as_saved(self):
         # OMPIO either reports the failure, or says nothing (what is read back tells), or waits for ever.
