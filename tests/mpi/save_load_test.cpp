@@ -3,6 +3,7 @@
 #include "cairn/checkpoint.hpp"
 #include "support/mpi_test.hpp"
 #include "support/sample_state.hpp"
+#include "support/save_faults.hpp"
 
 namespace cairn {
 namespace {
@@ -74,21 +75,31 @@ TEST_P(EveryEngine, AnErrorOnOneRankIsTheSameOnAllAndLeavesNothing) {
   Saver saver(world(), save_options());
   const auto pieces = sample_pieces(Cut::rows, world().size(), world().rank());
   saver.save(checkpoint_path(dir, 1), sample_state(pieces, world().rank(), 1));
-  const int last = world().size() - 1;
-  std::vector<std::string> points{"agree", "preflight", "move", "move.end", "durable", "commit"};
-  if (GetParam().engine == EngineKind::mpio) {
-    points.insert(points.end(), {"move.open", "move.transfer"});
-  }
-  for (const std::string& point : points) {
-    const ScopedFault fault(point + ":" + std::to_string(last) + ":error");
-    const std::string text = expect_same_error(Errc::io, [&] {
-      saver.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2));
-    });
-    EXPECT_NE(text.find("rank " + std::to_string(last)), std::string::npos) << text;
+  const auto save_again = [&](Saver& by) {
+    by.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2));
+  };
+  const auto expect_nothing_left = [&] {
     EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 1));
     EXPECT_FALSE(std::filesystem::exists(dir / ".step-00000002.h5.partial"));
+  };
+  std::vector<std::string> points;
+  if (GetParam().engine == EngineKind::mpio) points = {"move.open", "move.transfer"};
+  for (const auto& [rule, rank] : save_faults(points)) {
+    const ScopedFault fault(rule);
+    const std::string text = expect_same_error(Errc::io, [&] { save_again(saver); });
+    EXPECT_NE(text.find("rank " + rank), std::string::npos) << text;
+    expect_nothing_left();
   }
-  saver.save(checkpoint_path(dir, 2), sample_state(pieces, world().rank(), 2));
+  const std::string last = std::to_string(world().size() - 1);
+  for (const std::string& rule :
+       {"layout:" + last + ":error", std::string("layout.skeleton:0:error")}) {
+    const ScopedFault fault(rule);
+    Saver first(world(), save_options());  // one that has made no layout yet
+    expect_same_error(Errc::io, [&] { save_again(first); });
+    expect_nothing_left();
+  }
+  // Metadata, index, two documents, commit record, trailer and signature, at least.
+  EXPECT_GE(fill_disk_at_each_commit_write([&] { save_again(saver); }, expect_nothing_left), 7);
   EXPECT_EQ(newest_checkpoint(dir), checkpoint_path(dir, 2));
   EXPECT_EQ(std::filesystem::read_symlink(dir / "last"), "step-00000002.h5");
 }
