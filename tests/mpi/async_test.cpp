@@ -255,6 +255,14 @@ TEST(Async, ABusySaverWaitsSkipsOrQueues) {
     for (std::uint64_t step = 1; step <= 5; ++step) {
       saves.push_back(
           saver.save_async(checkpoint_path(run, step), sample_state(pieces, world().rank(), step)));
+      if (step == 2 && !has_threads()) {
+        // One poll is not enough for a save: the first one can't be done unless the call waited.
+        EXPECT_EQ(saves[0].durable(), when_busy == WhenBusy::wait);
+        EXPECT_EQ(saves[1].skipped(), when_busy == WhenBusy::skip);
+      }
+      if (when_busy == WhenBusy::queue && step > 2) {
+        EXPECT_TRUE(saves[step - 3].durable()) << "two are on their way at most";
+      }
     }
     saver.wait();
     for (std::uint64_t step = 1; step <= 5; ++step) {
