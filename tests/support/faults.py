@@ -31,6 +31,17 @@ class FaultCase(Case):
         directory = self.dir / "-".join(str(word).replace(":", ".") for word in case)
         return shutil.copytree(self.before, directory, symlinks=True)
 
+    def assert_survives(self, directory, version, step, again="direct"):
+        """The newest checkpoint is that one; step 2 can be saved over what is left, and nothing else stays."""
+        second = directory / "step-00000002.h5"
+        after = run([SAMPLE, "load", directory, version, "flat", "direct",
+                     "then", "save", second, 2, 3, "rows", again,
+                     "then", "load", directory, 3, "flat", "direct"], ranks=2)
+        self.assertEqual(after.returncode, 0, after.stdout + after.stderr)
+        self.assertEqual(after.stdout.splitlines(), [f"equal step={step}", "saved", "equal step=2"])
+        left = sorted(path.name for path in directory.iterdir())
+        self.assertEqual(left, ["last", "step-00000001.h5", "step-00000002.h5"])
+
     def check_all(self, check, cases):
         """Runs check(*case) for each case, four at a time, because they wait more than they compute."""
         with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
