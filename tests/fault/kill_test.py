@@ -68,12 +68,16 @@ class Kill(FaultCase):
     def test_mpio(self):
         self.every_point("mpio")
 
+    def test_mpio_independent(self):
+        self.check_all(self.check, [("mpio-independent", point, rank) for point in ("move", *MPIO_POINTS, "durable.close")
+                                    for rank in (0, RANKS - 1)])
+
     def test_mpio_with_filters(self):
         self.every_point("mpio-deflate")
 
     def test_a_delta(self):
-        cases = [("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0), ("commit.signature", 0),
-                 ("publish.renamed", 0)]
+        cases = [("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0), ("move", RANKS - 1), ("move.write", 0),
+                 ("durable.close", 1), ("commit", RANKS - 1), ("commit.signature", 0), ("publish.renamed", 0)]
         self.check_all(self.check, [("direct-delta", *case) for case in cases])
 
     def test_in_the_background(self):
