@@ -57,6 +57,18 @@ bool lies_in_memory(int fd) {
   return ::fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
+/// One reservation of blocks; 0, or the system's error.
+int allocate(int fd, std::uint64_t bytes) {
+  const Fault fault = fault_point("reserve");
+  if (fault == Fault::full) return ENOSPC;
+  if (fault == Fault::refused) return EOPNOTSUPP;
+  int result = 0;
+  do {
+    result = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? 0 : errno;
+}
+
 /// What the file occupies already; 0 where that can't be told.
 std::uint64_t bytes_on_disk(int fd) {
   constexpr std::uint64_t kUnit = 512;  // of st_blocks, whatever the block size is
@@ -274,12 +286,9 @@ void File::reserve(std::uint64_t bytes) const {
   if (bytes == 0) return;
   // A tmpfs would make all pages now, and the caller alone: a third of the time of a save.
   if (!lies_in_memory(fd_)) {
-    int result = 0;
-    do {
-      result = ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes));
-    } while (result != 0 && errno == EINTR);
-    if (result == 0) return;
-    if (errno != EOPNOTSUPP && errno != ENOSYS) fail_system("reserve space for", path_, errno);
+    const int error = allocate(fd_, bytes);
+    if (error == 0) return;
+    if (error != EOPNOTSUPP && error != ENOSYS) fail_system("reserve space for", path_, error);
   }
   const std::uint64_t there = bytes_on_disk(fd_);
   struct statvfs space {};
