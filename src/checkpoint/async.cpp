@@ -126,25 +126,29 @@ double Saver::Impl::staging_seconds(std::uint64_t bytes, std::uint64_t wanted,
 /// Copies the share of this rank. Collective; all ranks leave together, so that what fails on one
 /// fails on all. `streams`: on some rank there is no room for all at once.
 void Saver::Impl::stage(StagedSave& staged, bool streams) {
+  // Nobody copies the rest of a save that fails here: its thread must not wait for that.
   const auto guarded = [&](auto&& copy) {
     try {
-      return copy();
+      copy();
     } catch (...) {
       staged.abort();
       throw;
     }
   };
   if (!streams || background->is_independent()) {
+    // Others may wait for this rank's thread before they meet.
     return agree(comm, "save: stage", [&] { guarded([&] { staged.stage(); }); });
   }
   // The background needs polls to get on and make room: all ranks give them until all are done.
-  for (std::uint64_t unfinished[1] = {1}; unfinished[0] != 0;) {
-    agree(comm, "save: stage",
-          [&] { unfinished[0] = guarded([&] { return staged.advance() ? 0U : 1U; }); });
-    comm.all_reduce_max(std::span<std::uint64_t>(unfinished));
-    background->poll();  // failures are told by the next poll(), wait() or save
-    if (unfinished[0] != 0) pause();
-  }
+  // What ends that early may be another rank.
+  guarded([&] {
+    for (std::uint64_t unfinished[1] = {1}; unfinished[0] != 0;) {
+      agree(comm, "save: stage", [&] { unfinished[0] = staged.advance() ? 0 : 1; });
+      comm.all_reduce_max(std::span<std::uint64_t>(unfinished));
+      background->poll();  // failures are told by the next poll(), wait() or save
+      if (unfinished[0] != 0) pause();
+    }
+  });
 }
 
 AsyncSave Saver::Impl::save_async(const SaveRequest& request) {

@@ -11,8 +11,8 @@ namespace cairn::detail {
 ///   error  a local Error (io); damage: one that says corrupt
 ///   stay   this process stays where it is, for ever
 ///   stop   this process stops (SIGSTOP) until somebody lets it go on
-///   full   the write at the point fails with ENOSPC
-///   refuse the write at the point fails with EINVAL, as where a file system takes no O_DIRECT
+///   full   the write, or the reservation, at the point fails with ENOSPC
+///   refuse the write at the point fails with EINVAL (no O_DIRECT), a reservation with EOPNOTSUPP
 ///   short  the write at the point transfers half of its bytes and says so
 ///   flip   the write at the point stores one wrong bit and says nothing
 ///   twice  the call at the point is made, and answers as one that a server got twice

@@ -57,6 +57,25 @@ bool lies_in_memory(int fd) {
   return ::fstatfs(fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
 }
 
+/// One reservation of blocks; 0, or the system's error.
+int allocate(int fd, std::uint64_t bytes) {
+  const Fault fault = fault_point("reserve");
+  if (fault == Fault::full) return ENOSPC;
+  if (fault == Fault::refused) return EOPNOTSUPP;
+  int result = 0;
+  do {
+    result = ::fallocate(fd, 0, 0, static_cast<off_t>(bytes));
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? 0 : errno;
+}
+
+/// What the file occupies already; 0 where that can't be told.
+std::uint64_t bytes_on_disk(int fd) {
+  constexpr std::uint64_t kUnit = 512;  // of st_blocks, whatever the block size is
+  struct stat status {};
+  return ::fstat(fd, &status) != 0 ? 0 : static_cast<std::uint64_t>(status.st_blocks) * kUnit;
+}
+
 /// One pwrite, with what fault injection makes of it.
 ssize_t write_once(int fd, const std::byte* data, std::size_t count, off_t offset, Fault fault) {
   switch (fault) {
@@ -267,19 +286,17 @@ void File::reserve(std::uint64_t bytes) const {
   if (bytes == 0) return;
   // A tmpfs would make all pages now, and the caller alone: a third of the time of a save.
   if (!lies_in_memory(fd_)) {
-    int result = 0;
-    do {
-      result = ::fallocate(fd_, 0, 0, static_cast<off_t>(bytes));
-    } while (result != 0 && errno == EINTR);
-    if (result == 0) return;
-    if (errno != EOPNOTSUPP && errno != ENOSYS) fail_system("reserve space for", path_, errno);
+    const int error = allocate(fd_, bytes);
+    if (error == 0) return;
+    if (error != EOPNOTSUPP && error != ENOSYS) fail_system("reserve space for", path_, error);
   }
+  const std::uint64_t there = bytes_on_disk(fd_);
   struct statvfs space {};
   if (::fstatvfs(fd_, &space) != 0) fail_system("examine", path_, errno);
   const std::uint64_t free_bytes = std::uint64_t{space.f_bavail} * space.f_frsize;
-  if (free_bytes < bytes) {
-    fail(Errc::io, "cannot reserve {} bytes for '{}': {}, {} are free{}", bytes, path_.string(),
-         std::generic_category().message(ENOSPC), free_bytes, advice(ENOSPC));
+  if (free_bytes + there < bytes) {
+    fail(Errc::io, "cannot reserve {} bytes for '{}': {}, {} are free{}", bytes - there,
+         path_.string(), std::generic_category().message(ENOSPC), free_bytes, advice(ENOSPC));
   }
 }
 

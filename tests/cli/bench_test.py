@@ -46,12 +46,15 @@ class Bench(Case):
     def test_memory_stays_within_its_bounds(self):
         # Memory is no time: the bounds of docs/performance.md hold on any machine. The first round includes what a
         # Saver does only once. Durable saves of many, and those in the background, miss theirs: the figures are there.
+        # One rank has 80 MiB of large: a copy of them, or a budget that nobody keeps, is more than any bound.
         large, many = ("--payload", "large", "--quick"), ("--payload", "many")
         for words, bound in ((("save", *large, "--durable"), 64), (("save", *large), 64), (("save", *many), 64),
                              (("load", *large, "--verify", "before"), 64), (("load", *many), 64),
                              (("save", *large, "--durable", "--async", "--budget-bytes", 16 * MIB), 16 + 64)):
             with self.subTest(words=words):
-                entry, _ = self.measure(*words, "--repeat", 1)
+                entry, _ = self.measure(*words, "--repeat", 1, ranks=1 if "large" in words else 2)
+                if "large" in words:
+                    self.assertGreaterEqual(entry["bytes"], 80 * MIB)
                 self.assertGreater(entry["first_peak_bytes"], 0)
                 self.assertLessEqual(entry["first_peak_bytes"], bound * MIB)
                 self.assertLessEqual(entry["peak_bytes"], bound * MIB)

@@ -1,14 +1,9 @@
 """SIGKILL of any one rank at any step of a save: the previous checkpoint loads, nothing hangs."""
 
-import concurrent.futures
-import pathlib
-import shutil
-import tempfile
 import unittest
 
-from harness import Case, SAMPLE, run
+from faults import RANKS, FaultCase, fault
 
-RANKS = 3
 # Every step of the protocol; True: passed by every rank, False: by rank 0 alone.
 POINTS = {
     "agree": True,
@@ -36,58 +31,36 @@ ASYNC_POINTS = {"stage": True, "stage.part:9": True}
 # With more to copy than the budget has room for: within the copy, when there is no room for more, and within the
 # writes that make room.
 STREAM_POINTS = ("stage.part:2", "stage.full", "move.write")
+# Where the numbers of ranks differ most: who copies, moves, closes; and the moment that counts.
+SOME_POINTS = {
+    "direct": ("move.write", "durable.close", "commit.signature"),
+    "mpio": ("move.transfer", "durable.close", "commit.signature"),
+    "async": ("stage", "move.write", "durable.close", "commit.signature"),
+}
 # From the rename on the new checkpoint is there, whatever happens next.
 PUBLISHED = {"publish.renamed", "publish.linked"}
 
 
-class Kill(Case):
-    @classmethod
-    def setUpClass(cls):
-        """The checkpoint that has to survive, as every case finds it."""
-        cls.before = pathlib.Path(tempfile.mkdtemp(prefix="cairn-test-"))
-        cls.addClassCleanup(shutil.rmtree, cls.before, ignore_errors=True)
-        saved = run([SAMPLE, "save", cls.before / "step-00000001.h5", 1, 1, "rows", "direct"], ranks=RANKS)
-        assert saved.returncode == 0, saved.stdout + saved.stderr
-
-    def check(self, engine, point, rank):
-        point, _, number = point.partition(":")
-        directory = self.dir / f"{engine}-{point}-{number}-{rank}"
-        shutil.copytree(self.before, directory, symlinks=True)
+class Kill(FaultCase):
+    def check(self, engine, point, rank, ranks=RANKS):
+        directory = self.start_of(engine, point, rank, ranks)
         second = directory / "step-00000002.h5"
         # mpirun leaves the other ranks a second, in which they must not do what is wrong.
-        fault = {"CAIRN_FAULT": f"{point}:{rank}:kill:{number or 1}", "OMPI_MCA_odls_base_sigkill_timeout": "1"}
-        died = self.sample_save(second, 2, 2, engine=engine, ranks=RANKS, env=fault)
+        env = fault(point, rank, "kill") | {"OMPI_MCA_odls_base_sigkill_timeout": "1"}
+        died = self.sample_save(second, 2, 2, engine=engine, ranks=ranks, env=env)
         self.assertNotEqual(died.returncode, 0, died.stdout)
         self.assertNotIn("saved", died.stdout)
-        published = point in PUBLISHED
         # The other ranks may have been past the point: "publish" of another rank than 0.
-        if point == "publish" and rank != 0 and second.exists():
-            published = True
+        published = point in PUBLISHED or (point == "publish" and rank != 0 and second.exists())
         version, step = (2, 2) if published else (1, 1)
-        # The survivor loads, and the same step can be saved again over what the killed job left.
-        after = run([SAMPLE, "load", directory, version, "flat", "direct",
-                     "then", "save", second, 2, 3, "rows", engine.partition("-")[0],
-                     "then", "load", directory, 3, "flat", "direct"], ranks=2)
-        self.assertEqual(after.returncode, 0, after.stdout + after.stderr)
-        self.assertEqual(after.stdout.splitlines(), [f"equal step={step}", "saved", "equal step=2"])
-        left = sorted(p.name for p in directory.iterdir())
-        self.assertEqual(left, ["last", "step-00000001.h5", "step-00000002.h5"])
+        self.assert_survives(directory, version, step, again=engine.partition("-")[0])
 
     def every_point(self, engine):
         points = POINTS | {"direct": {}, "mpio": MPIO_POINTS, "mpio-deflate": MPIO_POINTS}.get(engine, ASYNC_POINTS)
         if engine.startswith("mpio"):
             points.pop("move.write")  # the mpio engine's writes are inside MPI-IO
-        cases = [(point, rank) for point, on_every_rank in points.items()
-                 for rank in ((0, 1, RANKS - 1) if on_every_rank else (0,))]
-        self.check_all(engine, cases)
-
-    def check_all(self, engine, cases):
-        # A case waits more than it computes.
-        with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
-            checks = [pool.submit(self.check, engine, *case) for case in cases]
-        for (point, rank), check in zip(cases, checks):
-            with self.subTest(engine=engine, point=point, rank=rank):
-                check.result()
+        self.check_all(self.check, [(engine, point, rank) for point, on_every_rank in points.items()
+                                    for rank in ((0, 1, RANKS - 1) if on_every_rank else (0,))])
 
     def test_direct(self):
         self.every_point("direct")
@@ -95,12 +68,17 @@ class Kill(Case):
     def test_mpio(self):
         self.every_point("mpio")
 
+    def test_mpio_independent(self):
+        self.check_all(self.check, [("mpio-independent", point, rank) for point in ("move", *MPIO_POINTS, "durable.close")
+                                    for rank in (0, RANKS - 1)])
+
     def test_mpio_with_filters(self):
         self.every_point("mpio-deflate")
 
     def test_a_delta(self):
-        self.check_all("direct-delta", [("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0),
-                                        ("commit.signature", 0), ("publish.renamed", 0)])
+        cases = [("delta", 0), ("delta", RANKS - 1), ("layout.skeleton", 0), ("move", RANKS - 1), ("move.write", 0),
+                 ("durable.close", 1), ("commit", RANKS - 1), ("commit.signature", 0), ("publish.renamed", 0)]
+        self.check_all(self.check, [("direct-delta", *case) for case in cases])
 
     def test_in_the_background(self):
         self.every_point("async")
@@ -109,8 +87,14 @@ class Kill(Case):
         self.every_point("async-threads")
 
     def test_in_the_background_over_the_budget(self):
-        for engine in ("async-large", "async-large-threads"):
-            self.check_all(engine, [(point, rank) for point in STREAM_POINTS for rank in (0, RANKS - 1)])
+        self.check_all(self.check, [(engine, point, rank) for engine in ("async-large", "async-large-threads")
+                                    for point in STREAM_POINTS for rank in (0, RANKS - 1)])
+
+    def test_any_number_of_ranks(self):
+        # The last rank and, of what rank 0 does alone, that one.
+        self.check_all(self.check, [(engine, point, 0 if point.startswith("commit") else ranks - 1, ranks)
+                                    for ranks in (1, 2, 4, 8) for engine, points in SOME_POINTS.items()
+                                    for point in points])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import unittest
 import h5py
 import numpy
 
-from harness import BIN, Case, ROOT, run
+from harness import BIN, Case, ROOT, SAMPLE, run
 
 CUTS = ("replicated", "rows", "columns", "grid", "flat", "uneven", "one_rank")
 COUNT = numpy.arange(8).reshape(4, 2)
@@ -180,16 +180,24 @@ class StockTools(Case):
         self.assertIn("model/large", result.stdout)
 
     def test_engines_make_the_same_tensors_and_index(self):
+        engines = ("direct", "mpio", "mpio-independent", "async")
+        read = documented_reader()["read_container"]
         for cut in CUTS:
-            paths = [self.container(cut, 3, engine) for engine in ("direct", "mpio", "mpio-independent")]
-            read = documented_reader()["read_container"]
-            first = read(str(paths[0]))
-            for path in paths[1:]:
-                self.assertEqual(read(str(path)), first)
-            with h5py.File(paths[0], "r") as a:
-                for path in paths[1:]:
-                    with h5py.File(path, "r") as b:
-                        self.assertEqual(a["index"][:].tobytes(), b["index"][:].tobytes())
+            for ranks in (1, 3, 4):
+                with self.subTest(cut=cut, ranks=ranks):
+                    paths = [self.dir / f"{cut}-{ranks}-{engine}.h5" for engine in engines]
+                    saves = [["save", path, 1, 1, cut, engine] for path, engine in zip(paths, engines)]
+                    saved = run([SAMPLE, *saves[0], *(word for save in saves[1:] for word in ("then", *save))],
+                                ranks=ranks)
+                    self.assertEqual(saved.stdout.split(), ["saved"] * len(engines), saved.stdout + saved.stderr)
+                    tensors, indices = [], []
+                    for path in paths:
+                        tensors.append(read(str(path)))
+                        with h5py.File(path, "r") as file:
+                            indices.append(file["index"][:].tobytes())
+                    for engine, other, index in zip(engines[1:], tensors[1:], indices[1:]):
+                        self.assertEqual(other, tensors[0], engine)
+                        self.assertEqual(index, indices[0], engine)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -29,7 +30,8 @@ SaveOptions options_for(EngineKind engine, bool statistics = false) {
   return options;
 }
 
-void expect_digests(const Manifest& manifest, std::uint64_t version) {
+/// `more`: tensors besides the sample's.
+void expect_digests(const Manifest& manifest, std::uint64_t version, std::size_t more = 0) {
   std::size_t seen = 0;
   for (const auto& [name, digest] : digests_of_whole(version)) {
     const TensorEntry* tensor = manifest.find(name);
@@ -37,7 +39,7 @@ void expect_digests(const Manifest& manifest, std::uint64_t version) {
     EXPECT_EQ(tensor->content_digest(), digest) << name;
     ++seen;
   }
-  EXPECT_EQ(seen + 1, manifest.tensors.size());  // and ranks/rng
+  EXPECT_EQ(seen + more + 1, manifest.tensors.size());  // and ranks/rng
 }
 
 TEST(ContentDigest, DependsOnTheContentAlone) {
@@ -56,19 +58,98 @@ TEST(ContentDigest, DependsOnTheContentAlone) {
   }
 }
 
-TEST(ContentDigest, IsTheSameFromTheBackgroundWithAnyBudget) {
+/// A tensor of which every rank writes more than the least budget has room for; not where it is
+/// replicated on many ranks, for the sake of the machine. Its columns lie in rows.
+class Wide {
+ public:
+  static constexpr const char* kName = "model/wide";
+
+  explicit Wide(Cut cut) {
+    const int ranks = world().size();
+    const bool few = cut == Cut::replicated && ranks > 3;
+    shape_ = {512, std::uint64_t{9 << 10} * (few ? 1 : static_cast<unsigned>(ranks)) + 1};
+    placement_ = cut == Cut::columns ? Placement::split(shape_, 1, ranks, world().rank())
+                 : cut == Cut::flat  ? Placement::flat_split(shape_, ranks, world().rank())
+                                     : Placement::replicated(shape_);
+    streams_ = !few;
+    const Box& box = placement_.box;
+    if (cut == Cut::columns) {
+      for (std::uint64_t row = 0; row < shape_[0]; ++row) {
+        append(row * shape_[1] + box.start[1], box.count[1], values_);
+      }
+    } else {
+      append(cut == Cut::flat ? box.start[0] : 0, placement_.elements(), values_);
+    }
+  }
+
+  bool streams() const { return streams_; }
+  TensorView view() const {
+    return {kName, DType::f32, placement_, reinterpret_cast<const std::byte*>(values_.data())};
+  }
+  void overwrite() { std::fill(values_.begin(), values_.end(), -77.0F); }
+
+  /// Digest and statistics of all of it, row by row.
+  std::pair<std::uint64_t, Statistics> expected() const {
+    std::uint64_t digest = ~std::uint64_t{0};
+    Statistics statistics;
+    statistics.sum_squares = 0;
+    for (std::uint64_t row = 0; row < shape_[0]; ++row) {
+      std::vector<float> values;
+      append(row * shape_[1], shape_[1], values);
+      digest = detail::crc64_update(digest, std::as_bytes(std::span(values)));
+      for (const double value : values) {
+        statistics.min = std::min(statistics.min, value);
+        statistics.max = std::max(statistics.max, value);
+        statistics.sum_squares += value * value;
+      }
+    }
+    return {~digest, statistics};
+  }
+
+ private:
+  /// Whole numbers, so that sums of their squares are exact in any order.
+  static void append(std::uint64_t first, std::uint64_t count, std::vector<float>& values) {
+    for (std::uint64_t i = first; i < first + count; ++i) {
+      values.push_back(static_cast<float>(i % 1021) - 3);
+    }
+  }
+
+  Shape shape_;
+  Placement placement_;
+  std::vector<float> values_;
+  bool streams_ = false;
+};
+
+TEST(ContentDigest, IsTheSameFromTheBackgroundWithAnyBudgetAndSoAreStatistics) {
   const auto dir = scratch();
   std::uint64_t step = 0;
-  for (const std::uint64_t budget : {16U << 20, 512U << 20}) {
-    for (const Cut cut : {Cut::columns, Cut::flat, Cut::replicated}) {
-      SaveOptions options = options_for(EngineKind::direct);
+  for (const Cut cut : {Cut::columns, Cut::flat, Cut::replicated}) {
+    for (const std::uint64_t budget : {16U << 20, 512U << 20}) {
+      SaveOptions options = options_for(EngineKind::direct, /*statistics=*/true);
+      options.durable = false;
       options.async.budget_bytes = budget;
       Saver saver(world(), options);
-      const auto pieces = sample_pieces(cut, world().size(), world().rank());
+      Wide wide(cut);
+      auto pieces = sample_pieces(cut, world().size(), world().rank());
       const auto path = checkpoint_path(dir, ++step);
-      saver.save_async(path, sample_state(pieces, world().rank(), step));
+      StateView state = sample_state(pieces, world().rank(), step);
+      state.tensors.insert(state.tensors.begin() + 20, wide.view());
+      const AsyncSave save = saver.save_async(path, state);
+      EXPECT_EQ(save.times().bytes > budget, wide.streams() && budget == 16U << 20);
+      wide.overwrite();
+      for (Piece& piece : pieces) std::fill(piece.bytes.begin(), piece.bytes.end(), std::byte{9});
       saver.close();
-      expect_digests(open_checkpoint(world(), path), 1);
+      const Manifest manifest = open_checkpoint(world(), path);
+      expect_digests(manifest, 1, /*more=*/1);
+      EXPECT_EQ(manifest.find("model/counting.bf16")->statistics->sum_squares, 140);
+      if (!world().is_root()) continue;
+      const TensorEntry* found = manifest.find(Wide::kName);
+      const auto [digest, statistics] = wide.expected();
+      EXPECT_EQ(found->content_digest(), digest) << to_string(cut);
+      EXPECT_EQ(found->statistics->min, statistics.min);
+      EXPECT_EQ(found->statistics->max, statistics.max);
+      EXPECT_EQ(found->statistics->sum_squares, statistics.sum_squares);
+      EXPECT_EQ(found->statistics->nan + found->statistics->inf, 0U);
     }
   }
 }
