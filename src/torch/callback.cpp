@@ -10,11 +10,10 @@
 #include "base/throw.hpp"
 #include "cairn/run.hpp"
 #include "manifest/names.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn {
 namespace {
-
-constexpr const char* kStateName = "trainer";
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -64,10 +63,10 @@ struct CheckpointCallback::Impl {
         scheduler(s),
         schedule(m.comm(), m.config().save),
         state(schedule) {
-    manager.add_state(kStateName, state);
+    manager.add_state(detail::kTrainerState, state);
   }
 
-  ~Impl() { manager.remove_state(kStateName); }
+  ~Impl() { manager.remove_state(detail::kTrainerState); }
 
   CheckpointContext load() {
     if (scheduler) return manager.load_checkpoint(model, *optimizer, *scheduler);
