@@ -161,6 +161,20 @@ class Slurm(unittest.TestCase):
         self.assertIn("reason=time limit exit=85", job.starts()[0])
 
     @scenario
+    def test_ended_by_the_time_limit_itself(self):
+        """Nothing warns, and the trainer takes the end for far away: TERM to all, and KILL after KillWait."""
+        setup = HOME / "runs" / "late-setup.sh"  # Slurm looks every half minute: the job must last for 90 s and more
+        setup.write_text('[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 45\n')
+        config = HOME / "runs" / "far.yaml"
+        config.write_text("save: {preemption: {time_limit: 1000000}}\n")
+        job = self.train("limit", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=600, CAIRN_SETUP=str(setup),
+                         flags=["--config", config])
+        self.assert_finished(job, restarts=None)
+        self.assertGreaterEqual(len(job.starts()), 2, job.text())
+        self.assertIn("reason=signal exit=85", job.starts()[0])
+        self.assertIn("stopped early: requeued", job.starts()[0])
+
+    @scenario
     def test_a_limit_that_is_raised_while_the_job_runs(self):
         job = self.train("raised", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=900)  # 72 s of steps
         job.wait_for_step(2)
