@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import functools
+import os
 import re
+import signal
+import subprocess
 import sys
 import unittest
 
@@ -298,6 +301,30 @@ class Slurm(unittest.TestCase):
         self.assertGreater(int(RESUMED.search(second.text())[1]), SAVE_EVERY)
         self.assert_finished(third, restarts=0)
         self.assertEqual(int(RESUMED.search(third.text())[1]), STEPS)
+
+    @scenario
+    def test_run_local_in_an_allocation(self):
+        log, pid, trainer = (HOME / "runs" / f"prompt.{name}" for name in ("log", "pid", "sh"))
+        trainer.write_text('#!/bin/bash\necho "a rank on $(hostname), of $(cat /proc/$PPID/comm)"\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        with log.open("w") as output:
+            prompt = subprocess.Popen(
+                ["salloc", "--nodes=2", "--ntasks-per-node=1", ELSEWHERE, "--job-name=prompt", "bash", "-c",
+                 f'echo $SLURM_JOB_ID $$ >{pid}.new; mv {pid}.new {pid}; exec "$@"', "prompt", JOBS / "run_local.sh",
+                 JOBS / "train.sbatch", *TRAINING, "--step-ms", "200"], stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output,
+                env={**self.cluster.environment, **self.environment("prompt", CAIRN_TRAIN=str(trainer))})
+        wait_for("the allocation", pid.exists, LONG)
+        number, local = pid.read_text().split()
+        job = Job(self.cluster, "prompt", number, log)
+        job.wait_for_step(SAVE_EVERY + 2)
+        os.kill(int(local), signal.SIGUSR1)
+        self.assert_finished(job, restarts=1)
+        self.assertEqual(prompt.wait(timeout=LONG), 0, job.text())
+        for start in job.starts():
+            # By srun: mpirun finds the nodes, too, but is another way.
+            self.assertEqual(sorted(re.findall(r"^a rank on (n\d), of slurmstepd$", start, re.M)), ["n2", "n3"], start)
 
     @scenario
     def test_a_failure_is_not_requeued(self):
