@@ -54,8 +54,8 @@ class CAIRN_EXPORT CheckpointCallback {
 
   /// After each step of the optimizer, counted from 1. Saves where one is due. The first call
   /// prepares saves in the background (CheckpointManager::prepare_save). Collective; most calls
-  /// send nothing. Errors: those of CheckpointManager::save_checkpoint; mismatch (ranks at
-  /// different steps).
+  /// send nothing, unless a save is in the background. Errors: those of
+  /// CheckpointManager::save_checkpoint; mismatch (ranks at different steps).
   void on_step_end(std::uint64_t step);
   /// After the last step of the epoch `epoch`, counted from 0. Collective. Errors: as above.
   void on_epoch_end(std::uint64_t epoch);

@@ -24,7 +24,7 @@ struct CheckpointInfo {
 
 /// What became of a part of a trainer's state in a warm start.
 struct StateReport {
-  std::string name;  ///< "rng", "learning rate", or the name of a Stateful
+  std::string name;  ///< "rng", "learning rate", or that of a Stateful, also of one nobody took
   std::string text;  ///< rank 0's words
   bool operator==(const StateReport&) const = default;
 };

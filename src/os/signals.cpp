@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <mutex>
 #include <system_error>
@@ -12,15 +13,22 @@
 namespace cairn::detail {
 namespace {
 
+using Clock = std::chrono::steady_clock;  // which a signal handler may read
+
 /// What is known of a signal. Signals belong to the process, so this does, too.
 struct Watched {
+  static constexpr std::uint64_t kTimes = 16;  // a watch that waits for more takes a later one
+
   int number;
   std::atomic<std::uint64_t> count{0};
+  std::array<std::atomic<Clock::rep>, kTimes> times{};  // of the last ones, by their counts
   std::atomic<bool> inside{false};
   struct sigaction before {};
 };
 std::array<Watched, 2> watched{{{SIGTERM}, {SIGUSR1}}};
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "for use in a signal handler");
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+                  std::atomic<Clock::rep>::is_always_lock_free,
+              "for use in a signal handler");
 
 std::mutex mutex;
 int watches = 0;
@@ -30,7 +38,10 @@ void on_signal(int number, siginfo_t* info, void* where) {
     if (one.number != number) continue;
     // Ours may lie above and below a handler of the program's that calls what was there before.
     if (one.inside.exchange(true)) continue;
-    one.count.fetch_add(1, std::memory_order_relaxed);
+    // The time before the count that tells of it.
+    const std::uint64_t before = one.count.load(std::memory_order_relaxed);
+    one.times[before % Watched::kTimes] = Clock::now().time_since_epoch().count();
+    one.count.store(before + 1, std::memory_order_release);
     if ((one.before.sa_flags & SA_SIGINFO) != 0) {
       one.before.sa_sigaction(number, info, where);
     } else if (one.before.sa_handler != SIG_DFL && one.before.sa_handler != SIG_IGN) {
@@ -86,6 +97,13 @@ int SignalWatch::seen() const {
   if (watched[0].count.load(std::memory_order_relaxed) != terms_) return SIGTERM;
   if (watched[1].count.load(std::memory_order_relaxed) != users_) return SIGUSR1;
   return 0;
+}
+
+double SignalWatch::term_age_s() const {
+  const Watched& term = watched[0];
+  if (term.count.load(std::memory_order_acquire) == terms_) return 0;
+  const Clock::duration came(term.times[terms_ % Watched::kTimes].load());
+  return std::chrono::duration<double>(Clock::now().time_since_epoch() - came).count();
 }
 
 }  // namespace cairn::detail

@@ -19,6 +19,8 @@ class CAIRN_EXPORT SignalWatch {
 
   /// A signal that came since this watch began, SIGTERM before SIGUSR1; 0: none.
   int seen() const;
+  /// Seconds since the first SIGTERM that came since this watch began, where one came.
+  double term_age_s() const;
 
  private:
   std::uint64_t terms_;  ///< that had come before

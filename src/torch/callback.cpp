@@ -10,11 +10,10 @@
 #include "base/throw.hpp"
 #include "cairn/run.hpp"
 #include "manifest/names.hpp"
+#include "trainer/states.hpp"
 
 namespace cairn {
 namespace {
-
-constexpr const char* kStateName = "trainer";
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -64,10 +63,10 @@ struct CheckpointCallback::Impl {
         scheduler(s),
         schedule(m.comm(), m.config().save),
         state(schedule) {
-    manager.add_state(kStateName, state);
+    manager.add_state(detail::kTrainerState, state);
   }
 
-  ~Impl() { manager.remove_state(kStateName); }
+  ~Impl() { manager.remove_state(detail::kTrainerState); }
 
   CheckpointContext load() {
     if (scheduler) return manager.load_checkpoint(model, *optimizer, *scheduler);
@@ -87,17 +86,23 @@ struct CheckpointCallback::Impl {
     return manager.save_checkpoint_async(model, info);
   }
 
-  /// The first save in the background is to take no longer than the others. The optimizer has its
-  /// state after its first step. Collective.
+  /// The first save in the background is to take no longer than the others, nor to make another
+  /// layout. The optimizer has its state after its first step. Collective.
   void prepare_saves() {
     if (std::exchange(saves_prepared, true)) return;
     const SaveConfig& save = manager.config().save;
     const bool periodic = save.every_n_steps != 0 || save.every_n_epochs != 0 ||
                           save.every_minutes != 0 || !save.monitor.empty();
     if (!save.async || !periodic || save.dir.empty()) return;
-    if (scheduler) return manager.prepare_save(model, *optimizer, *scheduler, info());
-    if (optimizer != nullptr) return manager.prepare_save(model, *optimizer, info());
-    manager.prepare_save(model, info());
+    const CheckpointInfo what = info();
+    if (scheduler) {
+      manager.prepare_save(model, *optimizer, *scheduler, what);
+    } else if (optimizer != nullptr) {
+      manager.prepare_save(model, *optimizer, what);
+    } else {
+      manager.prepare_save(model, what);
+    }
+    prepare_weights(what);
   }
 
   /// What a checkpoint does not say can't be had again by a resume. Collective.

@@ -147,7 +147,10 @@ struct SaveSchedule::Impl {
 
   Votes my_votes(double now) {
     Votes votes;
-    if (signals) votes.signal = static_cast<std::uint64_t>(signals->seen());
+    if (signals) {
+      votes.signal = static_cast<std::uint64_t>(signals->seen());
+      votes.term_age_s = signals->term_age_s();
+    }
     const double minutes = save.every_minutes;
     hear_of_limit(now);
     votes.minutes = minutes > 0 && now - last_save >= 60 * minutes ? 1 : 0;
@@ -156,14 +159,14 @@ struct SaveSchedule::Impl {
     return votes;
   }
 
-  /// Ends the loop, and chooses what there is time for. Collective.
-  SaveDecision stop_for(SaveCause cause, std::uint64_t signal) {
+  /// Ends the loop, and chooses what there is time for. A grace runs since the signal came, which
+  /// may be two steps ago. Collective.
+  SaveDecision stop_for(SaveCause cause, const Votes& votes, double now) {
     stop = cause;
-    stop_signal = static_cast<int>(signal);
-    const double now = clock();
+    if (cause == SaveCause::signal) stop_signal = static_cast<int>(votes.signal);
     const auto& grace = save.preemption.grace_s;
-    if (stop_signal == SIGTERM && grace) budget.shorten(now + *grace);
-    return {cause, !whole_fits(now)};
+    if (stop_signal == SIGTERM && grace) budget.shorten(now + *grace - votes.term_age_s);
+    return {cause, !whole_fits(clock())};
   }
 
   /// Whether there is time for a whole checkpoint. Collective.
@@ -177,8 +180,8 @@ struct SaveSchedule::Impl {
     const bool stale = saved_since_vote && comm.size() > 1;
     const auto votes = agreement.at_step(of_step, now, [&] { return my_votes(now); });
     if (!votes) return {};
-    if (votes->signal != 0) return stop_for(SaveCause::signal, votes->signal);
-    if (votes->time_limit != 0) return stop_for(SaveCause::time_limit, 0);
+    if (votes->signal != 0) return stop_for(SaveCause::signal, *votes, now);
+    if (votes->time_limit != 0) return stop_for(SaveCause::time_limit, *votes, now);
     if (votes->minutes != 0 && !stale) return {SaveCause::minutes};
     return {};
   }

@@ -8,6 +8,7 @@
 
 #include "base/digest.hpp"
 #include "base/throw.hpp"
+#include "pipeline/load_plan.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -118,6 +119,15 @@ StatesLoad::StatesLoad(const Manifest& manifest, const CheckpointNames& names, c
       targets_.push_back(std::move(tensor));
     }
   }
+  if (!document.is_object()) return;
+  for (const auto& [name, state] : document.items()) {
+    if (name != kTrainerState && !states.contains(name)) untaken_.push_back(name);
+  }
+  if (untaken_.empty()) return;
+  warnings_.push_back(
+      fmt::format("of the states in the checkpoint nobody takes {}: call add_state before the load, "
+                  "by the name of the saved run; without that, the run does not go on where it was",
+                  list_some(untaken_)));
 }
 
 void StatesLoad::read_blobs(const Comm& comm) {
@@ -170,6 +180,9 @@ std::vector<StateReport> StatesLoad::finish(int saved_ranks, int ranks) {
     } else {
       reports.push_back({item.name, "restored"});
     }
+  }
+  for (const std::string& name : untaken_) {
+    reports.push_back({name, "not loaded: the program has no such state"});
   }
   return reports;
 }

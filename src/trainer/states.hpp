@@ -20,6 +20,9 @@ namespace cairn::detail {
 /// The states of a trainer by name; the same names on all ranks.
 using States = std::map<std::string, Stateful*>;
 
+/// That of CheckpointCallback itself.
+inline constexpr const char* kTrainerState = "trainer";
+
 /// Errors: usage, when `name` can't be a state's.
 CAIRN_EXPORT void check_state_name(const std::string& name);
 
@@ -38,6 +41,7 @@ class CAIRN_EXPORT StatesLoad {
   /// The tensors to fill, with the positions of theirs in the manifest.
   const std::vector<MutableTensorView>& targets() const { return targets_; }
   const std::vector<std::size_t>& positions() const { return positions_; }
+  /// Of states that the checkpoint does not have, and of those that it has and nobody takes.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
   /// Reads what is each rank's own. Collective. Errors: corrupt, io, mismatch.
@@ -64,6 +68,7 @@ class CAIRN_EXPORT StatesLoad {
   std::vector<MutableTensorView> targets_;
   std::vector<std::vector<std::byte>> kept_;  // of the targets, or empty
   std::vector<std::size_t> positions_;
+  std::vector<std::string> untaken_;  // states of the checkpoint
   std::vector<std::string> warnings_;
 };
 

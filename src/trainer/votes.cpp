@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 
 namespace cairn::detail {
@@ -12,7 +13,17 @@ namespace {
 constexpr std::string_view kStep = "trainer: agree at a step boundary";
 
 /// The places of what is reduced.
-enum Word : std::size_t { signal, minutes, time_limit, interval, flight, step, not_step, words };
+enum Word : std::size_t {
+  signal,
+  minutes,
+  time_limit,
+  term_age,
+  interval,
+  flight,
+  step,
+  not_step,
+  words
+};
 
 }  // namespace
 
@@ -48,6 +59,8 @@ std::uint64_t Agreement::cast(std::uint64_t at, double now, const Votes& mine) {
   values[signal] = mine.signal;
   values[minutes] = comm_.is_root() ? mine.minutes : 0;
   values[time_limit] = comm_.is_root() ? mine.time_limit : 0;
+  // Doubles that are not negative have the order of their bits.
+  values[term_age] = std::bit_cast<std::uint64_t>(mine.term_age_s);
   values[interval] = comm_.is_root() ? next.interval : 0;
   values[flight] = comm_.is_root() ? next.flight : 0;
   values[step] = at;
@@ -71,7 +84,8 @@ std::optional<Votes> Agreement::complete() {
   }
   cadence_ = {values[interval], values[flight]};
   vote_at_ = std::max(calls_, vote_call_ + cadence_.interval);
-  return Votes{values[signal], values[minutes], values[time_limit]};
+  return Votes{values[signal], values[minutes], values[time_limit],
+               std::bit_cast<double>(values[term_age])};
 }
 
 std::optional<Votes> Agreement::at_step(std::uint64_t at, double now,
@@ -87,7 +101,9 @@ std::optional<Votes> Agreement::at_step(std::uint64_t at, double now,
       pending_.nudge();
       return result;
     }
+    const double of_vote = vote_time_;
     result = complete();
+    if (result) result->term_age_s += std::max(now - of_vote, 0.0);
   }
   if (calls_ >= vote_at_) result_at_ = cast(at, now, mine());
   return result;

@@ -14,6 +14,7 @@ struct Votes {
   std::uint64_t signal = 0;      ///< any rank's
   std::uint64_t minutes = 0;     ///< rank 0's: a save is due by the clock
   std::uint64_t time_limit = 0;  ///< rank 0's: the job's time is nearly over
+  double term_age_s = 0;         ///< since any rank's first SIGTERM, where one came
 };
 
 /// How often the ranks vote, by the time that a step takes.
@@ -34,10 +35,11 @@ class Agreement {
  public:
   explicit Agreement(const Comm& comm) : comm_(comm), pending_(comm) {}
 
-  /// A step boundary at the time `now`. `mine` is asked where a vote is cast. Collective. Errors:
-  /// mismatch, timeout.
+  /// A step boundary at the time `now`. `mine` is asked where a vote is cast. An age in the result
+  /// is that of `now`. Collective. Errors: mismatch, timeout.
   std::optional<Votes> at_step(std::uint64_t step, double now, const std::function<Votes()>& mine);
-  /// Completes what is on its way; nothing where nothing is. Collective. Errors: as above.
+  /// Completes what is on its way; nothing where nothing is. An age in the result is that of the
+  /// vote. Collective. Errors: as above.
   std::optional<Votes> complete();
   /// Seconds that did not belong to steps. Local.
   void forgive(double seconds) { forgiven_ += seconds; }

@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import functools
+import os
 import re
+import signal
+import subprocess
 import sys
 import unittest
 
@@ -161,6 +164,20 @@ class Slurm(unittest.TestCase):
         self.assertIn("reason=time limit exit=85", job.starts()[0])
 
     @scenario
+    def test_ended_by_the_time_limit_itself(self):
+        """Nothing warns, and the trainer takes the end for far away: TERM to all, and KILL after KillWait."""
+        setup = HOME / "runs" / "late-setup.sh"  # Slurm looks every half minute: the job must last for 90 s and more
+        setup.write_text('[ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || sleep 45\n')
+        config = HOME / "runs" / "far.yaml"
+        config.write_text("save: {preemption: {time_limit: 1000000}}\n")
+        job = self.train("limit", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=600, CAIRN_SETUP=str(setup),
+                         flags=["--config", config])
+        self.assert_finished(job, restarts=None)
+        self.assertGreaterEqual(len(job.starts()), 2, job.text())
+        self.assertIn("reason=signal exit=85", job.starts()[0])
+        self.assertIn("stopped early: requeued", job.starts()[0])
+
+    @scenario
     def test_a_limit_that_is_raised_while_the_job_runs(self):
         job = self.train("raised", ELSEWHERE, "--time=1", "--signal=B:CONT@1", pace=900)  # 72 s of steps
         job.wait_for_step(2)
@@ -284,6 +301,30 @@ class Slurm(unittest.TestCase):
         self.assertGreater(int(RESUMED.search(second.text())[1]), SAVE_EVERY)
         self.assert_finished(third, restarts=0)
         self.assertEqual(int(RESUMED.search(third.text())[1]), STEPS)
+
+    @scenario
+    def test_run_local_in_an_allocation(self):
+        log, pid, trainer = (HOME / "runs" / f"prompt.{name}" for name in ("log", "pid", "sh"))
+        trainer.write_text('#!/bin/bash\necho "a rank on $(hostname), of $(cat /proc/$PPID/comm)"\n'
+                           f'exec {BIN}/train_lm "$@"\n')
+        trainer.chmod(0o755)
+        with log.open("w") as output:
+            prompt = subprocess.Popen(
+                ["salloc", "--nodes=2", "--ntasks-per-node=1", ELSEWHERE, "--job-name=prompt", "bash", "-c",
+                 f'echo $SLURM_JOB_ID $$ >{pid}.new; mv {pid}.new {pid}; exec "$@"', "prompt", JOBS / "run_local.sh",
+                 JOBS / "train.sbatch", *TRAINING, "--step-ms", "200"], stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output,
+                env={**self.cluster.environment, **self.environment("prompt", CAIRN_TRAIN=str(trainer))})
+        wait_for("the allocation", pid.exists, LONG)
+        number, local = pid.read_text().split()
+        job = Job(self.cluster, "prompt", number, log)
+        job.wait_for_step(SAVE_EVERY + 2)
+        os.kill(int(local), signal.SIGUSR1)
+        self.assert_finished(job, restarts=1)
+        self.assertEqual(prompt.wait(timeout=LONG), 0, job.text())
+        for start in job.starts():
+            # By srun: mpirun finds the nodes, too, but is another way.
+            self.assertEqual(sorted(re.findall(r"^a rank on (n\d), of slurmstepd$", start, re.M)), ["n2", "n3"], start)
 
     @scenario
     def test_a_failure_is_not_requeued(self):

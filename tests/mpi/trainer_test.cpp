@@ -1,9 +1,11 @@
 // When a trainer saves and stops: decided together, at the same step on all ranks.
 #include "cairn/trainer.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "support/mpi_test.hpp"
@@ -340,6 +342,25 @@ TEST(SaveSchedule, ASignalWithTooLittleTimeLeftSavesTheModelAlone) {
     EXPECT_EQ(loop.causes, Causes{SaveCause::signal});
     EXPECT_EQ(loop.weights_only, seconds > 30) << seconds;
   }
+}
+
+TEST(SaveSchedule, AGraceRunsSinceTheSignalCame) {
+  SaveConfig save;
+  save.preemption.grace_s = 30;
+  Loop slow(save, 10);  // several ranks vote at the end of a step, and know the result a step later
+  slow.schedule.measured(18);
+  if (world().rank() == last_rank()) std::raise(SIGTERM);
+  slow.run_to(100);
+  EXPECT_EQ(slow.causes, Causes{SaveCause::signal});
+  EXPECT_EQ(slow.weights_only, world().size() > 1) << "22.5 s of what were 30 s at the vote";
+
+  save.preemption.grace_s = 0.2;
+  Loop loop(save, 1e-6);
+  loop.schedule.measured(0.15);  // with a quarter to spare, 12.5 ms less than the grace
+  if (world().rank() == last_rank()) std::raise(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // in the middle of a step
+  loop.run_to(100'000);
+  EXPECT_TRUE(loop.weights_only) << "the clock of the steps does not tell when the signal came";
 }
 
 TEST(SaveSchedule, ImprovementsAreThoseOfRankZerosMetric) {

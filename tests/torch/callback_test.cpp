@@ -384,6 +384,7 @@ TEST(Callback, TheFirstSaveInTheBackgroundFindsItsLayoutMade) {
   Config config = config_for(dir);
   config.save.every_n_steps = 3;
   config.save.async = AsyncOptions{};
+  config.save.preemption.grace_s = 1000;  // so that the model alone has a layout, too
   CheckpointManager manager(world().raw(), config);
   Model model(1);
   optim::Adam optimizer(one_group(model), optim::AdamOptions(1e-2));

@@ -64,6 +64,44 @@ TEST(States, SharedOnesFollowTheRunAndARanksOwnNeedsEqualRanks) {
   manager.close();
 }
 
+TEST(States, OneThatNobodyTakesIsToldOf) {
+  const auto dir = scratch();
+  Bag bag = bag_with(counting({3}));
+  {
+    auto manager = manager_in(dir);
+    Note shared("a");
+    Note own("b", StateScope::per_rank);
+    Note trainers("c");
+    manager.add_state("sampler", shared);
+    manager.add_state("own", own);
+    manager.add_state("trainer", trainers);  // a program without the callback does without it
+    manager.save_checkpoint(bag);
+    EXPECT_TRUE(manager.load_checkpoint(bag).warnings.empty());
+    manager.close();
+  }
+  auto manager = manager_in(dir);
+  Note misspelt("as it was");
+  manager.add_state("sampel", misspelt);
+  const auto context = manager.load_checkpoint(bag);
+  EXPECT_EQ(misspelt.text, "as it was");
+  ASSERT_EQ(context.warnings.size(), 2U);
+  EXPECT_NE(context.warnings[0].find("has no state 'sampel'"), std::string::npos);
+  EXPECT_NE(context.warnings[1].find("nobody takes 'own', 'sampler':"), std::string::npos)
+      << context.warnings[1];
+  for (const char* name : {"own", "sampler"}) {
+    ASSERT_NE(report_of(context, name), nullptr) << name;
+    EXPECT_NE(report_of(context, name)->text.find("not loaded"), std::string::npos) << name;
+  }
+  EXPECT_EQ(report_of(context, "trainer"), nullptr);
+  Config cold = config_for(dir);
+  cold.source = LocalSource{dir};
+  cold.loading = LoadingConfig{.type = LoadingType::cold_start};
+  manager.close();
+  CheckpointManager beginner(world().raw(), cold);
+  EXPECT_TRUE(beginner.load_checkpoint(bag).warnings.empty()) << "it takes no states";
+  beginner.close();
+}
+
 TEST(States, OneThatRefusesLeavesAllAsTheyWere) {
   auto manager = manager_in(scratch());
   Bag bag = bag_with(counting({3}));

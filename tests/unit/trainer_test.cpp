@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <limits>
 #include <map>
@@ -277,6 +278,31 @@ TEST(Child, ItsOutputIsReadAndItsFailureIsNothing) {
   EXPECT_FALSE(output_of({"false"}, seconds(20)).has_value());
   EXPECT_FALSE(output_of({"cairn-no-such-program"}, seconds(20)).has_value());
   EXPECT_FALSE(output_of({"sleep", "1000"}, std::chrono::milliseconds(20)).has_value());
+}
+
+TEST(SignalWatch, TellsHowLongAgoTheFirstSigtermCame) {
+  using Clock = std::chrono::steady_clock;
+  const auto seconds_since = [](Clock::time_point then) {
+    return std::chrono::duration<double>(Clock::now() - then).count();
+  };
+  const SignalWatch first;
+  std::raise(SIGUSR1);
+  EXPECT_EQ(first.term_age_s(), 0);
+  const auto before = Clock::now();
+  std::raise(SIGTERM);
+  const auto between = Clock::now();
+  std::raise(SIGTERM);
+  const double at_least = seconds_since(between);  // looked at in this order
+  const double age = first.term_age_s();
+  EXPECT_GE(age, at_least);
+  EXPECT_LE(age, seconds_since(before));
+  const SignalWatch second;
+  EXPECT_EQ(second.term_age_s(), 0) << "they came before";
+  const auto again = Clock::now();
+  std::raise(SIGTERM);
+  const double youngest = second.term_age_s();
+  EXPECT_LE(youngest, seconds_since(again));
+  EXPECT_GT(first.term_age_s(), youngest) << "the first of each counts";
 }
 
 volatile std::sig_atomic_t chained = 0;
