@@ -177,6 +177,17 @@ class Made(Case):
                 self.assertEqual([tensor["sha256"] for tensor in told["tensors"]],
                                  [hashlib.sha256(b"abcdefgh").hexdigest()] * (protocol > 0))
 
+    def test_old_files_of_modules(self):
+        layers = [(str(i), fake_torch.module("Linear", {
+            "weight": fake_torch.tensor((2,), bytes([i]) * 8, key=str(i)), "bias": None})) for i in range(2)]
+        net = fake_torch.module("Sequential", modules=layers)
+        told = self.told(fake_torch.legacy(net))
+        self.assertEqual([(tensor["name"], tensor["sha256"]) for tensor in told["tensors"]],
+                         [(f"{i}.weight", hashlib.sha256(bytes([i]) * 8).hexdigest()) for i in range(2)])
+        self.assertEqual(told["opaque"][0]["class"], "torch.nn.modules.Sequential")
+        told = self.told(fake_torch.legacy({"net": net, "act": type(net), "again": type(net), "layer": type(layers[0][1])}))
+        self.assertEqual([record["path"] for record in told["opaque"]], [["net"], ["act"], ["again"], ["layer"]])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

@@ -77,6 +77,7 @@ class Machine {
   Ref make_object(Ref callee, Ref args, Ref kwargs, bool called);
   Ref name_global(std::string_view module, std::string_view name);
   Ref called(Ref callee, Ref args);
+  Ref kept_outside(Ref id);
   Ref allocated(Ref callee, Ref args, Ref kwargs);
   Ref called_known(Class cls, std::span<const Ref> args);
   Ref dict_of(Class cls, std::span<const Ref> args);

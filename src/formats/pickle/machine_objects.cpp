@@ -205,6 +205,17 @@ void Machine::settle_keys() {
   }
 }
 
+/// PyTorch's old format wraps the class of a module, where it meets it first, in a persistent value:
+/// ("module", class, its source file, its source). Its reader takes the class out again.
+Ref Machine::kept_outside(Ref id) {
+  const auto parts = graph_.elements(id);
+  if (graph_.kind(id) == Kind::tuple && parts.size() == 4 && graph_.is_text(parts[0], "module")) {
+    const Kind kind = graph_.kind(parts[1]);
+    if (kind == Kind::global || kind == Kind::object) return parts[1];
+  }
+  return make(Kind::persistent, Class::unknown, id, 0);
+}
+
 /// An object that was made but not initialised.
 Ref Machine::allocated(Ref callee, Ref args, Ref kwargs) {
   const Kind kind = graph_.kind(callee);
