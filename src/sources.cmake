@@ -133,6 +133,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/module.cpp
   src/formats/torch/numpy.cpp
   src/formats/torch/optimizer_names.cpp
+  src/formats/torch/path_text.cpp
   src/formats/torch/reader.cpp
   src/formats/torch/state_file.cpp
   src/formats/torch/storages.cpp

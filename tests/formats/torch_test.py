@@ -188,6 +188,21 @@ class Made(Case):
         told = self.told(fake_torch.legacy({"net": net, "act": type(net), "again": type(net), "layer": type(layers[0][1])}))
         self.assertEqual([record["path"] for record in told["opaque"]], [["net"], ["act"], ["again"], ["layer"]])
 
+    def test_paths_are_what_python_prints(self):
+        # Parts as Python up to 3.12 pickles them, and what was given, as 3.13 does; and str() of the path.
+        posix = [((), "."), (("out",), "out"), (("/", "a", "b"), "/a/b"), (("//", "a"), "//a"), (("./out/",), "out"),
+                 (("a//b", "./c"), "a/b/c"), (("a", "/b", "../c"), "/b/../c"), (("///a",), "/a"), (("", "."), ".")]
+        windows = [((), "."), (("C:\\", "a", "b"), "C:\\a\\b"), (("C:", "a"), "C:a"), (("a/b", ".\\c"), "a\\b\\c"),
+                   (("C:/a", "\\b"), "C:\\b"), (("C:\\a", "c:b"), "c:\\a\\b"), (("C:\\a", "D:b"), "D:b"),
+                   (("\\\\server\\share\\", "a"), "\\\\server\\share\\a"), (("//server/share",), "\\\\server\\share\\"),
+                   (("\\\\?\\UNC\\s\\t\\", "u"), "\\\\?\\UNC\\s\\t\\u"), (("\\\\.\\nul",), "\\\\.\\nul")]
+        names = [("pathlib", "PosixPath", posix), ("pathlib._local", "PurePosixPath", posix),
+                 ("pathlib", "PureWindowsPath", windows)]
+        value = [[fake_torch.call(module, name, *parts) for parts, _ in cases] for module, name, cases in names]
+        told = self.told(fake_torch.archive(value))["objects"]
+        self.assertEqual([(entry["type"], entry["value"]) for entry in told],
+                         [("path", text) for _, _, cases in names for _, text in cases])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

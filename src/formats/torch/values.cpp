@@ -10,6 +10,7 @@
 
 #include "formats/torch/flat.hpp"
 #include "formats/torch/numpy.hpp"
+#include "formats/torch/path_text.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -96,15 +97,15 @@ std::optional<Json> numpy_scalar_of(const Graph& graph, Ref ref) {
   }
 }
 
-std::string path_text(const Graph& graph, std::span<const Ref> parts) {
-  std::string text;
-  for (const Ref part : parts) {
+std::string path_text(const Graph& graph, Ref ref) {
+  const pickle::Object& object = graph.object(ref);
+  std::vector<std::string_view> parts;
+  for (const Ref part : graph.elements(object.args)) {
     if (graph.kind(part) != Kind::text) return "...";
-    if (!text.empty() && text.back() != '/') text += '/';
-    text += graph.text(part);
+    parts.push_back(graph.text(part));
   }
-  if (text.empty()) text += '.';
-  return text;
+  const bool windows = graph.global(object.callee).name.find("Windows") != std::string::npos;
+  return windows ? windows_path(parts) : posix_path(parts);
 }
 
 std::optional<Json> known_object(const Graph& graph, Ref ref) {
@@ -124,7 +125,7 @@ std::optional<Json> known_object(const Graph& graph, Ref ref) {
       return Json{{"type", "torch.device"}, {"value", device}};
     }
     case Class::path:
-      return Json{{"type", "path"}, {"value", path_text(graph, args)}};
+      return Json{{"type", "path"}, {"value", path_text(graph, ref)}};
     case Class::numpy_scalar:
       return numpy_scalar_of(graph, ref);
     default:
