@@ -1,5 +1,6 @@
 """PyTorch's files: what real writers wrote must come out, and nothing hostile may run or exhaust the machine."""
 
+import collections
 import hashlib
 import json
 import os
@@ -202,6 +203,16 @@ class Made(Case):
         told = self.told(fake_torch.archive(value))["objects"]
         self.assertEqual([(entry["type"], entry["value"]) for entry in told],
                          [("path", text) for _, _, cases in names for _, text in cases])
+
+    def test_names_are_those_of_today(self):
+        lists = collections.UserList([1])
+        values = {"steps": range(2, 9, 3), "type": int, "text": str, "pairs": zip, "lists": lists}
+        told = self.told(fake_torch.archive(values))  # protocol 2, with the names of Python 2
+        self.assertEqual({entry["path"][0]: entry["class"] for entry in told["opaque"]},
+                         {"steps": "builtins.range", "type": "builtins.int", "text": "builtins.str",
+                          "pairs": "builtins.zip", "lists": "collections.UserList"})
+        self.assertEqual(told["opaque"][0]["args"], [2, 9, 3])
+        self.assertIn("__builtin__.xrange", told["documents"]["globals"])
 
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})

@@ -134,6 +134,30 @@ constexpr Known kKnown[] = {
     {"omegaconf.listconfig", "ListConfig", Class::omega_list},
 };
 
+struct Renamed {
+  std::string_view module;
+  std::string_view name;
+  std::string_view now;
+};
+
+// Of what Python's _compat_pickle knows, what is no reason to refuse a file.
+constexpr Renamed kRenamed[] = {
+    {"__builtin__", "xrange", "builtins.range"},
+    {"__builtin__", "long", "builtins.int"},
+    {"__builtin__", "unicode", "builtins.str"},
+    {"__builtin__", "unichr", "builtins.chr"},
+    {"__builtin__", "reduce", "functools.reduce"},
+    {"itertools", "izip", "builtins.zip"},
+    {"itertools", "imap", "builtins.map"},
+    {"itertools", "ifilter", "builtins.filter"},
+    {"itertools", "izip_longest", "itertools.zip_longest"},
+    {"itertools", "ifilterfalse", "itertools.filterfalse"},
+    {"UserDict", "UserDict", "collections.UserDict"},
+    {"UserDict", "IterableUserDict", "collections.UserDict"},
+    {"UserList", "UserList", "collections.UserList"},
+    {"UserString", "UserString", "collections.UserString"},
+};
+
 Class known_class(std::string_view module, std::string_view name) {
   for (const Known& known : kKnown) {
     if (known.module == module && known.name == name) return known.cls;
@@ -185,7 +209,16 @@ std::string_view modern_module(std::string_view module) {
   if (module == "__builtin__" || module == "exceptions") return "builtins";
   if (module == "copy_reg") return "copyreg";
   if (module == "_collections") return "collections";
+  if (module == "Queue") return "queue";
+  if (module == "ConfigParser") return "configparser";
   return module;
+}
+
+std::string modern_name(std::string_view module, std::string_view name) {
+  for (const Renamed& old : kRenamed) {
+    if (old.module == module && old.name == name) return std::string(old.now);
+  }
+  return fmt::format("{}.{}", modern_module(module), name);
 }
 
 Class class_of(std::string_view module, std::string_view name) {

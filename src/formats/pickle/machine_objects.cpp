@@ -205,7 +205,8 @@ void Machine::settle_keys() {
   }
 }
 
-/// PyTorch's old format wraps the class of a module, where it meets it first, in a persistent value:
+/// PyTorch's old format wraps the class of a module, where it meets it first, in a persistent
+/// value:
 /// ("module", class, its source file, its source). Its reader takes the class out again.
 Ref Machine::kept_outside(Ref id) {
   const auto parts = graph_.elements(id);
