@@ -129,9 +129,12 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/archive.cpp
   src/formats/torch/facts.cpp
   src/formats/torch/flat.cpp
+  src/formats/torch/leaves.cpp
   src/formats/torch/legacy.cpp
   src/formats/torch/module.cpp
   src/formats/torch/numpy.cpp
+  src/formats/torch/numpy_scalar.cpp
+  src/formats/torch/numpy_time.cpp
   src/formats/torch/optimizer_names.cpp
   src/formats/torch/path_text.cpp
   src/formats/torch/reader.cpp
