@@ -138,6 +138,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/optimizer_names.cpp
   src/formats/torch/path_text.cpp
   src/formats/torch/reader.cpp
+  src/formats/torch/repr.cpp
   src/formats/torch/state_file.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp

@@ -214,6 +214,16 @@ class Made(Case):
         self.assertEqual(told["opaque"][0]["args"], [2, 9, 3])
         self.assertIn("__builtin__.xrange", told["documents"]["globals"])
 
+    def test_keys_that_are_no_names_are_told_as_python_prints_them(self):
+        keys = [True, None, 1.0, -0.0, 1e16, 1e-5, 123456789.125, float("inf"), ("data", "hidden"), (1,), (), (("a", 2.5), b"x\0'"),
+                "it's".encode(), 1 + 2.5j, -0.0 + 1j, ("it's", 'both \' "', "\n\\\u00e9\x7f\x85"), (2**70, -3),
+                frozenset(), frozenset(["a"])]
+        told = self.told(fake_torch.archive({"k": {key: 1 for key in keys}, "c": {collections.OrderedDict: {"x": 1}}}))
+        # Of True and 1.0, which are equal, a dict keeps the first.
+        self.assertEqual([record["key"] for record in told["opaque"]],
+                         [repr(key) for key in dict.fromkeys(keys)] + [repr(collections.OrderedDict)])
+        self.assertEqual([entry["path"] for entry in told["objects"]], [["c", "collections.OrderedDict", "x"]])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/torch/repr.hpp"
 #include "formats/torch/values.hpp"
 
 namespace cairn::detail::torch {
@@ -67,9 +68,7 @@ Json parts_of(const Graph& graph, std::span<const Ref> elements, const Json& val
 std::vector<Ref> sorted(const Graph& graph, Ref set, Json& values) {
   const auto elements = graph.elements(set);
   std::vector<std::string> texts;
-  for (const Json& value : values) {
-    texts.push_back(value.is_string() ? "'" + value.get<std::string>() + "'" : value.dump());
-  }
+  for (const Ref element : elements) texts.push_back(repr_of(graph, element));
   std::vector<std::size_t> order(elements.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),

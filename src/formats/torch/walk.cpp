@@ -15,6 +15,7 @@
 #include "formats/torch/json_list.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
+#include "formats/torch/repr.hpp"
 #include "formats/torch/tensor.hpp"
 #include "formats/torch/values.hpp"
 #include "formats/torch/weight.hpp"
@@ -141,12 +142,11 @@ std::optional<PathKey> Walk::key_of(Ref key) {
   if (graph_.kind(key) == Kind::global) {  // callbacks of Lightning, up to 1.4
     std::string name = graph_.global(key).qualified();
     spend(name.size());
-    add(opaque_, {{"key", name}});
+    add(opaque_, {{"key", repr_of(graph_, key)}});
     return PathKey(std::move(name));
   }
   count_step();  // it leads nowhere, but may come again and again
-  const auto leaf = affords(key) ? leaf_of(graph_, key) : std::nullopt;
-  add(opaque_, {{"key", leaf ? leaf->at("value").dump() : std::string("...")}});
+  add(opaque_, {{"key", affords(key) ? repr_of(graph_, key) : "..."}});
   return std::nullopt;
 }
 
