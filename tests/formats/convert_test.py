@@ -138,8 +138,8 @@ class ForPyTorch(Convert):
     def test_long_lists_keep_every_bit(self):
         nan, inf = float("nan"), float("inf")
         payload = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000ABCDEF))[0]
-        saved = {"w": torch.ones(1), "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 10,
-                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 65),
+        saved = {"w": torch.ones(1), "few": [nan, payload, 0.5] * 100, "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 300,
+                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 2049),
                  "set": {2**60}, "tuples": {(2**61, 0.5)}, "frozen": frozenset([1.5, 2**55])}
         torch.save(saved, self.dir / "a.pt")
         self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
@@ -147,7 +147,7 @@ class ForPyTorch(Convert):
             told = self.cairn("convert", self.dir / source, self.dir / target)
             self.assertEqual(told["left_out"], [])
             found = torch.load(self.dir / target)
-            for key in ("losses", "pair"):
+            for key in ("losses", "pair", "few"):
                 self.assertEqual([struct.pack("<d", x) for x in found[key]], [struct.pack("<d", x) for x in saved[key]])
                 self.assertIs(type(found[key]), type(saved[key]))
             self.assert_same(found["seeds"], saved["seeds"])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+import struct
 import subprocess
 import time
 import unittest
@@ -223,6 +224,14 @@ class Made(Case):
         self.assertEqual([record["key"] for record in told["opaque"]],
                          [repr(key) for key in dict.fromkeys(keys)] + [repr(collections.OrderedDict)])
         self.assertEqual([entry["path"] for entry in told["objects"]], [["c", "collections.OrderedDict", "x"]])
+
+    def test_a_history_is_told_number_by_number(self):
+        losses = [1 / i for i in range(1, 2049)]
+        told = self.told(fake_torch.archive({"losses": losses, "table": [*losses, 0.5], "seeds": list(range(9))}))
+        self.assertEqual([(entry["path"], entry["bits"]) for entry in told["objects"][:-2]],
+                         [(["losses", i], struct.pack(">d", loss).hex()) for i, loss in enumerate(losses)])
+        self.assertEqual([(entry["path"], entry["value"]) for entry in told["objects"][-2:]],
+                         [(["table"], [*losses, 0.5]), (["seeds"], list(range(9)))])
 
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})

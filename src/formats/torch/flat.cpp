@@ -122,7 +122,7 @@ Json collection_of(const Graph& graph, Ref ref) {
 
 bool is_flat(const Graph& graph, Ref ref) {
   constexpr std::size_t kFewNames = 8;
-  constexpr std::size_t kFewNumbers = 64;
+  constexpr std::size_t kFewNumbers = 2048;  // a schedule's or a history's, not a table's
   const auto elements = graph.elements(ref);
   if (elements.size() <= kFewNames) return false;
   return std::all_of(elements.begin(), elements.end(), [&](Ref part) {
