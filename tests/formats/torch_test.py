@@ -7,6 +7,7 @@ import os
 import resource
 import struct
 import subprocess
+import sys
 import time
 import unittest
 
@@ -232,6 +233,28 @@ class Made(Case):
                          [(["losses", i], struct.pack(">d", loss).hex()) for i, loss in enumerate(losses)])
         self.assertEqual([(entry["path"], entry["value"]) for entry in told["objects"][-2:]],
                          [(["table"], [*losses, 0.5]), (["seeds"], list(range(9)))])
+
+    def test_containers_of_a_class_of_their_own_are_containers(self):
+        def kind(name, base):
+            value = type(name, (base,), {"__module__": "some.package"})
+            setattr(fake_torch.named("some.package", "Home"), name, value)
+            setattr(sys.modules["some.package"], name, value)
+            return value
+        table = kind("Table", dict)({"rate": 0.5, 3: {"x": 1}})
+        table.name = "n"
+        values = {"table": table, "rows": kind("Rows", list)(["a", 2]), "pair": kind("Pair", tuple)(([1], "b")),
+                  "inner": kind("Inner", collections.OrderedDict)(y=None)}
+        for protocol in (0, 1, 2, 4):
+            with self.subTest(protocol=protocol):
+                told = self.told(fake_torch.legacy(values, protocol))
+                paths = [[*entry["path"], entry["value"]] for entry in told["objects"]]
+                pair = ["pair"] if protocol < 2 else ["pair", 0]
+                self.assertEqual(paths, [["table", "rate", 0.5], ["table", 3, "x", 1], ["rows", 0, "a"], ["rows", 1, 2],
+                                         [*pair, 0, 0, 1], [*pair, 1, "b"], ["inner", "y", None]])
+                self.assertEqual({entry["path"][0]: entry["class"] for entry in told["opaque"]},
+                                 {"table": "some.package.Table", "rows": "some.package.Rows",
+                                  "pair": "some.package.Pair", "inner": "some.package.Inner"})
+                self.assertEqual(told["opaque"][0]["state"], {"name": "n"})
 
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
