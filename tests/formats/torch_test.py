@@ -256,6 +256,19 @@ class Made(Case):
                                   "pair": "some.package.Pair", "inner": "some.package.Inner"})
                 self.assertEqual(told["opaque"][0]["state"], {"name": "n"})
 
+    def test_a_named_tuple_of_single_values_is_a_tuple(self):
+        home = fake_torch.named("some.package", "Home").__module__
+        for name, fields in (("Point", ["x", "y"]), ("One", ["x"])):
+            setattr(sys.modules[home], name, collections.namedtuple(name, fields, module=home))
+        number = type("Number", (int,), {"__module__": home})
+        setattr(sys.modules[home], "Number", number)
+        package = sys.modules[home]
+        told = self.told(fake_torch.archive({"p": package.Point(1, None), "one": package.One([2]), "n": number(5)}))
+        self.assertEqual([(entry["path"], entry["value"]) for entry in told["objects"]],
+                         [(["p", 0], 1), (["p", 1], None), (["one", 0, 0], 2)])
+        self.assertEqual([record["class"] for record in told["opaque"]],
+                         [f"{home}.{name}" for name in ("Point", "One", "Number")])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

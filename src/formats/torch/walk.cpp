@@ -291,9 +291,10 @@ bool Walk::visit_object(Ref ref, bool told) {
   if (has_open_state(graph_, ref))
     return enter(ref, graph_.pairs(attributes_of(graph_, ref)), true);
   const auto args = graph_.elements(object.args);
-  const bool parts = std::any_of(args.begin(), args.end(), [&](Ref part) {
-    return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
-  });
+  // One value alone may as well be what a number's or text's subclass is made of.
+  const bool parts = args.size() > 1 || std::any_of(args.begin(), args.end(), [&](Ref part) {
+                       return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
+                     });
   if (!object.called && object.state == kNoRef && parts)
     return enter(ref, args, false);  // a tuple's
   return false;
