@@ -269,6 +269,20 @@ class Made(Case):
         self.assertEqual([record["class"] for record in told["opaque"]],
                          [f"{home}.{name}" for name in ("Point", "One", "Number")])
 
+    def test_nodes_of_omegaconf_are_their_values(self):
+        root = fake_torch.made("omegaconf.dictconfig", "DictConfig", {"_metadata": None, "_parent": None})
+
+        def node(module, name, **state):
+            return fake_torch.made(module, name, {"_metadata": None, "_parent": root, **state})
+        either = node("omegaconf.base", "UnionNode", _content=node("omegaconf.nodes", "IntegerNode", _val=3))
+        unset = node("omegaconf.base", "UnionNode", _content=None)
+        root.__dict__["_content"] = {"steps": either, "unset": unset,
+                                     "name": node("omegaconf.nodes", "StringNode", _val="${steps}")}
+        told = self.told(fake_torch.archive({"config": root}))
+        self.assertEqual([(entry["path"][1], entry["value"]) for entry in told["objects"]],
+                         [("steps", 3), ("unset", None), ("name", "${steps}")])
+        self.assertEqual(told["opaque"], [])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

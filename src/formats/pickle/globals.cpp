@@ -132,6 +132,8 @@ constexpr Known kKnown[] = {
     {"numpy._core.numeric", "_frombuffer", Class::numpy_frombuffer},
     {"omegaconf.dictconfig", "DictConfig", Class::omega_dict},
     {"omegaconf.listconfig", "ListConfig", Class::omega_list},
+    {"omegaconf.base", "UnionNode",
+     Class::omega_dict},  // keeps its node where a dict keeps its content
 };
 
 struct Renamed {
