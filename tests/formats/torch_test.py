@@ -283,6 +283,17 @@ class Made(Case):
                          [("steps", 3), ("unset", None), ("name", "${steps}")])
         self.assertEqual(told["opaque"], [])
 
+    def test_tensors_with_attributes_of_every_release(self):
+        def attributed(module, name, value):
+            inner = value.__reduce__()
+            return fake_torch.call(module, name, inner[0], fake_torch.named("torch.nn", "Buffer"), inner[1], {"tag": 1})
+        makers = [("torch.tensor", "_rebuild_from_type"), ("torch._tensor", "_rebuild_from_type"),
+                  ("torch._tensor", "_rebuild_from_type_v2")]
+        told = self.told(fake_torch.archive([attributed(*maker, fake_torch.tensor((2,), bytes([i]) * 8))
+                                             for i, maker in enumerate(makers)]))
+        self.assertEqual([tensor["sha256"] for tensor in told["tensors"]],
+                         [hashlib.sha256(bytes([i]) * 8).hexdigest() for i in range(3)])
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

@@ -122,6 +122,8 @@ constexpr Known kKnown[] = {
     {"torch._utils", "_rebuild_parameter", Class::rebuild_parameter},
     {"torch._utils", "_rebuild_parameter_with_state", Class::rebuild_parameter_with_state},
     {"torch._tensor", "_rebuild_from_type_v2", Class::rebuild_from_type_v2},
+    {"torch._tensor", "_rebuild_from_type", Class::rebuild_from_type_v2},  // up to PyTorch 1.11
+    {"torch.tensor", "_rebuild_from_type", Class::rebuild_from_type_v2},   // up to 1.8
     {"numpy", "dtype", Class::numpy_dtype},
     {"numpy", "ndarray", Class::numpy_ndarray},
     {"numpy.core.multiarray", "_reconstruct", Class::numpy_reconstruct},
