@@ -256,14 +256,19 @@ class ForSafetensors(Convert):
         own = {"topology", "provenance"}
         self.assertEqual(documents[1].keys() - own, documents[0].keys() - own)
 
-    def test_a_file_without_metadata_comes_back_without(self):
-        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, separators=(",", ":"))
-        text = header.encode()
-        text += b" " * (-len(text) % 8)
-        (self.dir / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-        self.cairn("convert", self.dir / "a.safetensors", self.dir / "a.h5")
-        self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors")
-        self.assertEqual((self.dir / "b.safetensors").read_bytes(), (self.dir / "a.safetensors").read_bytes())
+    def test_a_file_comes_back_without_metadata_or_with_none_in_it(self):
+        entry = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+        for header in (entry, {"__metadata__": {}, **entry}, {"__metadata__": {"note": "x"}, **entry}):
+            with self.subTest(header=header):
+                text = json.dumps(header, separators=(",", ":")).encode()
+                text += b" " * (-len(text) % 8)
+                (self.dir / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+                self.cairn("convert", self.dir / "a.safetensors", self.dir / "a.h5", "--force")
+                self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors", "--force")
+                self.cairn("convert", self.dir / "a.safetensors", self.dir / "c.safetensors", "--force")
+                for name in ("b", "c"):
+                    self.assertEqual((self.dir / f"{name}.safetensors").read_bytes(),
+                                     (self.dir / "a.safetensors").read_bytes())
 
     def test_what_has_no_place_is_told(self):
         torch.save({"model": {"w": torch.ones(1)}, "epoch": 3, "name": "x", "set": object}, self.dir / "a.pt")
