@@ -294,6 +294,22 @@ class Made(Case):
         self.assertEqual([tensor["sha256"] for tensor in told["tensors"]],
                          [hashlib.sha256(bytes([i]) * 8).hexdigest() for i in range(3)])
 
+    def test_archives_without_crcs_are_read_and_not_checked(self):
+        note = ("anemoi-metadata/anemoi.json", json.dumps({"version": "1.0", "run_id": "r"}))
+        value = {"w": fake_torch.tensor((2,), b"abcdefgh"), "empty": fake_torch.tensor((0,), b"")}
+        whole = fake_torch.archive(value)
+        later = fake_torch.archive(value, members=[note])  # by another program, which takes CRCs
+        for content in (fake_torch.without_crcs(whole), fake_torch.without_crcs(later, b"/data")):
+            told = self.told(fake_torch.without_crcs(content, b"version"))
+            self.assertEqual(told["tensors"][0]["sha256"], hashlib.sha256(b"abcdefgh").hexdigest())
+            self.assertIn("CRC", told["warnings"][0])
+            done = run([CAIRN, "verify", "--json", self.dir / "made.pt"])
+            self.assertEqual((done.returncode, json.loads(done.stdout)["unchecked"]), (0, 1), done.stdout)
+        self.assertEqual(told["documents"]["anemoi"]["metadata"]["run_id"], "r")
+        for only in (b"data.pkl", b"version"):  # where others have theirs, 0 is wrong
+            code, told = self.refused(fake_torch.without_crcs(whole, only))
+            self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+
     def test_the_state_of_objects_is_told(self):
         inner = fake_torch.made("some.package", "Inner", {"sizes": [1, 2], "x": None})
         config = fake_torch.made("some.package", "Config", {

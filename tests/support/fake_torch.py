@@ -118,6 +118,20 @@ def archive(value, protocol=2, members=(), top="archive"):
     return out.getvalue()
 
 
+def without_crcs(content, only=b""):
+    """The archive as torch.save writes it with set_crc32_options(False): 0 for the CRCs of all members, or of those
+    with `only` in their names."""
+    content = bytearray(content)
+    for signature, crc, length, name in ((b"PK\1\2", 16, 28, 46), (b"PK\3\4", 14, 26, 30)):
+        at = content.find(signature)
+        while at >= 0:
+            count = int.from_bytes(content[at + length:at + length + 2], "little")
+            if only in content[at + name:at + name + count]:
+                content[at + crc:at + crc + 4] = bytes(4)
+            at = content.find(signature, at + 4)
+    return bytes(content)
+
+
 def legacy(value, protocol=2):
     """The bytes of torch.save of any value before PyTorch 1.6."""
     out = io.BytesIO()
