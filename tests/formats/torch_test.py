@@ -325,6 +325,21 @@ class Made(Case):
             "layers": [1, 2, {"deep": [True, "x"]}], "raw": "0102", "weight": {"class": "torch.Tensor"},
             "inner": {"class": "some.package.Inner", "state": {"x": None}, "nested": {"sizes": [1, 2]}}})
 
+    def test_objects_that_know_what_holds_them_are_told_once(self):
+        root = fake_torch.made("some.package", "Node", {"name": "root", "parent": None})
+        leaves = [fake_torch.made("some.package", "Node", {"name": name, "parent": root}) for name in "ab"]
+        root.children = leaves
+        content = fake_torch.archive({"tree": root})
+        told = self.told(content)
+        children = told["opaque"][0]["nested"]["children"]
+        self.assertEqual([child["state"]["name"] for child in children], ["a", "b"])
+        self.assertLess(len(json.dumps(told)), 100 * len(content))
+        # The same without a circle: each level names the next one three times.
+        node = None
+        for _ in range(38):
+            node = fake_torch.made("some.package", "Node", {"parts": [node] * 3})
+        self.assertLess(len(json.dumps(self.told(fake_torch.archive({"tree": node})), indent=2)), 20 << 20)
+
     def test_an_object_at_many_places_is_looked_at_so_often(self):
         config = fake_torch.made("some.package", "Config", {"layers": [1] * 7_000_000})
         told = self.told(fake_torch.archive({"configs": [config] * 50}))
