@@ -130,11 +130,16 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/archive.cpp
   src/formats/torch/facts.cpp
   src/formats/torch/flat.cpp
+  src/formats/torch/leaves.cpp
   src/formats/torch/legacy.cpp
   src/formats/torch/module.cpp
   src/formats/torch/numpy.cpp
+  src/formats/torch/numpy_scalar.cpp
+  src/formats/torch/numpy_time.cpp
   src/formats/torch/optimizer_names.cpp
+  src/formats/torch/path_text.cpp
   src/formats/torch/reader.cpp
+  src/formats/torch/repr.cpp
   src/formats/torch/state_file.cpp
   src/formats/torch/storages.cpp
   src/formats/torch/tensor.cpp

@@ -154,7 +154,7 @@ class Planner {
       // So that it comes back byte for byte.
       if (to_container() && source_.format == "safetensors" && !travelling_.packed &&
           !metadata_of(source_).contains(kAdded)) {
-        plan_.documents.try_emplace(kMetadata, "{}");
+        plan_.documents.try_emplace(kMetadata, "null");
       }
       if (source_.format == "torch" && !travelling_.packed) add_tree();
     }
@@ -226,7 +226,8 @@ class Planner {
       if (!others.empty()) metadata[kPaths] = others.dump();
       if (has_paths || metadata.size() > plain.size()) metadata[kMark] = "1";
     }
-    if (!metadata.empty()) plan_.documents[kMetadata] = metadata.dump();
+    const bool is_there = document_of(source_.documents, kMetadata).is_object();  // if empty
+    if (!metadata.empty() || is_there) plan_.documents[kMetadata] = metadata.dump();
   }
 
   /// The names of a container that have become no model's, and do not look like a container's.

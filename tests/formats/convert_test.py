@@ -138,8 +138,8 @@ class ForPyTorch(Convert):
     def test_long_lists_keep_every_bit(self):
         nan, inf = float("nan"), float("inf")
         payload = struct.unpack("<d", struct.pack("<Q", 0x7FF8000000ABCDEF))[0]
-        saved = {"w": torch.ones(1), "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 10,
-                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 65),
+        saved = {"w": torch.ones(1), "few": [nan, payload, 0.5] * 100, "losses": [nan, payload, inf, -inf, -0.0, 5e-324, 0.1] * 300,
+                 "seeds": [2**60, -(2**63), 2**53, 2**70, 3, True, "x"] * 9, "pair": tuple([nan] * 2049),
                  "set": {2**60}, "tuples": {(2**61, 0.5)}, "frozen": frozenset([1.5, 2**55])}
         torch.save(saved, self.dir / "a.pt")
         self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5")
@@ -147,7 +147,7 @@ class ForPyTorch(Convert):
             told = self.cairn("convert", self.dir / source, self.dir / target)
             self.assertEqual(told["left_out"], [])
             found = torch.load(self.dir / target)
-            for key in ("losses", "pair"):
+            for key in ("losses", "pair", "few"):
                 self.assertEqual([struct.pack("<d", x) for x in found[key]], [struct.pack("<d", x) for x in saved[key]])
                 self.assertIs(type(found[key]), type(saved[key]))
             self.assert_same(found["seeds"], saved["seeds"])
@@ -256,14 +256,19 @@ class ForSafetensors(Convert):
         own = {"topology", "provenance"}
         self.assertEqual(documents[1].keys() - own, documents[0].keys() - own)
 
-    def test_a_file_without_metadata_comes_back_without(self):
-        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, separators=(",", ":"))
-        text = header.encode()
-        text += b" " * (-len(text) % 8)
-        (self.dir / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-        self.cairn("convert", self.dir / "a.safetensors", self.dir / "a.h5")
-        self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors")
-        self.assertEqual((self.dir / "b.safetensors").read_bytes(), (self.dir / "a.safetensors").read_bytes())
+    def test_a_file_comes_back_without_metadata_or_with_none_in_it(self):
+        entry = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+        for header in (entry, {"__metadata__": {}, **entry}, {"__metadata__": {"note": "x"}, **entry}):
+            with self.subTest(header=header):
+                text = json.dumps(header, separators=(",", ":")).encode()
+                text += b" " * (-len(text) % 8)
+                (self.dir / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+                self.cairn("convert", self.dir / "a.safetensors", self.dir / "a.h5", "--force")
+                self.cairn("convert", self.dir / "a.h5", self.dir / "b.safetensors", "--force")
+                self.cairn("convert", self.dir / "a.safetensors", self.dir / "c.safetensors", "--force")
+                for name in ("b", "c"):
+                    self.assertEqual((self.dir / f"{name}.safetensors").read_bytes(),
+                                     (self.dir / "a.safetensors").read_bytes())
 
     def test_what_has_no_place_is_told(self):
         torch.save({"model": {"w": torch.ones(1)}, "epoch": 3, "name": "x", "set": object}, self.dir / "a.pt")

@@ -140,6 +140,15 @@ class Dcp(Case):
         self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
         self.assertIn("missing", told["error"]["message"])
 
+    def test_copies_without_crcs_are_tensors_of_their_own(self):
+        part = fake_torch.without_crcs(fake_torch.save((1,), struct.pack("<f", 8)))
+        for rank in range(2):
+            fake_torch.dcp(self.dir / "ranks", {"same": ((1,), ("same",), [((0,), (1,), part)])}, rank=rank)
+        code, table = self.cairn("inspect", self.dir / "ranks")
+        self.assertEqual((code, [t["name"] for t in table["tensors"]]), (0, ["__0/same", "__1/same"]), table)
+        code, told = self.cairn("verify", self.dir / "ranks")
+        self.assertEqual((code, told["unchecked"]), (0, 2), told)
+
     def test_parts_in_safetensors(self):
         def shard(number, tensors):
             header, data = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps(

@@ -44,6 +44,13 @@ class _Storage:
         self.data = data
 
 
+def module(name, parameters=(), modules=()):
+    """What pickles as a module of torch.nn."""
+    return made("torch.nn.modules", name, {"training": True, "_parameters": collections.OrderedDict(parameters),
+                                           "_buffers": collections.OrderedDict(),
+                                           "_modules": collections.OrderedDict(modules)})
+
+
 class _Pickler(pickle.Pickler):
     def __init__(self, stream, protocol):
         super().__init__(stream, protocol)
@@ -54,6 +61,20 @@ class _Pickler(pickle.Pickler):
             return None
         self.storages[value.id[2]] = value
         return value.id
+
+
+class _LegacyPickler(_Pickler):
+    """Has the source of each module's class beside it, where the class comes first."""
+
+    def __init__(self, stream, protocol):
+        super().__init__(stream, protocol)
+        self.known = set()
+
+    def persistent_id(self, value):
+        if isinstance(value, type) and value.__module__.startswith("torch.nn.") and value not in self.known:
+            self.known.add(value)
+            return ("module", value, value.__module__ + ".py", f"class {value.__name__}:\n    pass\n")
+        return super().persistent_id(value)
 
 
 _number = itertools.count()
@@ -97,12 +118,26 @@ def archive(value, protocol=2, members=(), top="archive"):
     return out.getvalue()
 
 
+def without_crcs(content, only=b""):
+    """The archive as torch.save writes it with set_crc32_options(False): 0 for the CRCs of all members, or of those
+    with `only` in their names."""
+    content = bytearray(content)
+    for signature, crc, length, name in ((b"PK\1\2", 16, 28, 46), (b"PK\3\4", 14, 26, 30)):
+        at = content.find(signature)
+        while at >= 0:
+            count = int.from_bytes(content[at + length:at + length + 2], "little")
+            if only in content[at + name:at + name + count]:
+                content[at + crc:at + crc + 4] = bytes(4)
+            at = content.find(signature, at + 4)
+    return bytes(content)
+
+
 def legacy(value, protocol=2):
     """The bytes of torch.save of any value before PyTorch 1.6."""
     out = io.BytesIO()
     for head in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
         pickle.dump(head, out, protocol)
-    pickler = _Pickler(out, protocol)
+    pickler = _LegacyPickler(out, protocol)
     pickler.dump(value)
     pickle.dump(sorted(pickler.storages), out, protocol)
     for key in sorted(pickler.storages):

@@ -210,6 +210,12 @@ TEST(Pickle, NamesThatRunCodeAreRefusedWhereverTheyAre) {
       "ctorch.storage\n_load_from_bytes\n.",
       "\x80\x02"sv
       "ctorch\nload\n.",
+      "ccode\nInteractiveInterpreter\n(tR.",
+      "ccode\ninteract\n.",
+      "csite\naddsitedir\n(V/tmp\ntR.",
+      "ctrace\nTrace\n.",
+      "cprofile\nrun\n(V1\ntR.",
+      "\x80\x04\x8c\x07profile\x8c\x0bProfile.run\x93."sv,
       "(c__builtin__\ngetattr\ncfoo\nBar\nV__init__\no.",  // also as OBJ and INST
       "(cfoo\nBar\nV__init__\ni__builtin__\ngetattr\n.",
       "\x80\x02\x82\x01."sv,  // EXT1
@@ -239,6 +245,11 @@ TEST(Pickle, OrdinaryNamesAreNoReasonToRefuse) {
       {"random", "Random"},
       {"pydantic.main", "BaseModel"},
       {"builtins", "ValueError"},
+      {"code.models", "Net"},
+      {"code", "Config"},
+      {"site.config", "Settings"},
+      {"trace.records", "Record"},
+      {"profile", "UserProfile"},
       {"signal", "Signals"}};
   for (const auto& [module, name] : names) {
     EXPECT_NE(class_of(module, name), Class::unsafe) << module << "." << name;

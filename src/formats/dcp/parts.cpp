@@ -44,7 +44,8 @@ Placed place_of(const DataFiles::Open& data, PartPickles& pickles, const TensorM
   if (bytes->method != 0) {
     fail(Errc::unsupported, "a part of tensor '{}' is compressed", tensor.name);
   }
-  return {{data.number, bytes->offset, bytes->bytes, bytes->crc},
+  return {{data.number, bytes->offset, bytes->bytes, bytes->crc.value_or(0)},
+          bytes->crc.has_value(),
           bytes->offset + part.first,
           part.strides};
 }
@@ -125,7 +126,8 @@ DataFiles::Open DataFiles::open_new(const std::string& name) {
 }
 
 bool Placed::is_like(const Placed& other) const {
-  return checksum.crc32 == other.checksum.crc32 && checksum.bytes == other.checksum.bytes &&
+  return has_checksum && other.has_checksum && checksum.crc32 == other.checksum.crc32 &&
+         checksum.bytes == other.checksum.bytes &&
          offset - checksum.offset == other.offset - other.checksum.offset &&
          strides == other.strides;
 }

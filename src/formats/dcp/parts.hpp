@@ -67,6 +67,7 @@ class DataFiles {
 /// Where the elements of a part lie in a data file.
 struct Placed {
   Checksum checksum;         ///< of the storage around them
+  bool has_checksum = true;  ///< else the file tells none
   std::uint64_t offset = 0;  ///< of the first
   Shape strides;             ///< in bytes
 

@@ -171,7 +171,9 @@ class Reader {
   }
 
   void add(const TensorMetadata& tensor, const std::vector<Placed>& places) {
-    for (const Placed& place : places) manifest_.checksums.push_back(place.checksum);
+    for (const Placed& place : places) {
+      if (place.has_checksum) manifest_.checksums.push_back(place.checksum);
+    }
     manifest_.tensors.push_back(entry_of(tensor, places, table_bytes_));
   }
 

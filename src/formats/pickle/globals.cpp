@@ -36,12 +36,12 @@ bool any_component(std::string_view dotted, F&& matches) {
 constexpr std::string_view kUnsafeModules =
     " os posix nt ntpath posixpath genericpath sys subprocess _posixsubprocess _winapi "
     "multiprocessing concurrent pty tty commands popen2 importlib _frozen_importlib "
-    "_frozen_importlib_external _imp imp imputil zipimport pkgutil modulefinder runpy site "
+    "_frozen_importlib_external _imp imp imputil zipimport pkgutil modulefinder runpy "
     "pickle _pickle cPickle pickletools shelve dbm marshal dill cloudpickle jsonpickle "
     "joblib shutil tempfile fileinput mmap socket _socket ssl socketserver SocketServer "
     "asyncio http httplib urllib urllib2 urllib3 requests aiohttp ftplib smtplib poplib "
-    "imaplib nntplib telnetlib xmlrpc webbrowser ctypes _ctypes cffi _cffi_backend code "
-    "codeop _codeop bdb pdb pydb ipdb cProfile profile trace timeit doctest unittest pytest "
+    "imaplib nntplib telnetlib xmlrpc webbrowser ctypes _ctypes cffi _cffi_backend "
+    "codeop _codeop bdb pdb pydb ipdb cProfile timeit doctest unittest pytest "
     "_pytest pydoc gc _signal resource atexit _thread thread _xxsubinterpreters "
     "_interpreters getpass crypt distutils setuptools pkg_resources pip ensurepip venv "
     "idlelib lib2to3 antigravity tkinter Tkinter turtle linecache IPython ipykernel "
@@ -53,6 +53,23 @@ constexpr std::string_view kUnsafeModules =
     "torch.distributed.run torch.distributed.launch torch.distributed.rpc "
     "torch.distributed.elastic torch.multiprocessing torch._inductor torch.testing "
     "torch.onnx ";
+
+struct Unsafe {
+  std::string_view module;
+  std::string_view names;
+};
+
+// Modules of Python's whose names are those of ordinary folders, too: what in them runs code.
+constexpr Unsafe kUnsafeNames[] = {
+    {"code",
+     " InteractiveInterpreter InteractiveConsole Compile CommandCompiler compile_command "
+     "interact "},
+    {"site",
+     " main addsitedir addpackage addsitepackages addusersitepackages execsitecustomize "
+     "execusercustomize enablerlcompleter register_readline venv _script builtins io "},
+    {"trace", " Trace CoverageResults main threading linecache "},
+    {"profile", " Profile run runctx runfile main _Utils "},
+};
 
 // Nowhere in a dotted name: with protocol 4, "torch.serialization" "os.system" is os.system.
 constexpr std::string_view kUnsafeComponents =
@@ -122,6 +139,8 @@ constexpr Known kKnown[] = {
     {"torch._utils", "_rebuild_parameter", Class::rebuild_parameter},
     {"torch._utils", "_rebuild_parameter_with_state", Class::rebuild_parameter_with_state},
     {"torch._tensor", "_rebuild_from_type_v2", Class::rebuild_from_type_v2},
+    {"torch._tensor", "_rebuild_from_type", Class::rebuild_from_type_v2},  // up to PyTorch 1.11
+    {"torch.tensor", "_rebuild_from_type", Class::rebuild_from_type_v2},   // up to 1.8
     {"numpy", "dtype", Class::numpy_dtype},
     {"numpy", "ndarray", Class::numpy_ndarray},
     {"numpy.core.multiarray", "_reconstruct", Class::numpy_reconstruct},
@@ -132,6 +151,32 @@ constexpr Known kKnown[] = {
     {"numpy._core.numeric", "_frombuffer", Class::numpy_frombuffer},
     {"omegaconf.dictconfig", "DictConfig", Class::omega_dict},
     {"omegaconf.listconfig", "ListConfig", Class::omega_list},
+    {"omegaconf.base", "UnionNode",
+     Class::omega_dict},  // keeps its node where a dict keeps its content
+};
+
+struct Renamed {
+  std::string_view module;
+  std::string_view name;
+  std::string_view now;
+};
+
+// Of what Python's _compat_pickle knows, what is no reason to refuse a file.
+constexpr Renamed kRenamed[] = {
+    {"__builtin__", "xrange", "builtins.range"},
+    {"__builtin__", "long", "builtins.int"},
+    {"__builtin__", "unicode", "builtins.str"},
+    {"__builtin__", "unichr", "builtins.chr"},
+    {"__builtin__", "reduce", "functools.reduce"},
+    {"itertools", "izip", "builtins.zip"},
+    {"itertools", "imap", "builtins.map"},
+    {"itertools", "ifilter", "builtins.filter"},
+    {"itertools", "izip_longest", "itertools.zip_longest"},
+    {"itertools", "ifilterfalse", "itertools.filterfalse"},
+    {"UserDict", "UserDict", "collections.UserDict"},
+    {"UserDict", "IterableUserDict", "collections.UserDict"},
+    {"UserList", "UserList", "collections.UserList"},
+    {"UserString", "UserString", "collections.UserString"},
 };
 
 Class known_class(std::string_view module, std::string_view name) {
@@ -153,6 +198,9 @@ Class known_class(std::string_view module, std::string_view name) {
 
 bool is_unsafe(std::string_view module, std::string_view name) {
   if (lies_in(kUnsafeModules, module) || is_unsafe_attribute(name)) return true;
+  for (const Unsafe& unsafe : kUnsafeNames) {
+    if (unsafe.module == module && holds(unsafe.names, name.substr(0, name.find('.')))) return true;
+  }
   const auto unsafe = [](std::string_view part) { return holds(kUnsafeComponents, part); };
   const std::size_t dot = module.find('.');
   if (dot != std::string_view::npos && any_component(module.substr(dot + 1), unsafe)) return true;
@@ -185,7 +233,16 @@ std::string_view modern_module(std::string_view module) {
   if (module == "__builtin__" || module == "exceptions") return "builtins";
   if (module == "copy_reg") return "copyreg";
   if (module == "_collections") return "collections";
+  if (module == "Queue") return "queue";
+  if (module == "ConfigParser") return "configparser";
   return module;
+}
+
+std::string modern_name(std::string_view module, std::string_view name) {
+  for (const Renamed& old : kRenamed) {
+    if (old.module == module && old.name == name) return std::string(old.now);
+  }
+  return fmt::format("{}.{}", modern_module(module), name);
 }
 
 Class class_of(std::string_view module, std::string_view name) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace cairn::detail::pickle {
@@ -60,5 +61,8 @@ bool is_unsafe_attribute(std::string_view name);
 
 /// "builtins" for Python 2's "__builtin__", "copyreg" for "copy_reg", ... Local.
 std::string_view modern_module(std::string_view module);
+/// "builtins.range" for "__builtin__" and "xrange", as protocols 0 to 2 call it also where Python 3
+/// wrote them. Local.
+std::string modern_name(std::string_view module, std::string_view name);
 
 }  // namespace cairn::detail::pickle

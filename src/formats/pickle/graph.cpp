@@ -5,7 +5,7 @@
 
 namespace cairn::detail::pickle {
 
-std::string Global::qualified() const { return std::string(modern_module(module)) + "." + name; }
+std::string Global::qualified() const { return modern_name(module, name); }
 
 Class Graph::class_of(Ref ref) const {
   const Value& value = values_[ref];

@@ -45,7 +45,7 @@ struct Global {
   std::string name;
   Class cls = Class::unknown;
 
-  /// "module.name", with today's name of the module.
+  /// "module.name", as they are called today.
   std::string qualified() const;
 };
 

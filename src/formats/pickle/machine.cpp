@@ -107,11 +107,9 @@ bool Machine::object(const Instruction& in) {
     case Op::persid:
       push(make(Kind::persistent, Class::unknown, text(in.text), 0));
       return true;
-    case Op::binpersid: {
-      const Ref id = pop();
-      push(make(Kind::persistent, Class::unknown, id, 0));
+    case Op::binpersid:
+      push(kept_outside(pop()));
       return true;
-    }
     default:
       return false;
   }

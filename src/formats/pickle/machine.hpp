@@ -77,8 +77,10 @@ class Machine {
   Ref make_object(Ref callee, Ref args, Ref kwargs, bool called);
   Ref name_global(std::string_view module, std::string_view name);
   Ref called(Ref callee, Ref args);
+  Ref kept_outside(Ref id);
   Ref allocated(Ref callee, Ref args, Ref kwargs);
   Ref called_known(Class cls, std::span<const Ref> args);
+  Ref reconstructed(std::span<const Ref> args);
   Ref dict_of(Class cls, std::span<const Ref> args);
   Ref bytes_of(Kind kind, std::span<const Ref> args);
   void check_attribute(Class cls, std::span<const Ref> args) const;

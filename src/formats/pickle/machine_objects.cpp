@@ -64,17 +64,8 @@ Ref Machine::called_known(Class cls, std::span<const Ref> args) {
       return bytes_of(Kind::bytes, args);
     case Class::bytearray:
       return bytes_of(Kind::bytearray, args);
-    case Class::reconstructor: {  // (class, base, state of the base)
-      if (args.empty()) corrupt("an object without a class");
-      const Ref made = args[0];
-      if (graph_.kind(made) != Kind::global) corrupt("an object without a class");
-      const bool plain = args.size() < 3 || graph_.class_of(args[1]) == Class::object;
-      if (!plain) {
-        push(args[2]);
-        return make_object(made, make_tuple(1), kNoRef, false);
-      }
-      return allocated(made, kEmptyTuple, kNoRef);
-    }
+    case Class::reconstructor:
+      return reconstructed(args);
     case Class::get_attribute:
     case Class::attribute_getter:
       check_attribute(cls, args);
@@ -82,6 +73,35 @@ Ref Machine::called_known(Class cls, std::span<const Ref> args) {
     default:
       return kNoRef;
   }
+}
+
+/// (class, base, what the base is made of): protocols 0 and 1 make objects so. What a dict's or
+/// list's subclass holds is added to it, as later protocols do.
+Ref Machine::reconstructed(std::span<const Ref> args) {
+  if (args.empty() || graph_.kind(args[0]) != Kind::global) corrupt("an object without a class");
+  const Ref made = args[0];
+  const Class base = args.size() < 3 ? Class::object : graph_.class_of(args[1]);
+  if (base == Class::object) return allocated(made, kEmptyTuple, kNoRef);
+  const Ref content = args[2];
+  const Kind kind = graph_.kind(content);
+  if (base == Class::tuple && kind == Kind::tuple) {
+    return make_object(made, content, kNoRef, false);
+  }
+  const bool is_dict = base == Class::dict && kind == Kind::dict;
+  if (is_dict || (base == Class::list && kind == Kind::list)) {
+    push(allocated(made, kEmptyTuple, kNoRef));
+    const std::size_t count =
+        is_dict ? graph_.pairs(content).size() : graph_.elements(content).size();
+    for (std::size_t i = 0; i < count; ++i) push(graph_.child(content, i));
+    if (is_dict) {
+      set_items(count);
+    } else {
+      add_items(count, Op::appends);
+    }
+    return pop();
+  }
+  push(content);
+  return make_object(made, make_tuple(1), kNoRef, false);
 }
 
 Ref Machine::dict_of(Class cls, std::span<const Ref> args) {
@@ -203,6 +223,18 @@ void Machine::settle_keys() {
     keys.shrink_to_fit();
     graph_.text_keys_.emplace(value.count, std::move(keys));
   }
+}
+
+/// PyTorch's old format wraps the class of a module, where it meets it first, in a persistent
+/// value:
+/// ("module", class, its source file, its source). Its reader takes the class out again.
+Ref Machine::kept_outside(Ref id) {
+  const auto parts = graph_.elements(id);
+  if (graph_.kind(id) == Kind::tuple && parts.size() == 4 && graph_.is_text(parts[0], "module")) {
+    const Kind kind = graph_.kind(parts[1]);
+    if (kind == Kind::global || kind == Kind::object) return parts[1];
+  }
+  return make(Kind::persistent, Class::unknown, id, 0);
 }
 
 /// An object that was made but not initialised.

@@ -10,6 +10,22 @@
 namespace cairn::detail::pickle {
 namespace {
 
+/// `count` digits of base `base` at `at`, which it moves on.
+std::uint32_t digits_at(std::string_view raw, std::size_t& at, std::size_t count, int base,
+                        const std::string& where) {
+  const std::string_view digits = raw.substr(at, count);
+  std::uint32_t value = 0;
+  const auto [end, error] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+  if (digits.size() != count || error != std::errc() || end != digits.data() + count) {
+    fail(Errc::corrupt, "{}: a broken escape in a text", where);
+  }
+  at += count;
+  return value;
+}
+
+}  // namespace
+
 void append_utf8(std::string& text, std::uint32_t point) {
   const auto byte = [&](std::uint32_t value) { text += static_cast<char>(value); };
   if (point < 0x80) {
@@ -28,22 +44,6 @@ void append_utf8(std::string& text, std::uint32_t point) {
     byte(0x80 | (point & 0x3f));
   }
 }
-
-/// `count` digits of base `base` at `at`, which it moves on.
-std::uint32_t digits_at(std::string_view raw, std::size_t& at, std::size_t count, int base,
-                        const std::string& where) {
-  const std::string_view digits = raw.substr(at, count);
-  std::uint32_t value = 0;
-  const auto [end, error] =
-      std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
-  if (digits.size() != count || error != std::errc() || end != digits.data() + count) {
-    fail(Errc::corrupt, "{}: a broken escape in a text", where);
-  }
-  at += count;
-  return value;
-}
-
-}  // namespace
 
 bool latin1_of(std::string_view text, std::string& bytes) {
   bytes.clear();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -7,6 +8,8 @@ namespace cairn::detail::pickle {
 
 /// The texts of pickles. All functions are Local; `where` names the place in errors.
 
+/// Appends a code point as UTF-8.
+void append_utf8(std::string& text, std::uint32_t point);
 /// The bytes of code points below 256 in UTF-8 (Latin-1), as NumPy's and Python's bytes travel in
 /// old protocols. False where there is another code point.
 bool latin1_of(std::string_view text, std::string& bytes);

@@ -33,7 +33,8 @@ class HeaderReader final : public JsonReader {
         return;
       case At::names:
         at_ = name_ == kMetadata ? At::metadata : At::tensor;
-        if (at_ == At::metadata && std::exchange(has_metadata_, true)) twice(kMetadata);
+        if (at_ == At::metadata && header_.metadata) twice(kMetadata);
+        if (at_ == At::metadata) header_.metadata.emplace();
         return;
       default:
         refuse("an object");
@@ -65,7 +66,7 @@ class HeaderReader final : public JsonReader {
 
   void on_text(std::string& text) override {
     if (at_ == At::metadata) {
-      header_.metadata.emplace_back(key_, std::move(text));
+      header_.metadata->emplace_back(key_, std::move(text));
     } else if (at_ == At::tensor && key_ == "dtype") {
       if (dtype_) twice(key_);
       dtype_ = safetensors_dtype(text);
@@ -156,7 +157,6 @@ class HeaderReader final : public JsonReader {
   At at_ = At::outside;
   std::string name_;
   std::string key_;
-  bool has_metadata_ = false;
   std::optional<DType> dtype_;
   std::optional<Shape> shape_;
   std::optional<Shape> offsets_;
@@ -209,8 +209,10 @@ SafetensorsHeader read_safetensors_header(std::string_view text, std::uint64_t d
   }
   check_once(header.tensors, "tensor",
              [](const TensorEntry& tensor) -> std::string_view { return tensor.name; });
-  check_once(header.metadata, "metadata",
-             [](const auto& pair) -> std::string_view { return pair.first; });
+  if (header.metadata) {
+    check_once(*header.metadata, "metadata",
+               [](const auto& pair) -> std::string_view { return pair.first; });
+  }
   check_tiling(header.tensors, data_start, data_bytes);
   return header;
 }

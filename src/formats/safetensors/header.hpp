@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,8 +16,8 @@ namespace cairn::detail {
 struct SafetensorsHeader {
   /// In the header's order. Offsets count from the start of the file's bytes.
   std::vector<TensorEntry> tensors;
-  /// `__metadata__`, in the header's order.
-  std::vector<std::pair<std::string, std::string>> metadata;
+  /// `__metadata__`, in the header's order; nothing where the header has none.
+  std::optional<std::vector<std::pair<std::string, std::string>>> metadata;
 };
 
 /// Reads the header's text, strictly: every key known and once, names without NUL, and the tensors

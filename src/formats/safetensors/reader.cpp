@@ -35,9 +35,9 @@ std::string read_header_text(const File& file) {
 
 /// A JSON object in the order of the file, so that it can be written as it was.
 std::string document_of(const std::vector<std::pair<std::string, std::string>>& metadata) {
-  std::string text;
+  std::string text = "{";
   for (const auto& [key, value] : metadata) {
-    text += text.empty() ? "{" : ",";
+    if (text.size() > 1) text += ',';
     text += nlohmann::json(key).dump() + ":" + nlohmann::json(value).dump();
   }
   return text + "}";
@@ -56,9 +56,7 @@ Manifest read_safetensors(const std::filesystem::path& path, TableBytes& table_b
   manifest.format = "safetensors";
   manifest.files.push_back({path, file.size(), Access::extents, file.fingerprint()});
   manifest.tensors = TensorTable(std::move(header.tensors));
-  if (!header.metadata.empty()) {
-    manifest.documents["__metadata__"] = document_of(header.metadata);
-  }
+  if (header.metadata) manifest.documents["__metadata__"] = document_of(*header.metadata);
   return manifest;
 }
 

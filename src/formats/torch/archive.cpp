@@ -118,12 +118,19 @@ void Archive::place(Storages& storages) const {
 std::vector<Checksum> Archive::checksums() const {
   std::vector<Checksum> checksums;
   for (const ZipMember& member : table_.members()) {
-    if (member.method != 0) continue;
-    checksums.push_back({0, member.offset, member.bytes, member.crc});
+    if (member.method != 0 || !member.crc) continue;
+    checksums.push_back({0, member.offset, member.bytes, *member.crc});
   }
   std::sort(checksums.begin(), checksums.end(),
             [](const Checksum& a, const Checksum& b) { return a.offset < b.offset; });
   return checksums;
+}
+
+std::string Archive::missing_checksums() const {
+  if (find(kPickle)->crc) return {};
+  return "it was written without CRCs (set_crc32_options), so that nobody can tell whether its "
+         "bytes "
+         "are damaged";
 }
 
 std::string Archive::describe() const {

@@ -29,8 +29,10 @@ class Archive {
   pickle::Graph read_pickle(const File& file) const;
   /// Fills in the storages' offsets. Errors: corrupt; unsupported (a compressed storage).
   void place(Storages& storages) const;
-  /// Of all members, as they lie in file 0.
+  /// Of all members that have one, as they lie in file 0.
   std::vector<Checksum> checksums() const;
+  /// A warning where PyTorch took none; else empty.
+  std::string missing_checksums() const;
   /// JSON: {container, top, version, byteorder}.
   std::string describe() const;
 

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <optional>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -64,7 +65,8 @@ class JsonTree {
     const std::size_t most = kMostValues * kBytesOfValue;
     if (values_ > kMostValues || depth > kMostDepth) return "...";
     const Weight weight = weight_of(graph_, ref, most);
-    values_ += 1 + weight.bytes / kBytesOfValue;
+    // Printed, a value has as much in front of it as it lies deep.
+    values_ += 1 + weight.bytes / kBytesOfValue + static_cast<std::size_t>(depth / 8);
     work_ += weight.values;
     if (values_ > kMostValues) return "...";
     work_ += weight.bytes;
@@ -72,6 +74,35 @@ class JsonTree {
       return closed_ > 0 ? Json{{"class", "torch.Tensor"}} : Json{{"tensor", name_of(path)}};
     }
     if (const auto leaf = leaf_of(graph_, ref)) return leaf->at("value");
+    if (!around_.insert(ref).second) return "...";  // it holds itself, as parents and children do
+    Json json = of_parts(ref, path, depth);
+    around_.erase(ref);
+    return json;
+  }
+
+  /// What has parts in the state of an object.
+  Json nested_of(Ref ref, Path& path, int depth = 0) {
+    Json json = Json::object();
+    const Ref attributes = attributes_of(graph_, ref);
+    if (attributes == pickle::kNoRef || is_module(graph_, ref)) return json;
+    ++closed_;
+    const auto pairs = graph_.pairs(attributes);
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      ++work_;
+      if (graph_.kind(pairs[i]) != Kind::text || is_told_in_state(graph_, pairs[i + 1])) continue;
+      values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
+      if (values_ > kMostValues) break;
+      append_member(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
+    }
+    --closed_;
+    return json;
+  }
+
+  /// Steps and bytes that all this took, about.
+  std::uint64_t work() const { return work_; }
+
+ private:
+  Json of_parts(Ref ref, Path& path, int depth) {
     switch (graph_.kind(ref)) {
       case Kind::dict: {
         Json json = Json::object();
@@ -118,32 +149,11 @@ class JsonTree {
     return record;
   }
 
-  /// What has parts in the state of an object.
-  Json nested_of(Ref ref, Path& path, int depth = 0) {
-    Json json = Json::object();
-    const Ref attributes = attributes_of(graph_, ref);
-    if (attributes == pickle::kNoRef || is_module(graph_, ref)) return json;
-    ++closed_;
-    const auto pairs = graph_.pairs(attributes);
-    for (std::size_t i = 0; i < pairs.size(); i += 2) {
-      ++work_;
-      if (graph_.kind(pairs[i]) != Kind::text || is_told_in_state(graph_, pairs[i + 1])) continue;
-      values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
-      if (values_ > kMostValues) break;
-      append_member(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
-    }
-    --closed_;
-    return json;
-  }
-
-  /// Steps and bytes that all this took, about.
-  std::uint64_t work() const { return work_; }
-
- private:
   const Graph& graph_;
   std::size_t values_ = 0;
   std::uint64_t work_ = 0;
   int closed_ = 0;  // objects around the value
+  std::unordered_set<Ref> around_;
 };
 
 class Facts {

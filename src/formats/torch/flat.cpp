@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/torch/repr.hpp"
 #include "formats/torch/values.hpp"
 
 namespace cairn::detail::torch {
@@ -67,9 +68,7 @@ Json parts_of(const Graph& graph, std::span<const Ref> elements, const Json& val
 std::vector<Ref> sorted(const Graph& graph, Ref set, Json& values) {
   const auto elements = graph.elements(set);
   std::vector<std::string> texts;
-  for (const Json& value : values) {
-    texts.push_back(value.is_string() ? "'" + value.get<std::string>() + "'" : value.dump());
-  }
+  for (const Ref element : elements) texts.push_back(repr_of(graph, element));
   std::vector<std::size_t> order(elements.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
@@ -123,7 +122,7 @@ Json collection_of(const Graph& graph, Ref ref) {
 
 bool is_flat(const Graph& graph, Ref ref) {
   constexpr std::size_t kFewNames = 8;
-  constexpr std::size_t kFewNumbers = 64;
+  constexpr std::size_t kFewNumbers = 2048;  // a schedule's or a history's, not a table's
   const auto elements = graph.elements(ref);
   if (elements.size() <= kFewNames) return false;
   return std::all_of(elements.begin(), elements.end(), [&](Ref part) {

@@ -17,8 +17,8 @@ nlohmann::ordered_json values_of(const pickle::Graph& graph, pickle::Ref ref);
 /// that the list of values does not say all about, as [position in it, leaf]; missing where there
 /// are none. Sets are in the order in which Python sorts them by repr(). Local. Errors: the same.
 nlohmann::ordered_json collection_of(const pickle::Graph& graph, pickle::Ref ref);
-/// Whether a list or tuple is long and says nothing by its positions: integers and names, or many
-/// numbers. Local.
+/// Whether a list or tuple is long and says nothing by its positions: integers and names, or
+/// thousands of numbers. Local.
 bool is_flat(const pickle::Graph& graph, pickle::Ref ref);
 
 }  // namespace cairn::detail::torch

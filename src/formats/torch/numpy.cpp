@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -36,25 +37,50 @@ constexpr std::array kTypes{
 
 [[noreturn]] void nonsense() { fail(Errc::corrupt, "the record of a NumPy array is broken"); }
 
-/// dtype(code, align, copy), and a state whose second value is the order of the bytes.
-std::string type_of(const Graph& graph, Ref ref) {
+/// The unit of times: (attributes, (name, step, divisor, events)).
+void take_unit(const Graph& graph, Ref ref, NumpyType& type) {
+  const auto parts = graph.elements(ref);
+  const auto unit = parts.size() == 2 ? graph.elements(parts[1]) : std::span<const Ref>();
+  if (unit.size() < 2) return;
+  const Kind kind = graph.kind(unit[0]);
+  if (kind != Kind::bytes && kind != Kind::text) return;
+  if (graph.kind(unit[1]) != Kind::integer || graph.text(unit[0]) == "generic") return;
+  type.unit = graph.text(unit[0]);
+  type.step = graph.integer(unit[1]);
+}
+
+/// dtype(code, align, copy), and the state (version, order of the bytes, type of elements, names of
+/// fields, fields, bytes, alignment, flags[, metadata]). A class as code is that of records.
+NumpyType type_of(const Graph& graph, Ref ref) {
   if (graph.kind(ref) != Kind::object || graph.class_of(ref) != Class::numpy_dtype) nonsense();
   const pickle::Object& object = graph.object(ref);
   const auto args = graph.elements(object.args);
-  if (args.empty() || graph.kind(args[0]) != Kind::text) nonsense();
-  std::string type(graph.text(args[0]));
-  std::string order = "|";
-  if (object.state != pickle::kNoRef) {
-    const auto state = graph.elements(object.state);
-    if (state.size() > 1 && graph.kind(state[1]) == Kind::text) order = graph.text(state[1]);
+  const auto state =
+      object.state == pickle::kNoRef ? std::span<const Ref>() : graph.elements(object.state);
+  NumpyType type;
+  if (args.empty()) nonsense();
+  if (graph.kind(args[0]) == Kind::text && !graph.text(args[0]).empty()) {
+    type.code = graph.text(args[0]);
+  } else if (graph.kind(args[0]) == Kind::global && state.size() > 5 &&
+             graph.kind(state[5]) == Kind::integer) {
+    type.code = "V" + graph.decimal(state[5]);
+  } else {
+    nonsense();
   }
-  if (order == "=") order = "<";
-  return order + type;
+  if (type.code.front() == 'O') type.code = "O";  // its number is the size of an address
+  if (state.size() > 1 && graph.is_text(state[1], "=")) type.order = '<';
+  if (state.size() > 1 && (graph.is_text(state[1], "<") || graph.is_text(state[1], ">"))) {
+    type.order = graph.text(state[1]).front();
+  }
+  type.has_fields = state.size() > 3 && graph.kind(state[3]) != Kind::none;
+  const bool is_time = type.code == "M8" || type.code == "m8";
+  if (is_time && state.size() > 8) take_unit(graph, state[8], type);
+  return type;
 }
 
-std::optional<DType> dtype_of(std::string_view type) {
+std::optional<DType> dtype_of(std::string_view code) {
   for (const Row& row : kTypes) {
-    if (row.code == type.substr(1)) return row.dtype;
+    if (row.code == code) return row.dtype;
   }
   return std::nullopt;
 }
@@ -121,39 +147,91 @@ void transpose(NumpyArray& array, const Shape& order) {
   array.bytes = std::move(bytes);
 }
 
-NumpyArray make(const Graph& graph, Ref type, Shape shape, bool columns, Ref data) {
-  NumpyArray array;
-  array.type = type_of(graph, type);
-  array.dtype = dtype_of(array.type);
-  array.shape = std::move(shape);
-  if (!array.dtype) return array;
-  std::string decoded;  // Python 2's bytes
-  std::string_view raw;
+/// The bytes that a record has as such, or, from Python 2, as a text.
+std::optional<std::string_view> raw_of(const Graph& graph, Ref data, std::string& decoded) {
   switch (graph.kind(data)) {
     case Kind::bytes:
     case Kind::bytearray:
-      raw = graph.text(data);
-      break;
+      return graph.text(data);
     case Kind::text:
-      if (!pickle::latin1_of(graph.text(data), decoded)) nonsense();
-      raw = decoded;
-      break;
+      if (!pickle::latin1_of(graph.text(data), decoded)) return std::nullopt;
+      return decoded;
     default:
-      nonsense();
+      return std::nullopt;
   }
+}
+
+std::vector<std::byte> copied(std::string_view raw) {
+  const auto span = std::as_bytes(std::span(raw));
+  return {span.begin(), span.end()};
+}
+
+NumpyArray make(const Graph& graph, Ref type, Shape shape, bool columns, Ref data) {
+  NumpyArray array;
+  array.type = type_of(graph, type);
+  array.dtype = dtype_of(array.type.code);
+  array.shape = std::move(shape);
+  if (!array.dtype) return array;
+  std::string decoded;
+  const auto raw = raw_of(graph, data, decoded);
+  if (!raw) nonsense();
   std::uint64_t bytes = item_bytes(*array.dtype);
   for (const std::uint64_t count : array.shape) {
     if (__builtin_mul_overflow(bytes, count, &bytes)) nonsense();
   }
-  if (raw.size() != bytes) nonsense();
-  const auto span = std::as_bytes(std::span(raw));
-  array.bytes.assign(span.begin(), span.end());
-  if (array.type.front() == '>') reverse_bytes(array.bytes, *array.dtype);
+  if (raw->size() != bytes) nonsense();
+  array.bytes = copied(*raw);
+  if (array.type.order == '>') reverse_bytes(array.bytes, *array.dtype);
   if (columns) array.bytes = by_rows(array.bytes, array.shape, item_bytes(*array.dtype));
   return array;
 }
 
+NumpyArray make_scalar(const Graph& graph, Ref type, Ref data) {
+  NumpyArray array = make(graph, type, {}, false, data);
+  if (array.dtype) return array;
+  std::string decoded;
+  if (const auto raw = raw_of(graph, data, decoded)) array.bytes = copied(*raw);
+  return array;
+}
+
+/// _reconstruct(class, shape, code), and the state (version, shape, dtype, by columns, bytes).
+std::optional<NumpyArray> reconstructed(const Graph& graph, const pickle::Object& object) {
+  const auto args = graph.elements(object.args);
+  if (args.empty() || object.state == pickle::kNoRef) return std::nullopt;
+  const auto state = graph.elements(object.state);
+  if (state.size() != 5) {
+    if (graph.class_of(args[0]) == Class::numpy_ndarray) nonsense();
+    return std::nullopt;  // a class that has more to say
+  }
+  const bool columns = graph.kind(state[3]) == Kind::boolean && graph.boolean(state[3]);
+  return make(graph, state[2], shape_of(graph, state[1]), columns, state[4]);
+}
+
 }  // namespace
+
+std::uint64_t NumpyType::bytes() const {
+  std::uint64_t size = 0;
+  std::from_chars(code.data() + 1, code.data() + code.size(), size);
+  constexpr std::uint64_t kMost = 1 << 30;
+  return std::min(size, kMost) * (code.front() == 'U' ? 4 : 1);
+}
+
+std::string NumpyType::text() const {
+  const std::string steps = step == 1 ? "" : std::to_string(step);
+  return order + code + (unit.empty() ? "" : "[" + steps + unit + "]");
+}
+
+std::string NumpyType::name() const {
+  if (const auto dtype = dtype_of(code)) return numpy_name(*dtype);
+  constexpr std::string_view kNames[] = {"Ustr", "Sbytes", "Vvoid", "ffloat", "ccomplex"};
+  for (const std::string_view name : kNames) {
+    if (name.front() != code.front()) continue;
+    return std::string(name.substr(1)) + (bytes() == 0 ? "" : std::to_string(8 * bytes()));
+  }
+  if (code == "M8") return "datetime64" + text().substr(3);
+  if (code == "m8") return "timedelta64" + text().substr(3);
+  return "object";
+}
 
 std::optional<NumpyArray> numpy_array_of(const Graph& graph, Ref ref) {
   if (graph.kind(ref) != Kind::object) return std::nullopt;
@@ -162,7 +240,7 @@ std::optional<NumpyArray> numpy_array_of(const Graph& graph, Ref ref) {
   switch (graph.class_of(ref)) {
     case Class::numpy_scalar:  // scalar(dtype, bytes)
       if (args.size() != 2) nonsense();
-      return make(graph, args[0], {}, false, args[1]);
+      return make_scalar(graph, args[0], args[1]);
     case Class::numpy_frombuffer: {  // _frombuffer(bytes, dtype, shape, order, axis_order)
       if (args.size() != 4 && args.size() != 5) nonsense();
       const bool columns = graph.is_text(args[3], "F");
@@ -172,14 +250,8 @@ std::optional<NumpyArray> numpy_array_of(const Graph& graph, Ref ref) {
       }
       return array;
     }
-    case Class::numpy_reconstruct: {  // its state: (version, shape, dtype, by columns, bytes)
-      const bool plain = !args.empty() && graph.class_of(args[0]) == Class::numpy_ndarray;
-      if (!plain || object.state == pickle::kNoRef) return std::nullopt;
-      const auto state = graph.elements(object.state);
-      if (state.size() != 5) nonsense();
-      const bool columns = graph.kind(state[3]) == Kind::boolean && graph.boolean(state[3]);
-      return make(graph, state[2], shape_of(graph, state[1]), columns, state[4]);
-    }
+    case Class::numpy_reconstruct:
+      return reconstructed(graph, object);
     default:
       return std::nullopt;
   }

@@ -57,6 +57,9 @@ void read_zip_file(const File& file, Manifest& manifest, TableBytes& table_bytes
   add_contents(graph, storages, manifest, table_bytes);
   manifest.documents["archive"] = archive.describe();
   manifest.checksums = archive.checksums();
+  if (std::string warning = archive.missing_checksums(); !warning.empty()) {
+    manifest.warnings.push_back(std::move(warning));
+  }
   std::string anemoi = torch::anemoi_metadata_of(file, archive, manifest.warnings);
   if (!anemoi.empty()) manifest.documents["anemoi"] = std::move(anemoi);
 }

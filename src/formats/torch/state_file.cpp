@@ -35,6 +35,9 @@ StateFile::StateFile(const std::filesystem::path& path, Manifest& manifest, Tabl
       checksum.file = number_;
       manifest.checksums.push_back(checksum);
     }
+    if (const std::string warning = archive.missing_checksums(); !warning.empty()) {
+      manifest.warnings.push_back(fmt::format("'{}': {}", name_, warning));
+    }
   } catch (const Error& error) {
     if (error.code() == Errc::io) throw;
     fail(error.code(), "'{}': {}", name_, error.what());

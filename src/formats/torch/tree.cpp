@@ -32,8 +32,9 @@ bool can_hold(const Json& leaf) {
   if (!type.starts_with("numpy.")) {
     return std::find(kTypes.begin(), kTypes.end(), type) != kTypes.end();
   }
-  // Of others the value is hexadecimal.
-  return leaf.contains("bits") || type == "numpy.bool" || type.find("int") != std::string::npos;
+  // Others are bytes, times and complex numbers.
+  return leaf.contains("bits") || type == "numpy.bool" || type.starts_with("numpy.str") ||
+         type.find("int") != std::string::npos;
 }
 
 }  // namespace

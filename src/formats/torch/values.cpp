@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "formats/torch/flat.hpp"
+#include "formats/torch/leaves.hpp"
 #include "formats/torch/numpy.hpp"
+#include "formats/torch/numpy_scalar.hpp"
+#include "formats/torch/path_text.hpp"
 
 namespace cairn::detail::torch {
 namespace {
@@ -20,91 +21,20 @@ using pickle::Kind;
 using pickle::kNoRef;
 using pickle::Ref;
 
-Json number_of(double value) {
-  if (std::isfinite(value)) return value;
-  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
-}
-
-Json float_of(std::string type, double value) {
-  std::uint64_t bits = 0;
-  std::memcpy(&bits, &value, sizeof(bits));
-  return {{"type", std::move(type)},
-          {"value", number_of(value)},
-          {"bits", fmt::format("{:016x}", bits)}};
-}
-
 Json integer_of(const Graph& graph, Ref ref) {
-  constexpr std::int64_t kExact = std::int64_t{1} << 53;
-  const bool exact = graph.kind(ref) == Kind::integer && graph.integer(ref) < kExact &&
-                     graph.integer(ref) > -kExact;
-  if (exact) return graph.integer(ref);
+  if (graph.kind(ref) == Kind::integer) return integer_json(graph.integer(ref));
   return graph.decimal(ref);
 }
 
-std::string hex_of(std::string_view raw) {
-  std::string hex;
-  for (const char byte : raw) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return hex;
-}
-
-template <class T>
-T element(const NumpyArray& array) {
-  T value;
-  std::memcpy(&value, array.bytes.data(), sizeof(T));
-  return value;
-}
-
-template <class T>
-Json integer_element(const std::string& type, const NumpyArray& array) {
-  const T value = element<T>(array);
-  constexpr double kExact = 9007199254740992.0;
-  const bool exact = std::abs(static_cast<double>(value)) < kExact;
-  return {{"type", type}, {"value", exact ? Json(value) : Json(fmt::format("{}", value))}};
-}
-
-std::optional<Json> numpy_scalar_of(const Graph& graph, Ref ref) {
-  const auto array = numpy_array_of(graph, ref);
-  if (!array || !array->dtype) return std::nullopt;
-  const std::string type = "numpy." + numpy_name(*array->dtype);
-  switch (*array->dtype) {
-    case DType::f64:
-      return float_of(type, element<double>(*array));
-    case DType::f32:
-      return float_of(type, element<float>(*array));
-    case DType::i64:
-      return integer_element<std::int64_t>(type, *array);
-    case DType::i32:
-      return integer_element<std::int32_t>(type, *array);
-    case DType::i16:
-      return integer_element<std::int16_t>(type, *array);
-    case DType::i8:
-      return integer_element<std::int8_t>(type, *array);
-    case DType::u64:
-      return integer_element<std::uint64_t>(type, *array);
-    case DType::u32:
-      return integer_element<std::uint32_t>(type, *array);
-    case DType::u16:
-      return integer_element<std::uint16_t>(type, *array);
-    case DType::u8:
-      return integer_element<std::uint8_t>(type, *array);
-    case DType::boolean:
-      return Json{{"type", type}, {"value", element<std::uint8_t>(*array) != 0}};
-    default: {
-      const auto* raw = reinterpret_cast<const char*>(array->bytes.data());
-      return Json{{"type", type}, {"value", hex_of({raw, array->bytes.size()})}};
-    }
-  }
-}
-
-std::string path_text(const Graph& graph, std::span<const Ref> parts) {
-  std::string text;
-  for (const Ref part : parts) {
+std::string path_text(const Graph& graph, Ref ref) {
+  const pickle::Object& object = graph.object(ref);
+  std::vector<std::string_view> parts;
+  for (const Ref part : graph.elements(object.args)) {
     if (graph.kind(part) != Kind::text) return "...";
-    if (!text.empty() && text.back() != '/') text += '/';
-    text += graph.text(part);
+    parts.push_back(graph.text(part));
   }
-  if (text.empty()) text += '.';
-  return text;
+  const bool windows = graph.global(object.callee).name.find("Windows") != std::string::npos;
+  return windows ? windows_path(parts) : posix_path(parts);
 }
 
 std::optional<Json> known_object(const Graph& graph, Ref ref) {
@@ -124,7 +54,7 @@ std::optional<Json> known_object(const Graph& graph, Ref ref) {
       return Json{{"type", "torch.device"}, {"value", device}};
     }
     case Class::path:
-      return Json{{"type", "path"}, {"value", path_text(graph, args)}};
+      return Json{{"type", "path"}, {"value", path_text(graph, ref)}};
     case Class::numpy_scalar:
       return numpy_scalar_of(graph, ref);
     default:
@@ -187,7 +117,7 @@ std::optional<Json> scalar_of(const Graph& graph, Ref ref) {
     case Kind::big_integer:
       return Json{{"type", "int"}, {"value", integer_of(graph, ref)}};
     case Kind::real:
-      return float_of("float", graph.real(ref));
+      return float_leaf("float", graph.real(ref));
     case Kind::text:
       return Json{{"type", "str"}, {"value", std::string(graph.text(ref))}};
     case Kind::bytes:
@@ -196,8 +126,9 @@ std::optional<Json> scalar_of(const Graph& graph, Ref ref) {
                   {"value", hex_of(graph.text(ref))}};
     case Kind::complex: {
       const auto parts = graph.elements(ref);
-      return Json{{"type", "complex"},
-                  {"value", {number_of(graph.real(parts[0])), number_of(graph.real(parts[1]))}}};
+      return Json{
+          {"type", "complex"},
+          {"value", {number_json(graph.real(parts[0])), number_json(graph.real(parts[1]))}}};
     }
     default:
       return std::nullopt;
@@ -301,7 +232,9 @@ Json opaque_of(const Graph& graph, Ref ref) {
     return attribute_of(graph, args);
   }
   if (const auto array = numpy_array_of(graph, ref)) {
-    return {{"class", "numpy.ndarray"}, {"dtype", array->type}};
+    const bool scalar = graph.class_of(ref) == Class::numpy_scalar;
+    return {{"class", "numpy." + (scalar ? array->type.name() : "ndarray")},
+            {"dtype", array->type.text()}};
   }
   Json record = {{"class", class_name(graph, object.callee)}};
   if (!args.empty()) {

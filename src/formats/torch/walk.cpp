@@ -15,6 +15,7 @@
 #include "formats/torch/json_list.hpp"
 #include "formats/torch/module.hpp"
 #include "formats/torch/numpy.hpp"
+#include "formats/torch/repr.hpp"
 #include "formats/torch/tensor.hpp"
 #include "formats/torch/values.hpp"
 #include "formats/torch/weight.hpp"
@@ -141,12 +142,11 @@ std::optional<PathKey> Walk::key_of(Ref key) {
   if (graph_.kind(key) == Kind::global) {  // callbacks of Lightning, up to 1.4
     std::string name = graph_.global(key).qualified();
     spend(name.size());
-    add(opaque_, {{"key", name}});
+    add(opaque_, {{"key", repr_of(graph_, key)}});
     return PathKey(std::move(name));
   }
   count_step();  // it leads nowhere, but may come again and again
-  const auto leaf = affords(key) ? leaf_of(graph_, key) : std::nullopt;
-  add(opaque_, {{"key", leaf ? leaf->at("value").dump() : std::string("...")}});
+  add(opaque_, {{"key", affords(key) ? repr_of(graph_, key) : "..."}});
   return std::nullopt;
 }
 
@@ -291,9 +291,10 @@ bool Walk::visit_object(Ref ref, bool told) {
   if (has_open_state(graph_, ref))
     return enter(ref, graph_.pairs(attributes_of(graph_, ref)), true);
   const auto args = graph_.elements(object.args);
-  const bool parts = std::any_of(args.begin(), args.end(), [&](Ref part) {
-    return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
-  });
+  // One value alone may as well be what a number's or text's subclass is made of.
+  const bool parts = args.size() > 1 || std::any_of(args.begin(), args.end(), [&](Ref part) {
+                       return graph_.kind(part) == Kind::object || !graph_.elements(part).empty();
+                     });
   if (!object.called && object.state == kNoRef && parts)
     return enter(ref, args, false);  // a tuple's
   return false;

@@ -122,7 +122,8 @@ void Writing::write_leaf(const Json& leaf) {
     std::from_chars(text.data(), text.data() + text.size(), number, 16);
     return out_.real(std::bit_cast<double>(number));
   }
-  const bool integer = type == "int" || (type.starts_with("numpy.") && type != "numpy.bool");
+  const bool integer =
+      type == "int" || (type.starts_with("numpy.") && type.find("int") != std::string::npos);
   if (integer && value.is_string()) return out_.integer(value.get<std::string>());
   if (type == "torch.dtype") {
     const std::string name = value.get<std::string>();

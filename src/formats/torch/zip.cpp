@@ -252,6 +252,27 @@ std::uint64_t settle(ZipMember& member, Headers& headers, std::uint64_t data_end
   return member.offset + member.bytes;
 }
 
+/// Whether torch.save writes such a member: others may be added to the archive afterwards.
+bool is_pytorchs(std::string_view name) {
+  name.remove_prefix(std::min(name.size(), name.find('/') + 1));
+  return name == "data.pkl" || name.starts_with("data/") || name.starts_with(".data/") ||
+         name == "version" || name == "byteorder";
+}
+
+/// No CRC is 0 by chance for all members.
+void forget_missing_crcs(std::vector<ZipMember>& members) {
+  const auto counts = [](const ZipMember& member) {
+    return member.unpacked_bytes > 0 && is_pytorchs(member.name);
+  };
+  const bool missing = std::all_of(members.begin(), members.end(), [&](const ZipMember& member) {
+    return !counts(member) || member.crc == 0U;
+  });
+  if (!missing) return;
+  for (ZipMember& member : members) {
+    if (counts(member)) member.crc.reset();
+  }
+}
+
 }  // namespace
 
 ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t bytes) {
@@ -287,6 +308,7 @@ ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t byt
   if (twice != members.end()) {
     fail(Errc::corrupt, "the zip archive has two members '{}'", twice->name);
   }
+  forget_missing_crcs(members);
   return result;
 }
 
@@ -343,9 +365,9 @@ std::vector<std::byte> read_member(const File& file, const ZipMember& member,
          member.method);
   }
   const std::uint32_t crc = crc32_update(0, data);
-  if (crc != member.crc) {
+  if (member.crc && crc != *member.crc) {
     fail(Errc::corrupt, "zip member '{}' is damaged: its CRC-32 is {:08x} instead of {:08x}",
-         member.name, crc, member.crc);
+         member.name, crc, *member.crc);
   }
   return data;
 }

@@ -16,12 +16,13 @@ struct ZipMember {
   std::uint64_t offset = 0;  ///< of its data, from the start of the file
   std::uint64_t bytes = 0;   ///< as they lie in the file
   std::uint64_t unpacked_bytes = 0;
-  std::uint32_t crc = 0;     ///< CRC-32 of its unpacked data
-  std::uint16_t method = 0;  ///< 0: stored as it is
+  std::optional<std::uint32_t> crc;  ///< CRC-32 of its unpacked data; nothing where none was taken
+  std::uint16_t method = 0;          ///< 0: stored as it is
 };
 
 /// The table of a ZIP archive (APPNOTE.TXT 4.3 to 4.5: central directory, ZIP64), members sorted by
-/// name.
+/// name. torch.save can be told to take no CRCs (set_crc32_options, since 2.6), and writes 0 for
+/// all.
 class ZipTable {
  public:
   /// Reads the table of the archive that fills `bytes` bytes of `file` from `begin` on, without the
@@ -38,8 +39,8 @@ class ZipTable {
   std::vector<ZipMember> members_;
 };
 
-/// The data of a member of at most `most_bytes`, unpacked and checked against its CRC. Local.
-/// Errors: corrupt; unsupported (a compression other than deflate); unsafe (too long); io.
+/// The data of a member of at most `most_bytes`, unpacked and checked against its CRC, if any.
+/// Local. Errors: corrupt; unsupported (a compression other than deflate); unsafe (too long); io.
 std::vector<std::byte> read_member(const File& file, const ZipMember& member,
                                    std::uint64_t most_bytes);
 
