@@ -88,13 +88,16 @@ class Fetching(Served):
         for path, code, words in (("nope.bin", "not_found", ["404", "/nope.bin"]),
                                   ("forbidden/m.bin", "io", ["403", "forbidden"]),
                                   ("private/m.bin", "io", ["401", "credentials"])):
-            with self.subTest(path=path):
-                self.assert_fails(self.fetch(self.http(path), ranks=2), code, *words, ranks=2)
-        self.assertEqual(len(self.server.requests()), 3)
+            for ranks in (1, 2, 4):
+                with self.subTest(path=path, ranks=ranks):
+                    self.assert_fails(self.fetch(self.http(path), ranks), code, *words, ranks=ranks)
+        self.assertEqual(len(self.server.requests()), 9)
 
     def test_the_digest_is_checked_before_use(self):
-        text = self.assert_fails(self.fetch(self.http(sha256="0" * 64), ranks=2), "corrupt", "0" * 64, ranks=2)
-        self.assertIn(sha256(CONTENT), text)
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                self.assert_fails(self.fetch(self.http(sha256="0" * 64), ranks), "corrupt", "0" * 64, sha256(CONTENT),
+                                  ranks=ranks)
         self.assertEqual([name for name in self.files_in_cache() if not name.endswith(".lock")], [])
         self.assert_got(self.fetch(self.http(sha256=sha256(CONTENT).upper())), CONTENT)
 
