@@ -45,11 +45,14 @@ class CAIRN_EXPORT CheckpointCallback {
   /// Takes the lease of `save.dir` (RunLease), unless `save.lease` is off, and counts the start
   /// (RestartGuard, `save.max_restarts`). Goes on from the newest checkpoint of `save.dir`; where
   /// there is none, begins with the configured source; where there is none either, returns an empty
-  /// context (step 0). Collective. Errors: those of CheckpointManager::load_checkpoint; refused
-  /// (another job uses the directory, or the run starts again and again without progress).
+  /// context (step 0), in which `modifiers` alone may be set: the model is prepared
+  /// (CheckpointManager::prepare_model), as it also is before it goes on, and modifiers that change
+  /// what a load brings are left out, with a warning on rank 0's stderr. Collective. Errors: those
+  /// of CheckpointManager::prepare_model and load_checkpoint, which leaves the model prepared;
+  /// refused (another job uses the directory, or the run starts again and again without progress).
   CheckpointContext on_train_start();
   /// The same where the program has loaded `loaded` itself, or (empty) begins anew. Collective.
-  /// Errors: refused.
+  /// Errors: those of CheckpointManager::prepare_model; refused.
   void on_train_start(const CheckpointContext& loaded);
 
   /// After each step of the optimizer, counted from 1. Saves where one is due. The first call

@@ -43,13 +43,16 @@ double all_reduce_sum(MPI_Comm comm, double value) {
 void all_reduce_gradients(MPI_Comm comm, const std::vector<at::Tensor>& parameters) {
   std::vector<at::Tensor> gradients;
   for (const at::Tensor& parameter : parameters) {
+    if (!parameter.requires_grad()) continue;
     if (!parameter.grad().defined()) parameter.mutable_grad() = at::zeros_like(parameter);
     gradients.push_back(parameter.grad().reshape({-1}));
   }
+  if (gradients.empty()) return;
   at::Tensor bucket = at::cat(gradients);
   all_reduce_sum(comm, bucket);
   std::int64_t at = 0;
   for (const at::Tensor& parameter : parameters) {
+    if (!parameter.requires_grad()) continue;
     parameter.mutable_grad() = bucket.narrow(0, at, parameter.numel()).view_as(parameter);
     at += parameter.numel();
   }

@@ -14,7 +14,7 @@ void all_reduce_sum(MPI_Comm comm, at::Tensor& tensor);
 double all_reduce_sum(MPI_Comm comm, double value);
 
 /// Sums the gradients of `parameters` over the ranks in one message; a rank without a gradient
-/// gives zeros. Collective.
+/// gives zeros. Frozen parameters, the same on all ranks, get none. Collective.
 void all_reduce_gradients(MPI_Comm comm, const std::vector<at::Tensor>& parameters);
 
 /// Fills every rank's `parameters` from the balanced flat slices, of which rank r holds the current

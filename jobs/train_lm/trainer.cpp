@@ -256,6 +256,7 @@ void Trainer::update() {
   const at::NoGradGuard no_grad;
   if (options_.parallel == Parallel::zero) {
     for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      if (!parameters_[i].grad().defined()) continue;  // frozen
       const auto range = cairn::balanced_range(static_cast<std::uint64_t>(parameters_[i].numel()),
                                                comm_.size(), comm_.rank());
       stepped_[i].tensor.mutable_grad() =

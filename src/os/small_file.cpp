@@ -1,5 +1,9 @@
 #include "os/small_file.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <span>
 
 #include "base/throw.hpp"
@@ -41,6 +45,12 @@ void write_small_file(const std::filesystem::path& path, const std::filesystem::
     throw;
   }
   sync_directory(path.parent_path());
+}
+
+void touch_file(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (fd < 0) fail_system("create", path, errno);
+  ::close(fd);
 }
 
 }  // namespace cairn::detail

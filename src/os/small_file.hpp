@@ -15,4 +15,8 @@ std::optional<std::string> read_small_file(const std::filesystem::path& path);
 void write_small_file(const std::filesystem::path& path, const std::filesystem::path& partial,
                       std::string_view text, std::string_view point);
 
+/// Makes an empty file where there is none; others may make the same one at the same time. Local.
+/// Errors: io, not_found (the directory).
+void touch_file(const std::filesystem::path& path);
+
 }  // namespace cairn::detail

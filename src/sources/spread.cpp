@@ -19,6 +19,7 @@
 #include "mpi/time_limit.hpp"
 #include "os/fault.hpp"
 #include "os/file.hpp"
+#include "os/small_file.hpp"
 #include "sources/cache.hpp"
 #include "sources/file_hash.hpp"
 
@@ -91,12 +92,13 @@ void share(const Comm& comm, Fetched& fetched) {
   });
 }
 
-/// A file that is there for others to see, as long as the object lives.
+/// A file that is there for others to see, as long as the object lives. Several ranks may have it
+/// at once: all that see the cache of one.
 class Sight {
  public:
   explicit Sight(fs::path path) : path_(std::move(path)) {
     make_directories(path_.parent_path());
-    File::create(path_).close();
+    touch_file(path_);
   }
   ~Sight() { remove_quietly(path_); }
   Sight(const Sight&) = delete;

@@ -5,7 +5,10 @@
 #include <chrono>
 #include <cstdio>
 #include <optional>
+#include <span>
+#include <string_view>
 #include <utility>
+#include <variant>
 
 #include "base/throw.hpp"
 #include "cairn/run.hpp"
@@ -29,6 +32,17 @@ class ScheduleState : public Stateful {
  private:
   SaveSchedule& schedule_;
 };
+
+/// Types of modifiers that change what a load brings; "'reset', 'halve'".
+std::string types_that_need_a_load(const std::vector<Modifier>& modifiers) {
+  std::string types;
+  for (const Modifier& modifier : modifiers) {
+    const auto* custom = std::get_if<CustomModifier>(&modifier);
+    if (custom == nullptr && !std::holds_alternative<ResetModifier>(modifier)) continue;
+    types += fmt::format("{}'{}'", types.empty() ? "" : ", ", custom ? custom->type : "reset");
+  }
+  return types;
+}
 
 /// A save in the background whose end has not been seen.
 struct Underway {
@@ -114,6 +128,36 @@ struct CheckpointCallback::Impl {
                    "checkpoint.loading.freeze_loaded can't be repeated when the run goes on from a "
                    "checkpoint of its own; name the layers in a modifier of type freeze instead");
     });
+  }
+
+  /// The model of a run's checkpoints, before one is there and before one is loaded: without that
+  /// the second start would obey modifiers that the first one did not. Collective.
+  std::vector<ModifierReport> prepare_model() {
+    if (manager.config().modifiers.empty()) return {};
+    const std::size_t before = manager.adapters().layers().size();
+    auto reports = manager.prepare_model(model);
+    std::uint64_t fresh[1] = {manager.adapters().layers().size() - before};
+    manager.comm().all_reduce_max(std::span<std::uint64_t>(fresh));
+    if (optimizer != nullptr && fresh[0] != 0) {
+      warn(
+          "the optimizer was built before the model had the adapters of a lora modifier, and does "
+          "not step them; call CheckpointManager::prepare_model before it is built");
+    }
+    return reports;
+  }
+
+  /// Collective.
+  std::vector<ModifierReport> begin_with_nothing() {
+    const std::string types = types_that_need_a_load(manager.config().modifiers);
+    if (!types.empty()) {
+      warn(fmt::format("nothing is loaded, so modifiers of the types {} are left out", types));
+    }
+    return prepare_model();
+  }
+
+  /// Local.
+  void warn(std::string_view text) const {
+    if (manager.comm().is_root()) fmt::print(stderr, "cairn: warning: {}\n", text);
   }
 
   /// No other job uses the directory from here on. Collective.
@@ -231,6 +275,7 @@ CheckpointContext CheckpointCallback::on_train_start() {
   if (impl_->manager.newest_checkpoint()) {
     // The directory, not the file: the source finds the newest one that can be loaded.
     impl_->manager.set_resume(impl_->manager.config().save.dir);
+    impl_->prepare_model();
     const double begun = seconds_now();
     context = impl_->load();
     // The same bytes, ranks and file system: the best that is known before the first save.
@@ -238,12 +283,17 @@ CheckpointContext CheckpointCallback::on_train_start() {
     impl_->schedule.resumed(context.global_step);
   } else if (impl_->manager.config().source) {
     context = impl_->load();
+  } else {
+    context.modifiers = impl_->begin_with_nothing();
   }
   impl_->begin(context);
   return context;
 }
 
-void CheckpointCallback::on_train_start(const CheckpointContext& loaded) { impl_->begin(loaded); }
+void CheckpointCallback::on_train_start(const CheckpointContext& loaded) {
+  if (loaded.path.empty()) impl_->begin_with_nothing();
+  impl_->begin(loaded);
+}
 
 void CheckpointCallback::on_step_end(std::uint64_t step) {
   impl_->step = step;

@@ -1,5 +1,6 @@
 """train_lm under MPI: what is interrupted and resumed is what was never interrupted."""
 
+import json
 import pathlib
 import re
 import unittest
@@ -180,6 +181,31 @@ class TrainLm(Case):
         self.assertIn("engine=direct", output)
         self.assertTrue((run / "step-00000002.h5").exists())
         self.assertTrue((run / "step-00000004.h5").exists())
+
+    def test_frozen_layers_stay_as_they_are_from_the_first_start_on(self):
+        config = self.dir / "cairn.yaml"
+        config.write_text("model_modifier: {modifiers: [{type: freeze, layers: [block0, token_embedding]}]}\n")
+        for parallel in PARALLEL:
+            with self.subTest(parallel=parallel):
+                run_dir = self.dir / parallel
+                common = ["--config", config, "--parallel", parallel, "--save-every", 1, "--dir", run_dir,
+                          "--batch", 2]  # the third rank has no samples where the batch is divided
+                self.train(3, *common, "--steps", 2)
+                last = 2
+                if parallel == "ddp":
+                    last = 3
+                    self.assertEqual(self.resumed(self.train(3, *common, "--steps", last))[0], 2)
+                first, then = (self.weights(run_dir / f"step-{step:08}.h5") for step in (1, last))
+                self.assertEqual({name for name in first if then[name] != first[name]},
+                                 {name for name in first
+                                  if not name.startswith(("model/block0.", "model/token_embedding."))})
+
+    def weights(self, path):
+        """The digest of each of the model's tensors, by name."""
+        shown = run([BIN / "cairn", "inspect", path, "--json"])
+        self.assertEqual(shown.returncode, 0, shown.stderr)
+        return {tensor["name"]: tensor["crc64"] for tensor in json.loads(shown.stdout)["tensors"]
+                if tensor["name"].startswith("model/")}
 
     def test_bad_requests_are_refused_by_all_ranks(self):
         cases = [

@@ -1,5 +1,4 @@
-// Files for ranks that do not see rank 0's cache: it is a relative path, and each rank is
-// elsewhere.
+// Files for ranks that do not see rank 0's cache: it is a relative path, and ranks are elsewhere.
 #include "sources/spread.hpp"
 
 #include <fstream>
@@ -18,11 +17,12 @@ namespace fs = std::filesystem;
 const fs::path kCache = "cache";
 const fs::path kFile = kCache / "deep" / "model.bin";
 
-/// Makes each rank's directory its own, for the life of the object. Collective.
+/// Ranks of one `place` share a directory, for the life of the object; without, each has its own.
+/// Collective.
 class Elsewhere {
  public:
-  Elsewhere() : back_(fs::current_path()) {
-    const fs::path here = scratch() / std::to_string(world().rank());
+  explicit Elsewhere(int place = world().rank()) : back_(fs::current_path()) {
+    const fs::path here = scratch() / std::to_string(place);
     fs::create_directories(here);
     fs::current_path(here);
   }
@@ -72,6 +72,28 @@ TEST(Spread, BringsTheFileToEveryRankAndLeavesNothingElse) {
     detail::spread_files(world(), fetched(text, sha256));
     EXPECT_TRUE(read() == text);
     EXPECT_TRUE(nothing_is_left());
+  }
+}
+
+// They make the same file for others to see: what one of them does between two calls of another
+// must not matter. So often that it would be met.
+TEST(Spread, RanksThatShareACacheShowItTogether) {
+  if (world().size() < 3) return;
+  const std::string text = "small";
+  const std::string known = detail::to_hex(detail::sha256_of(text));
+  const bool last = world().rank() == world().size() - 1;
+  // All but the last rank share rank 0's cache, or all between them share another one.
+  for (const int place : {last ? 1 : 0, last ? 2 : world().is_root() ? 0 : 1}) {
+    const Elsewhere elsewhere(place);
+    for (int i = 0; i < 200; ++i) {
+      if (world().is_root()) write(text);
+      detail::spread_files(world(), fetched(text, known));
+      EXPECT_TRUE(read() == text);
+      EXPECT_TRUE(nothing_is_left());
+      world().all_equal(0);  // all have read
+      if (place != 0) fs::remove(kFile);
+      world().all_equal(0);
+    }
   }
 }
 

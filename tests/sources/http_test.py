@@ -1,47 +1,19 @@
-"""Sources that come over HTTP, from nginx and from a server that misbehaves; the cache; other nodes."""
+"""Sources that come over HTTP, from nginx and from a server that misbehaves; the cache."""
 
 import contextlib
 import os
 import pathlib
 import pty
-import random
-import shutil
 import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from harness import ENVIRONMENT as MPI_ENVIRONMENT, run
+from harness import ENVIRONMENT as MPI_ENVIRONMENT
+from served import CONTENT, OTHER, PART, REVERSED, Served
 from sources_case import ENVIRONMENT, FETCH, SourcesCase, sha256
 from web import Faulty, Nginx
-
-PART = 1 << 20
-CONTENT = random.Random(1).randbytes(3 * PART + 12345)
-REVERSED = CONTENT[::-1]  # as long as the other, so that its size does not tell it apart
-OTHER = random.Random(2).randbytes(2 * PART + 77)
-
-
-def may_mount():
-    """Whether this user may mount file systems that nobody else sees."""
-    probe = subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
-    return probe.returncode == 0
-
-
-class Served(SourcesCase):
-    """nginx with the file m.bin."""
-
-    def setUp(self):
-        super().setUp()
-        self.files = self.dir / "files"
-        self.files.mkdir()
-        self.files.joinpath("m.bin").write_bytes(CONTENT)
-        os.chmod(self.dir, 0o755)
-        self.server = Nginx(self.files)
-        self.addCleanup(self.server.stop)
-
-    def http(self, path="m.bin", **more):
-        return {"type": "http", "url": self.server.url(path), "part_bytes": PART, **more}
 
 
 class Fetching(Served):
@@ -88,13 +60,16 @@ class Fetching(Served):
         for path, code, words in (("nope.bin", "not_found", ["404", "/nope.bin"]),
                                   ("forbidden/m.bin", "io", ["403", "forbidden"]),
                                   ("private/m.bin", "io", ["401", "credentials"])):
-            with self.subTest(path=path):
-                self.assert_fails(self.fetch(self.http(path), ranks=2), code, *words, ranks=2)
-        self.assertEqual(len(self.server.requests()), 3)
+            for ranks in (1, 2, 4):
+                with self.subTest(path=path, ranks=ranks):
+                    self.assert_fails(self.fetch(self.http(path), ranks), code, *words, ranks=ranks)
+        self.assertEqual(len(self.server.requests()), 9)
 
     def test_the_digest_is_checked_before_use(self):
-        text = self.assert_fails(self.fetch(self.http(sha256="0" * 64), ranks=2), "corrupt", "0" * 64, ranks=2)
-        self.assertIn(sha256(CONTENT), text)
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                self.assert_fails(self.fetch(self.http(sha256="0" * 64), ranks), "corrupt", "0" * 64, sha256(CONTENT),
+                                  ranks=ranks)
         self.assertEqual([name for name in self.files_in_cache() if not name.endswith(".lock")], [])
         self.assert_got(self.fetch(self.http(sha256=sha256(CONTENT).upper())), CONTENT)
 
@@ -258,18 +233,13 @@ class Cache(Served):
                     self.assertEqual(self.partials(), [])
                     self.assert_nothing_half()
 
-    def test_a_full_disk_is_an_early_error(self):
-        if not may_mount():
-            self.skipTest("needs the right to mount a small file system")
-        self.cache.mkdir()
-        command = f"mount -t tmpfs -o size=1m none {self.cache} && " \
-                  f"mpirun --oversubscribe -n 2 {FETCH} {self.config(self.http())}; code=$?; " \
-                  f"echo left: $(find {self.cache}/partial -type f); exit $code"
-        result = run(["unshare", "-m", "sh", "-c", command], env=ENVIRONMENT)
-        self.assert_fails(result, "io", "No space left", "cache_dir", str(len(CONTENT)), ranks=2)
-        self.assertIn("left:\n", result.stdout)
-        asked = [line.split()[3] for line in self.server.requests()]
-        self.assertLess(sum(map(int, asked)), len(CONTENT), "it was noticed after the download only")
+    def test_a_disk_that_is_full_after_all_is_the_same_error_on_all_ranks(self):
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks):
+                result = self.fetch(self.http(), ranks, env={"CAIRN_FAULT": "cache.write:0:full:2"})
+                self.assert_fails(result, "io", "No space left", str(self.cache), ranks=ranks)
+                self.assertEqual([name for name in self.files_in_cache() if not name.endswith(".lock")], [])
+        self.assert_got(self.fetch(self.http(), ranks=2), CONTENT, ranks=2)
 
     def test_a_cache_that_cannot_be_made(self):
         (self.dir / "file").write_text("")
@@ -285,103 +255,6 @@ class Cache(Served):
             source = {**self.http(), "cache_dir": None}
             path = self.assert_got(self.fetch(source, env=env), CONTENT)
             self.assertTrue(path.startswith(str(base / sub)), path)
-
-
-class OtherNodes(Served):
-    """Ranks 1 and 2 each in a mount namespace of their own, with an empty cache: nodes with local disks."""
-
-    def setUp(self):
-        super().setUp()
-        if not may_mount():
-            self.skipTest("needs the right to mount file systems that other ranks do not see")
-        self.cache.mkdir()
-
-    def on_three_nodes(self, source, options="", fault=""):
-        config = self.config(source)
-        nodes = []
-        for rank in (1, 2):
-            disk = self.disk_of(rank)
-            mount = f"mount -t tmpfs {options} none" if options else f"mount --bind {disk}"
-            script = self.dir / f"node{rank}.sh"
-            script.write_text(f"{mount} {self.cache} && exec {FETCH} {config}\n")
-            nodes += [":", "-n", "1", "unshare", "-m", "sh", script]
-        return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, *nodes],
-                   env={**ENVIRONMENT, "CAIRN_FAULT": fault})
-
-    def with_two_ranks_on_a_node(self, source, fault):
-        """Rank 0, and ranks 1 and 2 with another disk in the place of its cache."""
-        config = self.config(source)
-        mount = f"mount --bind {self.disk_of(1)} {self.cache} && echo mounted && exec cat"
-        with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True) as node:
-            self.assertEqual(node.stdout.readline(), "mounted\n")
-            enter = ["nsenter", f"--mount=/proc/{node.pid}/ns/mnt"]
-            return run(["mpirun", "--oversubscribe", "-n", "1", FETCH, config, ":", "-n", "2", *enter, FETCH, config],
-                       env={**ENVIRONMENT, "CAIRN_FAULT": fault})
-
-    def disk_of(self, rank):
-        """What lies behind the cache's path on the node of a rank."""
-        disk = self.dir / f"disk{rank}"
-        disk.mkdir(exist_ok=True)
-        return disk
-
-    def assert_same_failure(self, result, code, *words):
-        lines = [line for line in result.stdout.splitlines() if line.startswith(f"error {code}: ")]
-        self.assertEqual(len(lines), 3, result.stdout + result.stderr)
-        self.assertEqual(len(set(lines)), 1)
-        for word in words:
-            self.assertIn(word, lines[0])
-
-    def assert_no_partials(self):
-        for node in (self.cache, self.disk_of(1), self.disk_of(2)):
-            self.assertEqual(list(node.glob("partial/*")), [])
-
-    def test_rank_0_sends_the_file_to_nodes_that_do_not_see_its_cache(self):
-        self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
-        self.assertEqual(len(self.server.requests()), 4)
-        self.assert_no_partials()
-
-    def test_a_node_gets_the_file_once_however_many_ranks_it_has(self):
-        at_rank_2 = "spread.write:2:error"  # would be an error if it wrote anything
-        self.assert_got(self.with_two_ranks_on_a_node(self.http(), at_rank_2), CONTENT, ranks=3)
-        self.assertEqual(len(self.server.requests()), 4)
-        self.assert_no_partials()
-
-    def test_ranks_that_share_no_disk_each_get_the_file(self):
-        self.assert_same_failure(self.on_three_nodes(self.http(), fault="spread.write:2:error"), "io", "rank 2")
-
-    def test_a_node_with_a_full_disk_is_an_error_on_all_ranks(self):
-        self.assert_same_failure(self.on_three_nodes(self.http(), "-o size=1m"), "io", "rank 1", "No space left")
-
-    def test_an_old_file_of_the_same_size_is_not_the_file(self):
-        path = self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
-        for rank in (1, 2):
-            copy = self.disk_of(rank) / pathlib.Path(path).relative_to(self.cache)
-            self.assertEqual(copy.read_bytes(), CONTENT)
-            copy.write_bytes(REVERSED)
-        self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
-
-    def test_an_error_or_a_kill_while_it_is_sent_leaves_nothing_that_counts(self):
-        for point in ("spread.write", "spread.rename"):
-            with self.subTest(point=point):
-                self.assert_same_failure(self.on_three_nodes(self.http(), fault=f"{point}:1:error"), "io", "rank 1")
-                self.assert_no_partials()
-                killed = self.on_three_nodes(self.http(), fault=f"{point}:1:kill")
-                self.assertNotIn("file ", killed.stdout)
-                left = list(self.disk_of(1).glob("partial/*"))
-                self.assertEqual(len(left), 1)
-                os.utime(left[0], (0, 0))
-                self.assert_got(self.on_three_nodes(self.http()), CONTENT, ranks=3)
-                self.assert_no_partials()
-                for rank in (1, 2):
-                    shutil.rmtree(self.disk_of(rank))
-
-    def test_a_digest_that_nobody_knows_is_taken_first(self):
-        origin = self.dir / "origin.bin"
-        origin.write_bytes(OTHER)
-        for _ in range(2):
-            self.assert_got(self.on_three_nodes({"type": "copying", "from": str(origin)}), OTHER, ranks=3)
-            (self.disk_of(2) / "copied.bin").write_bytes(OTHER[::-1])
 
 
 class Misbehaving(SourcesCase):

@@ -1,7 +1,9 @@
 """Sources from S3: an OpenStack Swift that speaks S3 and verifies every signature."""
 
+import datetime
 import pathlib
 import random
+import re
 import sys
 import unittest
 
@@ -38,6 +40,14 @@ class S3(SourcesCase):
         self.assertNotIn(SECRET_KEY, result.stdout + result.stderr)
         return result
 
+    def assert_refused(self, source, code, *words, env=None):
+        """On any number of ranks; the text."""
+        text = ""
+        for ranks in (1, 2, 4):
+            with self.subTest(ranks=ranks, source=source):
+                text = self.assert_fails(self.fetch(source, ranks, env), code, *words, ranks=ranks)
+        return text
+
     def test_rank_0_alone_asks_and_the_second_load_brings_no_byte(self):
         for ranks in (1, 2, 4):
             with self.subTest(ranks=ranks):
@@ -58,20 +68,28 @@ class S3(SourcesCase):
                 self.swift.put(f"/{BUCKET}/{key}", body)
                 self.assert_got(self.fetch(self.s3(key)), body)
 
-    def test_wrong_credentials_are_the_same_error_on_all_ranks(self):
+    def test_what_the_server_refuses_is_the_same_error_on_all_ranks(self):
         wrong = {"AWS_SECRET_ACCESS_KEY": "not-" + SECRET_KEY}
-        text = self.assert_fails(self.fetch(self.s3(), ranks=2, env=wrong), "io", "403", "SignatureDoesNotMatch",
-                                 f"s3://{BUCKET}/pretrained.ckpt", ranks=2)
+        text = self.assert_refused(self.s3(), "io", "403", "SignatureDoesNotMatch", f"s3://{BUCKET}/pretrained.ckpt",
+                                   env=wrong)
         self.assertNotIn(wrong["AWS_SECRET_ACCESS_KEY"], text)
-        nobody = {"AWS_ACCESS_KEY_ID": "nobody:atall"}
-        self.assert_fails(self.fetch(self.s3(), ranks=2, env=nobody), "io", "403", ranks=2)
+        self.assert_refused(self.s3(), "io", "403", env={"AWS_ACCESS_KEY_ID": "nobody:atall"})
         # Without a signature, this server does not even take it for S3.
-        self.assert_fails(self.fetch(self.s3(anonymous=True)), "io", "400")
-        self.assert_fails(self.fetch(self.s3(region="eu-1")), "io", "AuthorizationHeaderMalformed")
+        self.assert_refused(self.s3(anonymous=True), "io", "400")
+        self.assert_refused(self.s3(region="eu-1"), "io", "AuthorizationHeaderMalformed")
+        self.assert_refused(self.s3("nope"), "not_found", "NoSuchKey")
+        self.assert_refused(self.s3(bucket="no-such-bucket"), "not_found", "NoSuchBucket")
 
-    def test_what_is_not_there(self):
-        self.assert_fails(self.fetch(self.s3("nope"), ranks=2), "not_found", "NoSuchKey", ranks=2)
-        self.assert_fails(self.fetch({**self.s3(), "bucket": "no-such-bucket"}), "not_found", "NoSuchBucket")
+    def test_a_signed_url_counts_until_it_expires(self):
+        minute_ago = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=1)
+        for expires in (3600, 1):
+            url = self.swift.signed_url(f"/{BUCKET}/pretrained.ckpt", minute_ago, expires)
+            source = {"type": "http", "url": url}
+            if expires == 3600:
+                self.assert_got(self.fetch(source, ranks=2), CONTENT, ranks=2)
+            else:
+                text = self.assert_refused(source, "io", "403", "forbidden")
+                self.assertNotIn(re.search("X-Amz-Signature=(.*)", url).group(1), text)
 
     def test_credentials_of_a_profile(self):
         (self.dir / "credentials").write_text(
@@ -82,12 +100,12 @@ class S3(SourcesCase):
         self.assert_got(self.fetch(self.s3(profile="mine"), env=none), CONTENT)
         self.cache = self.dir / "cache2"
         self.assert_got(self.fetch(self.s3(), env={**none, "AWS_PROFILE": "mine"}), CONTENT)
-        self.assert_fails(self.fetch(self.s3(), env=none), "io", "403")
-        self.assert_fails(self.fetch(self.s3(profile="theirs"), env=none), "usage", "theirs")
+        self.assert_refused(self.s3(), "io", "403", env=none)
+        self.assert_refused(self.s3(profile="theirs"), "usage", "theirs", env=none)
         half = {**none, "AWS_ACCESS_KEY_ID": ACCESS_KEY}
-        self.assert_fails(self.fetch(self.s3(), env=half), "usage", "the environment")
+        self.assert_refused(self.s3(), "usage", "the environment", env=half)
         gone = {**none, "AWS_SHARED_CREDENTIALS_FILE": "/nowhere/credentials"}
-        self.assert_fails(self.fetch(self.s3(), env=gone), "not_found", "/nowhere/credentials")
+        self.assert_refused(self.s3(), "not_found", "/nowhere/credentials", env=gone)
 
     def test_the_bucket_in_the_name_of_the_host(self):
         endpoint = f"http://localhost:{self.swift.port}"
@@ -99,7 +117,7 @@ class S3(SourcesCase):
 
     def test_the_digest_is_checked(self):
         self.assert_got(self.fetch(self.s3(sha256=sha256(CONTENT))), CONTENT)
-        self.assert_fails(self.fetch(self.s3(sha256="1" * 64)), "corrupt", "1" * 64)
+        self.assert_refused(self.s3(sha256="1" * 64), "corrupt", "1" * 64)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,23 @@ def missing():
     return None
 
 
+def _stamp(time):
+    return time.strftime("%Y%m%dT%H%M%SZ")
+
+
+def _scope(stamp):
+    return f"{stamp[:8]}/us-east-1/s3/aws4_request"
+
+
+def _signature(stamp, request):
+    """Of a request in its canonical form."""
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{_scope(stamp)}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = b"AWS4" + SECRET_KEY.encode()
+    for part in (*_scope(stamp).split("/"), text):
+        key = hmac.new(key, part.encode(), "sha256").digest()
+    return key.hex()
+
+
 class Swift:
     def __init__(self):
         # Objects keep their metadata in extended attributes, which a tmpfs has not everywhere.
@@ -124,26 +141,30 @@ class Swift:
     def put(self, path, body=b""):
         """Makes a bucket or an object. The signature is this test's own."""
         path = urllib.parse.quote(path)
-        host = f"127.0.0.1:{self.port}"
-        stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        stamp = _stamp(datetime.datetime.now(datetime.timezone.utc))
         digest = hashlib.sha256(body).hexdigest()
         names = "host;x-amz-content-sha256;x-amz-date"
-        request = f"PUT\n{path}\n\nhost:{host}\nx-amz-content-sha256:{digest}\nx-amz-date:{stamp}\n\n{names}\n{digest}"
-        scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
-        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-        key = b"AWS4" + SECRET_KEY.encode()
-        for part in (*scope.split("/"), text):
-            key = hmac.new(key, part.encode(), "sha256").digest()
+        request = f"PUT\n{path}\n\nhost:127.0.0.1:{self.port}\nx-amz-content-sha256:{digest}\nx-amz-date:{stamp}\n" \
+                  f"\n{names}\n{digest}"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("PUT", path, body, {
             "x-amz-content-sha256": digest, "x-amz-date": stamp,
-            "Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={names}, "
-                             f"Signature={key.hex()}"})
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{_scope(stamp)}, SignedHeaders={names}, "
+                             f"Signature={_signature(stamp, request)}"})
         answer = connection.getresponse()
         text = answer.read()
         connection.close()
         if answer.status != 200:
             raise RuntimeError(f"PUT {path}: {answer.status} {text}")
+
+    def signed_url(self, path, begins, expires):
+        """The URL of an object that anybody may GET from the time `begins` on, for so many seconds."""
+        path, stamp = urllib.parse.quote(path), _stamp(begins)
+        query = urllib.parse.urlencode({
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": f"{ACCESS_KEY}/{_scope(stamp)}",
+            "X-Amz-Date": stamp, "X-Amz-Expires": expires, "X-Amz-SignedHeaders": "host"})
+        request = f"GET\n{path}\n{query}\nhost:127.0.0.1:{self.port}\n\nhost\nUNSIGNED-PAYLOAD"
+        return f"{self.endpoint}{path}?{query}&X-Amz-Signature={_signature(stamp, request)}"
 
     def stop(self):
         for process in self.processes.values():
