@@ -13,7 +13,12 @@ namespace fs = std::filesystem;
 class EveryEngine : public testing::TestWithParam<EngineKind> {};
 
 TEST_P(EveryEngine, WritesWhatChangedAndRefersToTheFileThatHoldsTheRest) {
-  for (const Cut cut : {Cut::replicated, Cut::columns, Cut::flat}) {
+  for (const Cut cut : kAllCuts) {
+    // Parallel HDF5 takes long, and is told boxes, whatever the cut: one of each kind.
+    if (GetParam() == EngineKind::mpio && cut != Cut::replicated && cut != Cut::columns &&
+        cut != Cut::flat) {
+      continue;
+    }
     const auto dir = scratch();
     Saver saver(world(), delta(GetParam()));
     for (std::uint64_t step = 1; step <= 4; ++step) {
