@@ -124,10 +124,10 @@ StatesLoad::StatesLoad(const Manifest& manifest, const CheckpointNames& names, c
     if (name != kTrainerState && !states.contains(name)) untaken_.push_back(name);
   }
   if (untaken_.empty()) return;
-  warnings_.push_back(
-      fmt::format("of the states in the checkpoint nobody takes {}: call add_state before the load, "
-                  "by the name of the saved run; without that, the run does not go on where it was",
-                  list_some(untaken_)));
+  warnings_.push_back(fmt::format(
+      "of the states in the checkpoint nobody takes {}: call add_state before the load, "
+      "by the name of the saved run; without that, the run does not go on where it was",
+      list_some(untaken_)));
 }
 
 void StatesLoad::read_blobs(const Comm& comm) {
