@@ -117,7 +117,7 @@ ContainerNames::ContainerNames(const Manifest& manifest)
       return tensor.path.size() == 2 && key_at(tensor, 1) == "module";
     });
   }
-  if (manifest.format != "torch") return;
+  if (manifest.format != "torch" && manifest.format != "dcp") return;
   try {
     read_documents(manifest);
   } catch (const nlohmann::ordered_json::exception&) {
@@ -142,6 +142,7 @@ void ContainerNames::read_documents(const Manifest& manifest) {
     for (const auto& group : json.at("param_groups")) {
       for (const auto& number : group.at("params")) {
         const auto name = json["parameters"].at(next++).get<std::string>();
+        if (number.is_string()) continue;  // a name already
         is_new = taken.insert(name).second && is_new;
         optimizer.parameters.emplace(number.get<std::int64_t>(), name);
       }
@@ -165,11 +166,9 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
     return fmt::format("ema/{}", escape_component(key_at(tensor, 0)));
   }
   for (const Optimizer& optimizer : optimizers_) {
-    if (!is_below(tensor, optimizer.path, 3)) continue;
-    const std::size_t at = optimizer.path.size();
-    const auto* state = std::get_if<std::string>(&tensor.path[at]);
-    const auto* number = std::get_if<std::int64_t>(&tensor.path[at + 1]);
-    if (state == nullptr || *state != "state" || number == nullptr) continue;
+    if (!is_below(tensor, optimizer.path, 3) || key_at(tensor, 2) != "state") continue;
+    const auto* number = std::get_if<std::int64_t>(&tensor.path[optimizer.path.size() + 1]);
+    if (number == nullptr) return in_optimizer(key_at(tensor, 1), key_at(tensor, 0));
     const auto parameter = optimizer.parameters.find(*number);
     if (parameter != optimizer.parameters.end()) {
       return in_optimizer(parameter->second, key_at(tensor, 0));

@@ -208,7 +208,8 @@ class Reader {
          options.integer("pipeline_model_parallel_size").value_or(1) == 1)) {
       refuse_experts(label);
     }
-    torch::Contents contents = torch::walk(file.graph(), file.storages(), table_bytes_);
+    torch::WalkBudget budget;
+    torch::Contents contents = torch::walk(file.graph(), file.storages(), table_bytes_, budget);
     for (TensorEntry& tensor : contents.tensors) {
       for (Extent& extent : tensor.extents) extent.file = file.number();
     }

@@ -1,8 +1,9 @@
 #include "formats/torch/facts.hpp"
 
 #include <algorithm>
-#include <initializer_list>
+#include <array>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -27,6 +28,8 @@ using Path = std::vector<PathKey>;
 constexpr std::size_t kMostValues = 100'000;
 constexpr std::size_t kBytesOfValue = 64;  // larger ones count as several
 constexpr int kMostDepth = 40;
+constexpr std::array<std::string_view, 4> kAverageKeys{"ema_state_dict", "model_ema", "ema",
+                                                       "state_dict_ema"};
 constexpr std::size_t kMostOptimizers = 100;
 constexpr std::size_t kMostParameters = 1'000'000;
 constexpr std::size_t kMostNameBytes = 64 << 20;
@@ -157,7 +160,7 @@ class Facts {
   std::optional<Ref> get(std::string_view key) const { return graph_.find(root_, key); }
   bool is_lightning() const;
   void find_roles();
-  std::optional<std::string> first_dict(std::initializer_list<std::string_view> keys) const;
+  std::optional<std::string> first_dict(std::span<const std::string_view> keys) const;
   std::vector<ModelTensor> model_tensors() const;
   std::vector<OptimizerParameter> parameters_of(Ref optimizer) const;
   std::optional<Shape> shape_of(Ref state) const;
@@ -183,7 +186,7 @@ bool Facts::is_lightning() const {
 }
 
 /// The first of the keys under which there is a mapping with something in it.
-std::optional<std::string> Facts::first_dict(std::initializer_list<std::string_view> keys) const {
+std::optional<std::string> Facts::first_dict(std::span<const std::string_view> keys) const {
   for (const std::string_view key : keys) {
     const auto found = get(key);
     if (found && !graph_.pairs(*found).empty()) return std::string(key);
@@ -196,7 +199,7 @@ void Facts::find_roles() {
   if (lightning_) {
     // With weights averaged, state_dict holds the averages, and the training goes on from the
     // other.
-    const auto raw = first_dict({"current_model_state"});
+    const auto raw = first_dict(std::array<std::string_view, 1>{"current_model_state"});
     if (raw) ema_ = Path{std::string("state_dict")};
     if (raw || get("state_dict")) model_ = Path{raw.value_or("state_dict")};
     if (const auto states = get("optimizer_states")) {
@@ -208,14 +211,13 @@ void Facts::find_roles() {
     }
     return;
   }
-  for (const std::string_view key :
-       {"optimizer_state_dict", "optimizer", "optim", "optimizer_state"}) {
+  for (const std::string_view key : kOptimizerKeys) {
     const auto found = get(key);
     if (found && graph_.find(*found, "param_groups")) {
       optimizers_.emplace_back(*found, Path{std::string(key)});
     }
   }
-  if (const auto key = first_dict({"model_state_dict", "state_dict", "model", "module", "net"})) {
+  if (const auto key = first_dict(kModelKeys)) {
     model_ = Path{*key};
   } else if (optimizers_.empty() && !tensors_.empty()) {
     const auto flat = [](const TensorEntry& tensor) {
@@ -223,7 +225,7 @@ void Facts::find_roles() {
     };
     if (std::all_of(tensors_.begin(), tensors_.end(), flat)) model_ = Path{};
   }
-  if (const auto key = first_dict({"ema_state_dict", "model_ema", "ema", "state_dict_ema"})) {
+  if (const auto key = first_dict(kAverageKeys)) {
     ema_ = Path{*key};
   }
 }
@@ -284,16 +286,16 @@ std::vector<OptimizerParameter> Facts::parameters_of(Ref optimizer) const {
   return parameters;
 }
 
-/// PyTorch 2.6 and later can save the names in the groups.
+/// PyTorch 2.6 and later can save the names in the groups, beside the numbers or (get_state_dict of
+/// torch.distributed) in place of them.
 std::optional<std::vector<std::string>> Facts::saved_names(Ref optimizer) const {
   std::vector<std::string> names;
   std::size_t bytes = 0;
   const auto groups = graph_.find(optimizer, "param_groups");
   for (const Ref group : groups ? graph_.elements(*groups) : std::span<const Ref>()) {
-    const auto list = graph_.find(group, "param_names");
     const auto indices = graph_.find(group, "params");
-    if (!list || !indices) return std::nullopt;
-    const auto texts = graph_.elements(*list);
+    if (!indices) return std::nullopt;
+    const auto texts = graph_.elements(graph_.find(group, "param_names").value_or(*indices));
     if (texts.size() != graph_.elements(*indices).size()) return std::nullopt;
     for (const Ref text : texts) {
       if (graph_.kind(text) != Kind::text) return std::nullopt;
@@ -362,10 +364,7 @@ std::map<std::string, std::string> Facts::find() {
 
 }  // namespace
 
-Json plain_json(const Graph& graph, Ref ref) {
-  Path path;
-  return JsonTree(graph).of(ref, path);
-}
+Json plain_json(const Graph& graph, Ref ref, Path path) { return JsonTree(graph).of(ref, path); }
 
 Json nested_state(const Graph& graph, Ref ref, std::uint64_t& work) {
   Path path;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -24,15 +25,19 @@ struct Contents {
   std::vector<std::string> warnings;
 };
 
-/// The most values and bytes of texts that a walk looks at, at every reference.
-inline constexpr std::uint64_t kMostWork = 1 << 30;
+/// What walks may look at until it is too much: one, or all those of a checkpoint that is many
+/// pickles.
+struct WalkBudget {
+  std::uint64_t work = 1 << 30;   ///< values and bytes of texts, at every reference
+  std::size_t steps = 4'000'000;  ///< places: a few references can make 2^64 paths
+};
 
 /// Walks a pickled object. An object that is no container stays closed: tensors in it are not
 /// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
-/// The storages' offsets must be known; `table_bytes` counts the tensors. Local. Errors: corrupt,
-/// unsupported (a tensor that cairn cannot read); unsafe (too many or too deep paths, a name with
-/// NUL).
+/// The storages' offsets must be known; `table_bytes` counts the tensors. All paths start with
+/// `base`, where the object is in the checkpoint. Local. Errors: corrupt, unsupported (a tensor
+/// that cairn cannot read); unsafe (too many or too deep paths, a name with NUL).
 Contents walk(const pickle::Graph& graph, const Storages& storages, TableBytes& table_bytes,
-              std::uint64_t most_work = kMostWork);
+              WalkBudget& budget, std::vector<PathKey> base = {});
 
 }  // namespace cairn::detail::torch
