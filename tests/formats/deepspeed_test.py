@@ -167,6 +167,31 @@ class DeepSpeed(Case):
             told = [group for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
             self.assertEqual(told, wanted["param_groups"])
 
+    def stage_3(self, name, elements, moments=None):
+        """Two ranks that share parameters of 3 and of 4 elements: 2 and 2 each."""
+        tag = self.dir / name
+        tag.mkdir()
+        for rank in range(2):
+            flat = fake_torch.tensor((elements,), bytes(4 * elements))
+            count = moments if rank == 1 and moments else elements
+            state = {"state": {0: {"exp_avg": fake_torch.tensor((count,), bytes(4 * count))}}, "param_groups": []}
+            (tag / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+                "optimizer_state_dict": {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": [flat],
+                                         "optimizer_state_dict": state}}))
+            (tag / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt").write_bytes(fake_torch.archive({
+                "module": {}, "buffer_names": [], "frozen_param_shapes": None, "frozen_param_fragments": None,
+                "param_shapes": [{"a": fake_torch.size(3), "b": fake_torch.size(4)}]}))
+        return tag
+
+    def test_stage_3_has_nothing_left_over(self):
+        code, table = self.cairn("inspect", self.stage_3("exact", 4))
+        self.assertEqual((code, len(table["tensors"])), (0, 4), table)
+        for name, elements, moments in (("longer", 5, None), ("one_role", 4, 6), ("shorter", 3, None)):
+            with self.subTest(name=name):
+                code, told = self.cairn("inspect", self.stage_3(name, elements, moments))
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+                self.assertIn("elements", told["error"]["message"])
+
     def test_what_is_broken_is_refused(self):
         for entry in corpus_entries("hostile/deepspeed/"):
             with self.subTest(path=entry["path"]):
