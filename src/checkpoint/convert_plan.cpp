@@ -204,7 +204,7 @@ class Planner {
       const std::size_t count = holds && !stays ? document_of(source_.documents, name).size() : 0;
       if (count == 0) continue;
       left_out.push_back(
-          {name, fmt::format("{} beside the tensors, for which safetensors have no place",
+          {name, fmt::format("{} beside the tensors, for which there is no place",
                              count == 1 ? "1 value" : fmt::format("{} values", count))});
     }
   }

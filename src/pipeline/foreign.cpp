@@ -205,7 +205,7 @@ class Translation {
   void add_context() {
     const auto epoch = progress("epoch");
     std::optional<std::uint64_t> step;
-    for (const std::string_view key : {"global_step", "step", "iteration"}) {
+    for (const std::string_view key : {"global_step", "step", "iteration", "global_steps"}) {
       if (!step) step = progress(key);
     }
     if (!epoch && !step) return;

@@ -129,7 +129,7 @@ void Values::add_file(const std::filesystem::path& path) {
 /// Takes in all but the tensors, which it returns.
 std::vector<TensorEntry> Values::take(const Graph& graph, const torch::Storages& storages,
                                       std::uint32_t file, const std::vector<PathKey>& path) {
-  torch::Contents contents = torch::walk(graph, storages, table_bytes_, budget_, path);
+  torch::Contents contents = torch::walk(graph, storages, table_bytes_, budget_, {path, {}});
   append(objects_, contents.objects);
   append(opaque_, contents.opaque);
   append(arrays_, contents.arrays);

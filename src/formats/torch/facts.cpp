@@ -339,25 +339,13 @@ std::map<std::string, std::string> Facts::find() {
   }
   if (!lightning_ && optimizers_.empty()) return documents;
   Json training = {{"kind", lightning_ ? "lightning" : "pytorch"}};
-  const auto pairs = graph_.pairs(root_);
-  JsonTree tree(graph_);
-  std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
-  for (const bool scalars : {true, false}) {
-    for (std::size_t i = 0; i < pairs.size(); i += 2) {
-      if (is_scalar(graph_, pairs[i + 1]) == scalars) order.push_back(i);
-    }
-  }
-  for (const std::size_t i : order) {
-    if (graph_.kind(pairs[i]) != Kind::text || graph_.is_text(pairs[i], "kind")) continue;
-    const std::string key(graph_.text(pairs[i]));
+  const auto is_told = [&](std::string_view key) {
     const auto is = [&](const Path& path) { return std::get<std::string>(path.front()) == key; };
-    const bool weights = (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
-                         std::any_of(optimizers_.begin(), optimizers_.end(),
-                                     [&](const auto& optimizer) { return is(optimizer.second); });
-    if (weights) continue;
-    Path path{key};
-    append_member(training, key, tree.of(pairs[i + 1], path));
-  }
+    return key == "kind" || (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
+           std::any_of(optimizers_.begin(), optimizers_.end(),
+                       [&](const auto& optimizer) { return is(optimizer.second); });
+  };
+  add_plain_json(graph_, root_, is_told, training);
   documents["training"] = training.dump();
   return documents;
 }
@@ -365,6 +353,24 @@ std::map<std::string, std::string> Facts::find() {
 }  // namespace
 
 Json plain_json(const Graph& graph, Ref ref, Path path) { return JsonTree(graph).of(ref, path); }
+
+void add_plain_json(const Graph& graph, Ref dict, const std::function<bool(std::string_view)>& but,
+                    Json& json) {
+  const auto pairs = graph.pairs(dict);
+  JsonTree tree(graph);
+  std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
+  for (const bool scalars : {true, false}) {
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      if (is_scalar(graph, pairs[i + 1]) == scalars) order.push_back(i);
+    }
+  }
+  for (const std::size_t i : order) {
+    if (graph.kind(pairs[i]) != Kind::text || but(graph.text(pairs[i]))) continue;
+    const std::string key(graph.text(pairs[i]));
+    Path path{key};
+    append_member(json, key, tree.of(pairs[i + 1], path));
+  }
+}
 
 Json nested_state(const Graph& graph, Ref ref, std::uint64_t& work) {
   Path path;

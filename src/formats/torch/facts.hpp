@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -29,6 +30,10 @@ inline constexpr std::array<std::string_view, 5> kModelKeys{"model_state_dict", 
 /// start with `path`, as far as there is room. Local.
 nlohmann::ordered_json plain_json(const pickle::Graph& graph, pickle::Ref ref,
                                   std::vector<PathKey> path = {});
+/// Adds to a JSON object what is in a dict, in the same form, but for some keys: first what has no
+/// parts, such as epoch and step, and then the others, as far as there is room. Local.
+void add_plain_json(const pickle::Graph& graph, pickle::Ref dict,
+                    const std::function<bool(std::string_view)>& but, nlohmann::ordered_json& json);
 /// What has parts in the state of an object (lists, dicts, bytes, other objects), in the same form:
 /// what opaque_of() does not tell of it. "..." stands for what has no room, and of tensors and
 /// arrays there is no more than their class. An empty object where there is no such state. `work`

@@ -35,12 +35,13 @@ constexpr std::size_t kMostValues = 1'000'000;
 class Walk {
  public:
   Walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes, WalkBudget& budget,
-       std::vector<PathKey> base)
+       WalkStart start)
       : graph_(graph),
         storages_(storages),
         table_bytes_(table_bytes),
         budget_(budget),
-        path_(std::move(base)),
+        path_(std::move(start.path)),
+        but_(start.but),
         of_storage_(storages.all.size()) {}
 
   Contents run();
@@ -65,6 +66,10 @@ class Walk {
   void spend(std::uint64_t work);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
   std::optional<PathKey> key_of(Ref key);
+  bool is_left_out(const PathKey& key) const {
+    const auto* text = std::get_if<std::string>(&key);
+    return text != nullptr && std::find(but_.begin(), but_.end(), *text) != but_.end();
+  }
   void add_tensor(Ref ref);
   void add_module(Ref ref);
   void add_array(const NumpyArray& array);
@@ -78,6 +83,7 @@ class Walk {
   std::vector<Level> way_;
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
+  std::span<const std::string_view> but_;
   bool full_ = false;        // what is told, but for
   bool kinds_full_ = false;  // what containers are
   std::size_t left_out_ = 0;
@@ -107,7 +113,7 @@ Contents Walk::run() {
       key = static_cast<std::int64_t>(level.next);
     }
     const Ref value = level.parts[level.next++];
-    if (!key) continue;
+    if (!key || (way_.size() == 1 && is_left_out(*key))) continue;
     path_.push_back(std::move(*key));
     if (!visit(value)) path_.pop_back();
   }
@@ -373,8 +379,8 @@ void Walk::find_aliases() {
 }  // namespace
 
 Contents walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
-              WalkBudget& budget, std::vector<PathKey> base) {
-  return Walk(graph, storages, table_bytes, budget, std::move(base)).run();
+              WalkBudget& budget, WalkStart start) {
+  return Walk(graph, storages, table_bytes, budget, std::move(start)).run();
 }
 
 }  // namespace cairn::detail::torch

@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -32,12 +34,18 @@ struct WalkBudget {
   std::size_t steps = 4'000'000;  ///< places: a few references can make 2^64 paths
 };
 
+/// Where a walk starts.
+struct WalkStart {
+  std::vector<PathKey> path;              ///< of the object in the checkpoint: all paths begin so
+  std::span<const std::string_view> but;  ///< keys of the object that are not followed
+};
+
 /// Walks a pickled object. An object that is no container stays closed: tensors in it are not
 /// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
-/// The storages' offsets must be known; `table_bytes` counts the tensors. All paths start with
-/// `base`, where the object is in the checkpoint. Local. Errors: corrupt, unsupported (a tensor
-/// that cairn cannot read); unsafe (too many or too deep paths, a name with NUL).
+/// The storages' offsets must be known; `table_bytes` counts the tensors. Local. Errors: corrupt,
+/// unsupported (a tensor that cairn cannot read); unsafe (too many or too deep paths, a name with
+/// NUL).
 Contents walk(const pickle::Graph& graph, const Storages& storages, TableBytes& table_bytes,
-              WalkBudget& budget, std::vector<PathKey> base = {});
+              WalkBudget& budget, WalkStart start = {});
 
 }  // namespace cairn::detail::torch
