@@ -20,6 +20,8 @@ using pickle::Ref;
 
 /// Key of what is stored: the name, and the corner of the box; a value has none.
 using StoredKey = std::pair<std::string_view, std::optional<Shape>>;
+/// Where newer releases of Megatron keep options, iteration and the like, as one dict.
+constexpr std::string_view kMegatronCommon = "common_state/shard_0_1";
 constexpr std::uint64_t kOfStored = 64;  // what a map takes for each, beside the key's shape
 
 class Reader {
@@ -208,6 +210,7 @@ class Reader {
     if (found == stored_.end()) fail(Errc::corrupt, "the value '{}' is stored nowhere", name);
     ValueMetadata value{name, path_of(name), stored_at(found->second),
                         is_transformed(found->second)};
+    if (name == kMegatronCommon) value.path.clear();
     parts_bytes_.add_name(name, {});
     parts_bytes_.add_bytes(sizeof(value) + value.path.size() * sizeof(PathKey));
     return value;

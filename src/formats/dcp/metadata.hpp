@@ -33,7 +33,7 @@ struct TensorMetadata {
 /// A value that is no tensor.
 struct ValueMetadata {
   std::string name;
-  std::vector<PathKey> path;
+  std::vector<PathKey> path;  ///< empty: a dict whose values lie at the root
   Stored stored;
   bool transformed = false;  ///< compressed, or the like
 };

@@ -96,12 +96,11 @@ bool Values::read(const ValueMetadata& value) {
   torch::Storages storages = torch::storages_of(graph);
   archive.place(storages);
   std::vector<TensorEntry> tensors = take(graph, storages, data.number, value.path);
-  if (tensors.empty()) {
-    remember(graph, graph.root(), value.path);
-    return true;
-  }
+  const bool at_root = value.path.empty();
+  if (at_root || tensors.empty()) remember(graph, value.path);
+  if (tensors.empty()) return true;
   for (TensorEntry& tensor : tensors) {
-    tensor.name = dotted(tensor.path);
+    if (!at_root) tensor.name = dotted(tensor.path);
     manifest_.tensors.push_back(std::move(tensor));
   }
   for (Checksum checksum : archive.checksums()) {
@@ -118,8 +117,7 @@ void Values::add_file(const std::filesystem::path& path) {
     for (TensorEntry& tensor : take(graph, file.storages(), file.number(), {})) {
       manifest_.tensors.push_back(std::move(tensor));
     }
-    file.for_each(graph.root(),
-                  [&](const std::string& key, Ref ref) { remember(graph, ref, {key}); });
+    remember(graph, {});
   } catch (const Error& error) {
     if (error.code() != Errc::unsupported) throw;
     warnings_.insert(fmt::format("{}: what is in it does not come along", error.what()));
@@ -141,7 +139,17 @@ std::vector<TensorEntry> Values::take(const Graph& graph, const torch::Storages&
   return std::move(contents.tensors);
 }
 
-/// Keeps a value for the documents that tell what the training was.
+/// Keeps a value, or at the root those in a dict, for the documents that tell what the training
+/// was.
+void Values::remember(const Graph& graph, const std::vector<PathKey>& path) {
+  if (!path.empty()) return remember(graph, graph.root(), path);
+  const auto pairs = graph.pairs(graph.root());
+  for (std::size_t i = 0; i < pairs.size(); i += 2) {
+    if (graph.kind(pairs[i]) != Kind::text) continue;
+    remember(graph, pairs[i + 1], {std::string(graph.text(pairs[i]))});
+  }
+}
+
 void Values::remember(const Graph& graph, Ref ref, const std::vector<PathKey>& path) {
   if (remembered_ == kMostRemembered || remembered_bytes_ > kMostRememberedBytes ||
       path.size() > kMostDepth) {

@@ -43,6 +43,7 @@ class Values {
   bool read(const ValueMetadata& value);
   std::vector<TensorEntry> take(const pickle::Graph& graph, const torch::Storages& storages,
                                 std::uint32_t file, const std::vector<PathKey>& path);
+  void remember(const pickle::Graph& graph, const std::vector<PathKey>& path);
   void remember(const pickle::Graph& graph, pickle::Ref ref, const std::vector<PathKey>& path);
 
   Manifest& manifest_;
