@@ -93,10 +93,12 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/sharded.cpp
   src/formats/strict_json.cpp
   src/formats/table_bytes.cpp
+  src/formats/dcp/facts.cpp
   src/formats/dcp/metadata.cpp
   src/formats/dcp/parts.cpp
   src/formats/dcp/reader.cpp
   src/formats/dcp/safetensors.cpp
+  src/formats/dcp/values.cpp
   src/formats/deepspeed/model_file.cpp
   src/formats/deepspeed/partitions.cpp
   src/formats/deepspeed/reader.cpp

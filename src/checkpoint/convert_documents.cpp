@@ -79,6 +79,8 @@ bool unpack_tree(const Manifest& source, Travelling& travelling) {
 
 }  // namespace
 
+bool is_tree(const Manifest& source) { return source.format == "torch" || source.format == "dcp"; }
+
 bool is_origin(std::string_view document) {
   constexpr std::array<std::string_view, 6> kNames{"topology", "provenance", "index",
                                                    "shards",   "archive",    "globals"};

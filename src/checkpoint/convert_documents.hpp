@@ -30,6 +30,8 @@ Travelling travelling_in(const Manifest& source);
 std::string container_name(const Travelling& travelling, const names::ContainerNames& names,
                            const TensorEntry& tensor);
 
+/// Whether a format tells its values at their paths, beside the tensors. Local.
+bool is_tree(const Manifest& source);
 /// Whether a document says how files were written, which is said anew of others. Local.
 bool is_origin(std::string_view document);
 /// Whether a document describes what else is in a file of PyTorch's, beside its tensors. Local.

@@ -187,11 +187,11 @@ class Planner {
     auto& left_out = plan_.result.left_out;
     if (source_.format == "dcp") {
       for (const Json& name : document_of(source_.documents, "values")) {
-        left_out.push_back({name.get<std::string>(), "a value that is no tensor"});
+        left_out.push_back({name.get<std::string>(), "a value that cairn does not read"});
       }
     }
     if (to_container() || source_.is_container() || travelling_.packed) return;
-    const bool is_tree = source_.format == "torch" && options_.to != TargetFormat::safetensors;
+    const bool stays = is_tree(source_) && options_.to != TargetFormat::safetensors;
     for (const auto& [name, text] : source_.documents) {
       const bool kept = name == kMetadata && options_.to == TargetFormat::safetensors;
       const bool in_tree = name == "model" && options_.to != TargetFormat::safetensors;
@@ -201,10 +201,10 @@ class Planner {
         continue;
       }
       const bool holds = name == "objects" || name == "arrays" || name == "opaque";
-      const std::size_t count = holds && !is_tree ? document_of(source_.documents, name).size() : 0;
+      const std::size_t count = holds && !stays ? document_of(source_.documents, name).size() : 0;
       if (count == 0) continue;
       left_out.push_back(
-          {name, fmt::format("{} beside the tensors, for which safetensors have no place",
+          {name, fmt::format("{} beside the tensors, for which there is no place",
                              count == 1 ? "1 value" : fmt::format("{} values", count))});
     }
   }

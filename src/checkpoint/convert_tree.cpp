@@ -38,7 +38,7 @@ class TorchPlanner {
         names_(source),
         documents_(source.is_container() ? travelling.documents : source.documents),
         lightning_(options.to == TargetFormat::lightning),
-        has_tree_(source.is_container() ? document("tree").is_array() : source.format == "torch"),
+        has_tree_(source.is_container() ? document("tree").is_array() : is_tree(source)),
         by_meaning_(source.is_container() || (travelling.packed && source.format != "torch")) {}
 
   void plan() {
@@ -154,15 +154,32 @@ Path TorchPlanner::path_by_meaning(const std::string& name) const {
   return {std::string(names::kOwnKey), std::string(names::kOwnTensors), name};
 }
 
+/// Whether the groups of an optimizer have their parameters' names in place of numbers.
+bool has_names(const Json& optimizer) {
+  const Json groups = optimizer.value("param_groups", Json());
+  return groups.is_array() && std::any_of(groups.begin(), groups.end(), [](const Json& group) {
+           const Json params = group.is_object() ? group.value("params", Json()) : Json();
+           return params.is_array() && !params.empty() && params.front().is_string();
+         });
+}
+
 void TorchPlanner::find_moves() {
   const Json training = document("training");
-  if (training.is_object() && training.value("kind", "") == "lightning") return;
+  const bool own = training.is_object() && training.value("kind", "") == "lightning";
+  if (own && source_.format != "dcp") return;  // of a distributed one, the keys are others
   const Json roles = document("roles");
   if (roles.contains("model")) {
     moves_.emplace_back(torch::path_of(roles["model"]), Path{std::string("state_dict")});
   }
   std::int64_t number = 0;
   for (const Json& optimizer : document("optimizers")) {
+    if (has_names(optimizer)) {
+      plan_.result.left_out.push_back(
+          {torch::name_of(torch::path_of(optimizer.at("path"))),
+           "an optimizer that knows its parameters by names stays where it is, for Lightning looks "
+           "for numbers"});
+      continue;
+    }
     moves_.emplace_back(torch::path_of(optimizer.at("path")),
                         Path{std::string("optimizer_states"), number++});
   }

@@ -33,6 +33,16 @@ std::string in_optimizer(std::string_view parameter, std::string_view slot) {
   return fmt::format("optimizer/{}/{}", escape_component(parameter), escape_component(slot));
 }
 
+std::string in_other(const TensorEntry& tensor) {
+  return fmt::format("other/{}", escape_component(tensor.name));
+}
+
+/// Whether it is none of DeepSpeed's, but what a trainer added.
+bool is_of_client(const TensorEntry& tensor) {
+  const auto* first = tensor.path.empty() ? nullptr : std::get_if<std::string>(&tensor.path[0]);
+  return first != nullptr && *first == kClientState;
+}
+
 /// DeepSpeed's tensors, by what they are: weights in full precision, those that the model computes
 /// with, and the optimizer's state. `only_module`: nothing but these is there.
 std::string in_zero(std::string_view role, std::string_view name, bool only_module) {
@@ -100,7 +110,7 @@ std::string by_path(const TensorEntry& tensor, bool beside) {
       key_at(tensor, 3) == "optimizer") {
     return in_optimizer(before, last);
   }
-  if (beside) return fmt::format("other/{}", escape_component(tensor.name));
+  if (beside) return in_other(tensor);
   if (!last.empty() && (tensor.path.size() == 1 || is_in_dict(tensor))) return in_model(last);
   return in_model(tensor.name);
 }
@@ -114,10 +124,10 @@ ContainerNames::ContainerNames(const Manifest& manifest)
   if (is_deepspeed_) {
     const auto& tensors = manifest.tensors.all();
     is_module_ = std::all_of(tensors.begin(), tensors.end(), [](const TensorEntry& tensor) {
-      return tensor.path.size() == 2 && key_at(tensor, 1) == "module";
+      return is_of_client(tensor) || (tensor.path.size() == 2 && key_at(tensor, 1) == "module");
     });
   }
-  if (manifest.format != "torch") return;
+  if (manifest.format != "torch" && manifest.format != "dcp") return;
   try {
     read_documents(manifest);
   } catch (const nlohmann::ordered_json::exception&) {
@@ -142,6 +152,7 @@ void ContainerNames::read_documents(const Manifest& manifest) {
     for (const auto& group : json.at("param_groups")) {
       for (const auto& number : group.at("params")) {
         const auto name = json["parameters"].at(next++).get<std::string>();
+        if (number.is_string()) continue;  // a name already
         is_new = taken.insert(name).second && is_new;
         optimizer.parameters.emplace(number.get<std::int64_t>(), name);
       }
@@ -152,6 +163,7 @@ void ContainerNames::read_documents(const Manifest& manifest) {
 
 std::string ContainerNames::of(const TensorEntry& tensor) const {
   if (is_container_) return tensor.name;
+  if (is_deepspeed_ && is_of_client(tensor)) return in_other(tensor);
   if (is_deepspeed_ && tensor.path.size() == 2)
     return in_zero(key_at(tensor, 1), key_at(tensor, 0), is_module_);
   if (is_megatron_ && !tensor.path.empty()) return in_megatron(tensor);
@@ -165,11 +177,9 @@ std::string ContainerNames::of(const TensorEntry& tensor) const {
     return fmt::format("ema/{}", escape_component(key_at(tensor, 0)));
   }
   for (const Optimizer& optimizer : optimizers_) {
-    if (!is_below(tensor, optimizer.path, 3)) continue;
-    const std::size_t at = optimizer.path.size();
-    const auto* state = std::get_if<std::string>(&tensor.path[at]);
-    const auto* number = std::get_if<std::int64_t>(&tensor.path[at + 1]);
-    if (state == nullptr || *state != "state" || number == nullptr) continue;
+    if (!is_below(tensor, optimizer.path, 3) || key_at(tensor, 2) != "state") continue;
+    const auto* number = std::get_if<std::int64_t>(&tensor.path[optimizer.path.size() + 1]);
+    if (number == nullptr) return in_optimizer(key_at(tensor, 1), key_at(tensor, 0));
     const auto parameter = optimizer.parameters.find(*number);
     if (parameter != optimizer.parameters.end()) {
       return in_optimizer(parameter->second, key_at(tensor, 0));

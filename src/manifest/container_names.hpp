@@ -55,6 +55,8 @@ std::map<std::string, std::string> aliases_in(const std::map<std::string, std::s
 /// Below these keys, in files of formats with paths, are what cairn says of a container: step and
 /// documents, and tensors with no other place, by their names there.
 inline constexpr std::string_view kOwnKey = "cairn";
+/// The first key in the paths of tensors that a trainer added to a checkpoint of DeepSpeed's.
+inline constexpr std::string_view kClientState = "client_state";
 inline constexpr std::string_view kOwnTensors = "tensors";
 
 /// The inverse for a model's tensor: its plain name. Any other path of a container, and one that

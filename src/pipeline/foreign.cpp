@@ -29,6 +29,10 @@ constexpr const char* kContext = "context";
 constexpr std::array<std::string_view, 4> kWrappers{"module", "model", "_orig_mod",
                                                     "_forward_module"};
 
+/// The dicts in which trainers keep what is beside the model and the optimizer.
+constexpr std::array<std::string_view, 6> kProgress{"trainer",     "trainer_state", "train_state",
+                                                    "extra_state", "extra",         "app"};
+
 /// The value below a key, or null.
 Json value_at(const Json& json, std::string_view key) {
   const auto found = json.is_object() ? json.find(key) : json.end();
@@ -66,10 +70,6 @@ class Translation {
   /// A container that was made from another format.
   Manifest complete() {
     put_aside();
-    const bool told = model_ || optimizer_;
-    for (std::size_t t = 0; !told && t < manifest_.tensors.size(); ++t) {
-      note_slot(std::string(manifest_.tensors.head(t).name));
-    }
     add_documents();
     return std::move(manifest_);
   }
@@ -86,20 +86,22 @@ class Translation {
   }
 
  private:
-  /// The groups with the parameters' names, where their numbers can be told for certain.
+  /// The groups with the parameters' names, where their numbers can be told for certain, or are
+  /// names.
   void number_parameters() {
     if (parameters_.empty()) return;
     Json groups = value_at(facts_, "param_groups");
     if (!groups.is_array()) return;
-    std::set<std::int64_t> numbers;
+    std::set<std::string> numbers;
     for (Json& group : groups) {
       const Json list = value_at(group, "params");
       if (!list.is_array()) return;
       Json names = Json::array();
       for (const Json& number : list) {
-        if (!number.is_number_integer() || numbers.size() == parameters_.size()) return;
+        const bool is_key = number.is_number_integer() || number.is_string();
+        if (!is_key || numbers.size() == parameters_.size()) return;
         names.push_back(parameters_[numbers.size()]);
-        numbers.insert(number.get<std::int64_t>());
+        numbers.insert(number.dump(-1, ' ', false, Json::error_handler_t::replace));
       }
       group["params"] = std::move(names);
     }
@@ -122,12 +124,9 @@ class Translation {
     for (TensorEntry& tensor : manifest_.tensors.all()) tensor.name = name_of(tensor);
   }
 
-  std::string name_of(const TensorEntry& tensor) {
+  std::string name_of(const TensorEntry& tensor) const {
     std::string name = names_.of(tensor);
-    if (!model_ && !optimizer_) {
-      note_slot(name);
-      return name;
-    }
+    if (!model_ && !optimizer_) return name;
     const bool of_model = name.starts_with(kModel) && model_.has_value();
     return of_model || stays(name, tensor.path) ? name : beside(tensor.name);
   }
@@ -167,13 +166,19 @@ class Translation {
     }
   }
 
-  /// The parameters of an optimizer that is keyed by names already.
-  void note_slot(const std::string& name) {
-    const std::size_t slash = name.rfind('/');
-    if (!name.starts_with(kOptimizer) || slash <= kOptimizer.size()) return;
-    std::string parameter =
-        unescape_component(name.substr(kOptimizer.size(), slash - kOptimizer.size()));
-    if (noted_.insert(parameter).second) parameters_.push_back(std::move(parameter));
+  /// The parameters of an optimizer that is keyed by names already, and tells no groups of them.
+  std::vector<std::string> parameters_with_slots() const {
+    std::vector<std::string> parameters;
+    std::set<std::string> seen;
+    for (std::size_t t = 0; t < manifest_.tensors.size(); ++t) {
+      const std::string_view name = manifest_.tensors.head(t).name;
+      const std::size_t slash = name.rfind('/');
+      if (!name.starts_with(kOptimizer) || slash <= kOptimizer.size()) continue;
+      std::string parameter =
+          unescape_component(name.substr(kOptimizer.size(), slash - kOptimizer.size()));
+      if (seen.insert(parameter).second) parameters.push_back(std::move(parameter));
+    }
+    return parameters;
   }
 
   void add_documents() {
@@ -188,11 +193,20 @@ class Translation {
                                     json.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
 
+  /// At the root, or else in one of the dicts in which it often is.
+  std::optional<std::uint64_t> progress(std::string_view key) const {
+    auto count = count_at(training_, key);
+    for (const std::string_view dict : kProgress) {
+      if (!count) count = count_at(value_at(training_, dict), key);
+    }
+    return count;
+  }
+
   void add_context() {
-    const auto epoch = count_at(training_, "epoch");
+    const auto epoch = progress("epoch");
     std::optional<std::uint64_t> step;
-    for (const std::string_view key : {"global_step", "step", "iteration"}) {
-      if (!step) step = count_at(training_, key);
+    for (const std::string_view key : {"global_step", "step", "iteration", "global_steps"}) {
+      if (!step) step = progress(key);
     }
     if (!epoch && !step) return;
     add(kContext, {{"epoch", epoch.value_or(0)},
@@ -201,10 +215,12 @@ class Translation {
   }
 
   void add_optimizer() {
-    if (!optimizer_ && parameters_.empty()) return;
+    const bool has_groups = value_at(facts_, "param_groups").is_array();
+    const auto parameters = has_groups ? std::vector<std::string>() : parameters_with_slots();
+    if (!optimizer_ && parameters.empty()) return;
     Json document{{"type", nullptr}};
-    if (!optimizer_) {
-      document["parameters"] = parameters_;
+    if (!parameters.empty()) {
+      document["parameters"] = parameters;
     } else if (groups_.is_null()) {
       document["unusable"] =
           "the names of its parameters can't be told for certain, because PyTorch numbers them";
@@ -222,6 +238,7 @@ class Translation {
     for (const std::string_view key :
          {"scheduler", "scheduler_state_dict", "lr_scheduler", "lr_scheduler_state_dict"}) {
       if (!state.is_object()) state = value_at(training_, key);
+      if (!state.is_object()) state = value_at(value_at(training_, "app"), key);
     }
     if (const auto last = count_at(state, "last_epoch")) {
       add("scheduler", {{"kind", "torch"}, {"step_count", *last + 1}});
@@ -259,7 +276,6 @@ class Translation {
   std::optional<Path> model_;
   std::optional<Path> optimizer_;
   std::vector<std::string> parameters_;
-  std::set<std::string> noted_;
 };
 
 }  // namespace

@@ -56,6 +56,10 @@ def many_tensors(count, length):
     return b"\x80\x02" + b"".join(kept) + whole + b"."
 
 
+def by_path(entries):
+    return {json.dumps(entry["path"]): entry for entry in entries}
+
+
 class Dcp(Case):
     def cairn(self, *words, ranks=0, memory=None):
         done = run([BIN / "cairn", *words, "--json"], ranks=ranks, cwd=self.dir, memory=memory)
@@ -74,9 +78,83 @@ class Dcp(Case):
                 keys = ("name", "path", "dtype", "shape", "sha256")
                 self.assertEqual(sorted(([t[key] for key in keys] for t in table["tensors"]), key=str),
                                  sorted(([t[key] for key in keys] for t in expected["tensors"]), key=str))
-                # What is no tensor is named.
-                names = table["documents"].get("values", [])
-                self.assertEqual(bool(names), bool(expected.get("objects")))
+                self.assertEqual(by_path(table["objects"]), by_path(expected.get("objects", [])))
+                self.assertEqual((table["opaque"], table["arrays"], table["warnings"]), ([], [], []))
+                self.assertEqual(table["documents"]["globals"], expected.get("globals", table["documents"]["globals"]))
+                self.assertNotIn("values", table["documents"])
+                facts = expected.get("metadata", {})
+                groups = [o["param_groups"] for o in table["documents"].get("optimizers", [])]
+                self.assertEqual(groups, [facts["param_groups"]] if "param_groups" in facts else [])
+
+    def test_a_container_tells_what_the_values_said(self):
+        corpus_entries()
+        source, target, back = CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.h5", self.dir / "a.pt"
+        self.assertEqual(self.cairn("convert", source, target, ranks=2)[0], 0)
+        told = self.cairn("inspect", target)[1]["documents"]
+        self.assertEqual((told["training"]["extra"], told["optimizers"][0]["param_groups"][0]["lr"]),
+                         ({"epoch": 2, "global_step": 2}, 0.002))
+        # A file of PyTorch's has all at its place.
+        code, done = self.cairn("convert", source, back)
+        self.assertEqual((code, done["left_out"]), (0, []))
+        whole, found = self.cairn("inspect", source)[1], self.cairn("inspect", back)[1]
+        self.assertEqual(by_path(found["objects"]), by_path(whole["objects"]))
+        self.assertEqual(by_path(found["tensors"]).keys(), by_path(whole["tensors"]).keys())
+        self.assertEqual(found["documents"]["optimizers"][0]["parameters"],
+                         whole["documents"]["optimizers"][0]["parameters"])
+        self.assertTrue(self.cairn("diff", target, back)[1]["equal"])
+
+    def test_values_that_are_not_read_are_named(self):
+        weight = fake_torch.save((2,), bytes(8))
+        values = {"large": (("large",), fake_torch.archive(b"x" * (2 << 20))),
+                  "raw": (("raw",), b"no file of torch.save's"),
+                  "sparse": (("sparse",), fake_torch.archive([fake_torch.call(
+                      "torch._utils", "_rebuild_sparse_tensor", 0, ())])),
+                  "a.lr": (("a", "lr"), fake_torch.archive(0.5))}
+        fake_torch.dcp(self.dir / "some", {"w": ((2,), ("w",), [((0,), (2,), weight)])}, values)
+        code, table = self.cairn("inspect", self.dir / "some", ranks=2)
+        self.assertEqual(code, 0, table)
+        self.assertEqual(table["documents"]["values"], ["large", "raw", "sparse"])
+        self.assertEqual(len(table["warnings"]), 1)
+        self.assertIn("'sparse' is not read", table["warnings"][0])
+        self.assertEqual([(o["path"], o["value"]) for o in table["objects"]], [(["a", "lr"], 0.5)])
+        # Many small ones are read up to a bound of all, and the others named.
+        many = {f"v{i:02}": ((f"v{i:02}",), fake_torch.archive(b"x" * 1_000_000)) for i in range(20)}
+        fake_torch.dcp(self.dir / "many", {"w": ((2,), ("w",), [((0,), (2,), weight)])}, many)
+        path = self.dir / "many"
+        code, table = self.cairn("inspect", path, memory=memory_for(path))
+        self.assertEqual(code, 0, table)
+        self.assertEqual(table["documents"]["values"], [f"v{i:02}" for i in range(16, 20)])
+
+    def test_values_that_are_broken_are_refused(self):
+        weight, good = fake_torch.save((2,), bytes(8)), fake_torch.archive({"epoch": 3})
+        at = good.index(b"epoch")
+        cases = {"damaged": (good[:at] + b"EPOCH" + good[at + 5:], "corrupt"),
+                 "cut": (good[:-40], "corrupt"),
+                 "unsafe": (fake_torch.archive(fake_torch.call("os", "system", "true")), "unsafe")}
+        for name, (content, reason) in cases.items():
+            with self.subTest(name=name):
+                path = self.dir / name
+                fake_torch.dcp(path, {"w": ((2,), ("w",), [((0,), (2,), weight)])}, {"extra": (("extra",), content)})
+                code, told = self.cairn("inspect", path, ranks=2)
+                self.assertEqual((code, told["error"]["code"]), (2, reason), told)
+                self.assertIn("'extra'", told["error"]["message"])
+
+    def test_tensors_within_values_are_tensors(self):
+        content = struct.pack("<3f", 1, 2, 3)
+        value = fake_torch.archive((fake_torch.tensor((3,), content), {"n": 1}))  # PyTorch flattens no tuples
+        weight = fake_torch.save((2,), bytes(8))
+        path = self.dir / "tuple"
+        fake_torch.dcp(path, {"model.w": ((2,), ("model", "w"), [((0,), (2,), weight)])},
+                       {"pair": (("pair",), value)})
+        code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
+        self.assertEqual(code, 0, table)
+        tensor = by_path(table["tensors"])['["pair", 0]']
+        self.assertEqual((tensor["name"], tensor["sha256"]), ("pair.0", hashlib.sha256(content).hexdigest()))
+        self.assertEqual([o["path"] for o in table["objects"]], [["pair", 1, "n"]])
+        self.assertEqual(self.cairn("verify", path)[0], 0)
+        data = path / "__0_0.distcp"
+        data.write_bytes(data.read_bytes().replace(content, bytes(12)))
+        self.assertEqual(self.cairn("verify", path)[0], 1)
 
     def test_parts_wherever_they_lie(self):
         def floats(*values):
@@ -89,16 +167,16 @@ class Dcp(Case):
         fake_torch.dcp(path, {
             "app.model.w": ((2, 3), ("app", "model", "w"), [((0, 0), (2, 1), column), ((0, 1), (2, 2), rest)]),
             "optimizer.state.w.exp_avg": ((2,), ("optimizer", "state", "w", "exp_avg"), [((0,), (2,), moment)]),
-            "model.none": ((0, 4), ("model", "none"), []),
-        }, values=["epoch"])
+            "app.model.none": ((0, 4), ("app", "model", "none"), []),
+        }, {"epoch": (("epoch",), fake_torch.archive(3))})
         code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
         self.assertEqual(code, 0, table)
         tensors = {t["name"]: t for t in table["tensors"]}
         self.assertEqual(tensors["app.model.w"]["sha256"],
                          hashlib.sha256(floats(0, 1, 2, 3, 4, 5)).hexdigest())
         self.assertEqual(tensors["app.model.w"]["path"], ["app", "model", "w"])
-        self.assertEqual(tensors["model.none"]["shape"], [0, 4])
-        self.assertEqual(table["documents"], {"values": ["epoch"]})
+        self.assertEqual(tensors["app.model.none"]["shape"], [0, 4])
+        self.assertEqual(table["documents"]["training"], {"kind": "pytorch", "epoch": 3})
         # Their paths tell what they are in a container.
         target = self.dir / "a.h5"
         self.assertEqual(self.cairn("convert", path, target, ranks=2)[0], 0)
@@ -106,15 +184,32 @@ class Dcp(Case):
                          {"model/w", "model/none", "optimizer/w/exp_avg"})
         self.assertTrue(self.cairn("diff", target, path, ranks=3)[1]["equal"])
 
-    def test_what_lightning_keeps_beside_it_is_missed(self):
+    def test_what_lightning_keeps_beside_it_is_read(self):
         path = self.dir / "fsdp"
-        fake_torch.dcp(path, {"w": ((2,), ("w",), [((0,), (2,), fake_torch.save((2,), bytes(8)))])})
-        self.assertEqual(self.cairn("inspect", path)[1]["warnings"], [])
-        (path / "meta.pt").write_bytes(fake_torch.archive({"epoch": 3, "pytorch-lightning_version": "2.4.0"}))
+        weight = fake_torch.save((2,), bytes(8))
+        groups = {f"optimizer_0.param_groups.0.{key}": (("optimizer_0", "param_groups", 0, key), fake_torch.archive(value))
+                  for key, value in {"lr": 0.25, "params": ["w"]}.items()}
+        fake_torch.dcp(path, {"model.w": ((2,), ("model", "w"), [((0,), (2,), weight)]),
+                              "optimizer_0.state.w.exp_avg": ((2,), ("optimizer_0", "state", "w", "exp_avg"),
+                                                              [((0,), (2,), weight)])}, groups)
+        (path / "meta.pt").write_bytes(fake_torch.archive({
+            "epoch": 3, "global_step": 7, "pytorch-lightning_version": "2.4.0", "loops": {"fit_loop": {}},
+            "lr_schedulers": [{"last_epoch": 2}], "hyper_parameters": {"rate": fake_torch.tensor((1,), bytes(4))}}))
         code, table = self.cairn("inspect", path, ranks=2)
-        self.assertEqual((code, [t["name"] for t in table["tensors"]]), (0, ["w"]), table)
-        self.assertEqual(len(table["warnings"]), 1)
-        self.assertRegex(table["warnings"][0], "'meta.pt'.*epoch.*loops.*callbacks.*not read")
+        self.assertEqual((code, table["warnings"]), (0, []), table)
+        self.assertIn("hyper_parameters/rate", {t["name"] for t in table["tensors"]})
+        told = table["documents"]["training"]
+        self.assertEqual((told["kind"], told["epoch"], told["lr_schedulers"]), ("lightning", 3, [{"last_epoch": 2}]))
+        self.assertEqual(table["documents"]["roles"], {"model": ["model"], "optimizer": ["optimizer_0"]})
+        code, done = self.cairn("convert", path, self.dir / "a.ckpt")
+        self.assertEqual((code, [part["name"] for part in done["left_out"]]), (0, ["optimizer_0"]), done)
+        found = self.cairn("inspect", self.dir / "a.ckpt")[1]
+        self.assertIn(["state_dict", "w"], [t["path"] for t in found["tensors"]])
+        self.assertEqual(found["documents"]["training"]["lr_schedulers"], [{"last_epoch": 2}])
+        # What is no file of torch.save's, or broken.
+        (path / "meta.pt").write_bytes(fake_torch.archive(fake_torch.call("os", "system", "true")))
+        code, told = self.cairn("inspect", path)
+        self.assertEqual((code, told["error"]["code"]), (2, "unsafe"), told)
 
     def test_what_ranks_saved_by_themselves(self):
         def part(*values):
@@ -126,7 +221,7 @@ class Dcp(Case):
                 "model.cut": ((4,), ("model", "cut"), [((2 * rank,), (2,), part(2 * rank, 2 * rank + 1))]),
                 "model.same": ((2,), ("model", "same"), [((0,), (2,), part(8, 9))]),
                 "own": ((1,), ("own",), [((0,), (1,), part(rank))]),
-            }, values=["epoch"], rank=rank)
+            }, {"epoch": (("epoch",), fake_torch.archive(3)), "seed": (("seed",), fake_torch.archive(rank))}, rank=rank)
         code, table = self.cairn("inspect", path, "--hash", "sha256", ranks=2)
         self.assertEqual(code, 0, table)
         found = {t["name"]: (t["shape"], t["sha256"]) for t in table["tensors"]}
@@ -134,7 +229,8 @@ class Dcp(Case):
             name: ([len(values)], hashlib.sha256(struct.pack(f"<{len(values)}f", *values)).hexdigest())
             for name, values in {"model.cut": (0, 1, 2, 3), "model.same": (8, 9), "__0/own": (0,),
                                  "__1/own": (1,)}.items()})
-        self.assertEqual(table["documents"], {"values": ["epoch"]})
+        self.assertEqual({tuple(o["path"]): o["value"] for o in table["objects"]},
+                         {("epoch",): 3, ("__0/seed",): 0, ("__1/seed",): 1})
         (path / "__0.metadata").unlink()
         code, told = self.cairn("inspect", path)
         self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)

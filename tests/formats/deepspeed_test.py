@@ -40,6 +40,11 @@ class DeepSpeed(Case):
                 for key in ("tag", "zero_stage", "dp_world_size", "global_steps", "ds_version"):
                     self.assertEqual(facts[key], expected["metadata"][key])
                 self.assertEqual(facts["shared_params"], expected["metadata"].get("shared_params", {}))
+                self.assertEqual(facts["client_state"], expected["metadata"]["client_state"])
+                objects = {tuple(o["path"]): o["value"] for o in table["objects"]}
+                self.assertLessEqual({(key,): value for key, value in facts["client_state"].items()}.items(),
+                                     objects.items())
+                self.assertEqual(objects["lr_scheduler", "last_batch_iteration"], 20)
                 # The tag's directory is the same checkpoint.
                 tagged = self.cairn("inspect", path / facts["tag"])[1]
                 self.assertEqual(len(tagged["tensors"]), len(expected["tensors"]))
@@ -166,6 +171,72 @@ class DeepSpeed(Case):
             # Stage 3 divides a group once more.
             told = [group for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
             self.assertEqual(told, wanted["param_groups"])
+
+    def model_file(self, tag, change):
+        """Puts a file of the model in the place of that of the corpus, whose tensors it names anew."""
+        state = {"module": {"w": fake_torch.tensor((2, 2), floats(1, 2, 3, 4))}, "buffer_names": [], "optimizer": None,
+                 "param_shapes": [{"w": fake_torch.size(2, 2)}], "global_steps": 7, "ds_version": "0.16.4"} | change
+        tag.mkdir(exist_ok=True)
+        (tag / "mp_rank_00_model_states.pt").write_bytes(fake_torch.archive(state))
+
+    def test_what_the_trainer_added_is_told(self):
+        tag = self.dir / "global_step7"
+        state = fake_torch.tensor((3,), floats(7, 8, 9))
+        self.model_file(tag, {"epoch": 3, "global_step": 70, "pytorch-lightning_version": "2.4.0",
+                              "lr_scheduler": {"last_epoch": 6}, "rng": state, "callbacks": {"best": {"score": state}},
+                              "hyper_parameters": fake_torch.made("trainer.config", "Options", {"lr": 0.5})})
+        code, table = self.cairn("inspect", tag, "--hash", "sha256", ranks=2)
+        self.assertEqual((code, table["warnings"]), (0, []), table)
+        self.assertEqual(table["documents"]["deepspeed"]["client_state"]["callbacks"],
+                         {"best": {"score": {"tensor": "callbacks/best/score"}}})
+        training = table["documents"]["training"]
+        self.assertEqual([training[key] for key in ("kind", "epoch", "global_step", "lr_scheduler")],
+                         ["lightning", 3, 70, {"last_epoch": 6}])
+        self.assertEqual([o["class"] for o in table["opaque"]], ["trainer.config.Options"])
+        self.assertEqual({t["name"]: t["sha256"] for t in table["tensors"]}, {
+            "module/w": sha256(floats(1, 2, 3, 4)), "client_state/rng": sha256(floats(7, 8, 9)),
+            "client_state/callbacks/best/score": sha256(floats(7, 8, 9))})
+        self.assertEqual(self.cairn("convert", tag, self.dir / "a.h5", ranks=2)[0], 0)
+        self.assertEqual({t["name"] for t in self.cairn("inspect", self.dir / "a.h5")[1]["tensors"]},
+                         {"model/w", "other/client_state%2Frng", "other/client_state%2Fcallbacks%2Fbest%2Fscore"})
+        self.model_file(tag, {"epoch": fake_torch.call("os", "system", "true")})
+        code, told = self.cairn("inspect", tag)
+        self.assertEqual((code, told["error"]["code"]), (2, "unsafe"), told)
+
+    def test_a_module_that_keeps_more_than_tensors(self):
+        tag = self.dir / "global_step7"
+        weight = fake_torch.tensor((2, 2), floats(1, 2, 3, 4))
+        self.model_file(tag, {"module": {"w": weight, "a._extra_state": None,
+                                         "b._extra_state": fake_torch.call("_io", "BytesIO", b"fp8")}})
+        code, table = self.cairn("inspect", tag)
+        self.assertEqual((code, [t["name"] for t in table["tensors"]]), (0, ["module/w"]), table)
+        self.assertEqual(len(table["warnings"]), 1)
+        self.assertIn("'b._extra_state'", table["warnings"][0])
+
+    def stage_3(self, name, elements, moments=None):
+        """Two ranks that share parameters of 3 and of 4 elements: 2 and 2 each."""
+        tag = self.dir / name
+        tag.mkdir()
+        for rank in range(2):
+            flat = fake_torch.tensor((elements,), bytes(4 * elements))
+            count = moments if rank == 1 and moments else elements
+            state = {"state": {0: {"exp_avg": fake_torch.tensor((count,), bytes(4 * count))}}, "param_groups": []}
+            (tag / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+                "optimizer_state_dict": {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": [flat],
+                                         "optimizer_state_dict": state}}))
+            (tag / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt").write_bytes(fake_torch.archive({
+                "module": {}, "buffer_names": [], "frozen_param_shapes": None, "frozen_param_fragments": None,
+                "param_shapes": [{"a": fake_torch.size(3), "b": fake_torch.size(4)}]}))
+        return tag
+
+    def test_stage_3_has_nothing_left_over(self):
+        code, table = self.cairn("inspect", self.stage_3("exact", 4))
+        self.assertEqual((code, len(table["tensors"])), (0, 4), table)
+        for name, elements, moments in (("longer", 5, None), ("one_role", 4, 6), ("shorter", 3, None)):
+            with self.subTest(name=name):
+                code, told = self.cairn("inspect", self.stage_3(name, elements, moments))
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+                self.assertIn("elements", told["error"]["message"])
 
     def test_what_is_broken_is_refused(self):
         for entry in corpus_entries("hostile/deepspeed/"):

@@ -126,6 +126,34 @@ class Megatron(Case):
                 self.assertEqual(facts["separate"], 4 * tensor_ranks if tensor_ranks > 1 else 0)
                 self.assertEqual(bool(table["warnings"]), tensor_ranks > 1)
 
+    def test_distributed_checkpoints_have_the_common_state(self):
+        common = {"args": argparse.Namespace(lr=0.5), "iteration": 20, "checkpoint_version": 3.0, "rng": tensor([1.0, 2.0]),
+                  "optimizer": {"param_groups": [{"lr": 0.25}]}}
+        weight = fake_torch.save((2,), struct.pack("<2f", 3, 4))
+        for newest in (False, True):
+            with self.subTest(newest=newest):
+                root = self.dir / f"dist{newest}"
+                root.mkdir()
+                (root / "latest_checkpointed_iteration.txt").write_text("20")
+                path, content = root / "iter_0000020", fake_torch.archive(common)
+                item = "common_state/shard_0_1"
+                fake_torch.dcp(path, {"decoder.weight": ((2,), ("decoder.weight",), [((0,), (2,), weight)])},
+                               {item: ((item,), content)} if newest else {})
+                if not newest:
+                    (path / "common.pt").write_bytes(content)
+                code, table = self.cairn("inspect", root, ranks=2)
+                self.assertEqual((code, table["warnings"], table["format"]), (0, [], "dcp"), table)
+                self.assertEqual({t["name"] for t in table["tensors"]}, {"decoder.weight", "rng"})
+                values = {tuple(o["path"]): o["value"] for o in table["objects"]}
+                self.assertEqual(values, {("args", "lr"): 0.5, ("iteration",): 20, ("checkpoint_version",): 3.0,
+                                          ("optimizer", "param_groups", 0, "lr"): 0.25})
+                self.assertEqual(table["documents"]["training"]["iteration"], 20)
+                self.assertIn(str(root / "latest_checkpointed_iteration.txt"), [f["path"] for f in table["files"]])
+                self.assertEqual(self.cairn("verify", root)[0], 0)
+                target = self.dir / f"{newest}.h5"
+                self.assertEqual(self.cairn("convert", root, target, ranks=2)[0], 0)
+                self.assertTrue(self.cairn("diff", root, target)[1]["equal"])
+
     def test_what_is_not_known_stays_apart(self):
         # Without the options nobody knows whether the MLP's first layer is one or two.
         root = self.write(2, 1, args=False)

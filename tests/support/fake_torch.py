@@ -151,9 +151,9 @@ def save(shape, data, kind="FloatStorage", item=4, strides=None, first=0):
     return archive(tensor(shape, data, kind, item, strides, first, key="0"))
 
 
-def dcp(directory, tensors, values=(), dtype="float32", rank=None):
-    """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}. With `rank`, what
-    that rank alone saved, beside what others did."""
+def dcp(directory, tensors, values=None, dtype="float32", rank=None):
+    """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}, and of values that
+    are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did."""
     data_file = f"__{rank or 0}_0.distcp"
     metadata = "torch.distributed.checkpoint.metadata"
     entries, storage, data = {}, {}, b""
@@ -169,10 +169,15 @@ def dcp(directory, tensors, values=(), dtype="float32", rank=None):
             "dtype": named("torch", dtype), "layout": None, "requires_grad": False})
         entries[name] = made(metadata, "TensorStorageMetadata",
                              {"properties": properties, "size": size(*shape), "chunks": chunks})
-    for name in values:
+    for name, (_, content) in (values or {}).items():
+        index = made(metadata, "MetadataIndex", {"fqn": name, "offset": None, "index": None})
+        storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
+            "relative_path": data_file, "offset": len(data), "length": len(content)})
+        data += content
         entries[name] = made(metadata, "BytesStorageMetadata", {})
+    paths = {name: entry[1] for name, entry in tensors.items()} | {name: path for name, (path, _) in (values or {}).items()}
     root = made(metadata, "Metadata", {
-        "state_dict_metadata": entries, "planner_data": {name: path for name, (_, path, _) in tensors.items()},
+        "state_dict_metadata": entries, "planner_data": paths,
         "storage_data": storage, "version": "1.0.0"})
     directory.mkdir(exist_ok=rank is not None)
     (directory / data_file).write_bytes(data)

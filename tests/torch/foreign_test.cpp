@@ -206,16 +206,24 @@ TEST(Foreign, ADistributedCheckpointGoesOn) {
   CAIRN_IN_CORPUS(path, "dcp/r2_fsdp2_adamw");
   auto manager = loading(path);
   Forecaster model(5, 7, 3, 1);
-  optim::AdamW optimizer(model.parameters(), optim::AdamWOptions(0.5));
+  std::vector<optim::OptimizerParamGroup> groups(2, optim::OptimizerParamGroup({}));
+  groups[1].set_options(std::make_unique<optim::AdamWOptions>(3));
+  for (const at::Tensor& tensor : model.parameters()) {
+    groups[tensor.dim() == 2 ? 0 : 1].params().push_back(tensor);
+  }
+  optim::AdamW optimizer(groups, optim::AdamWOptions(0.5));
   const auto context = manager.load_checkpoint(model, optimizer);
   EXPECT_EQ(context.report.fraction_matched, 1);
+  EXPECT_EQ(context.epoch, 2U);
+  EXPECT_EQ(context.global_step, 2U);
   EXPECT_TRUE(model.decoder->weight.equal(in_file(path, "model.decoder.weight", {3, 7})));
   const auto& state = state_of<optim::AdamWParamState>(optimizer, model.decoder->weight);
   EXPECT_TRUE(
       state.exp_avg().equal(in_file(path, "optimizer.state.decoder.weight.exp_avg", {3, 7})));
   EXPECT_GT(state.step(), 0);
-  EXPECT_EQ(optimizer.param_groups()[0].options().get_lr(), 0.5);
-  EXPECT_EQ(context.warnings.size(), 1U);
+  for (const auto& group : optimizer.param_groups()) {
+    EXPECT_EQ(group.options().get_lr(), 0.002);
+  }
   manager.close();
 }
 

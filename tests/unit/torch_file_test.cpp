@@ -186,7 +186,8 @@ std::optional<Errc> failure_of_walk(const std::string& pickle, std::uint64_t mos
   const auto graph = pickle::parse({bytes.begin(), bytes.end()}, "a pickle");
   try {
     TableBytes table_bytes;
-    torch::walk(graph, {}, table_bytes, most_work);
+    torch::WalkBudget budget{.work = most_work};
+    torch::walk(graph, {}, table_bytes, budget);
     return std::nullopt;
   } catch (const Error& error) {
     return error.code();

@@ -20,6 +20,8 @@ using pickle::Ref;
 
 /// Key of what is stored: the name, and the corner of the box; a value has none.
 using StoredKey = std::pair<std::string_view, std::optional<Shape>>;
+/// Where newer releases of Megatron keep options, iteration and the like, as one dict.
+constexpr std::string_view kMegatronCommon = "common_state/shard_0_1";
 constexpr std::uint64_t kOfStored = 64;  // what a map takes for each, beside the key's shape
 
 class Reader {
@@ -34,6 +36,11 @@ class Reader {
     read_storage(root);
     read_paths(root);
     Metadata metadata;
+    for (const pickle::Global& global : graph_.globals()) {
+      metadata.globals.insert(global.module + "." + global.name);
+      parts_bytes_.add_name(global.name, {});
+      parts_bytes_.add_name(global.module, {});
+    }
     if (const auto version = find(root, "version"); version && is_text(*version)) {
       metadata.version = graph_.text(*version);
     }
@@ -43,7 +50,7 @@ class Reader {
       if (is_a(entries[i + 1], "TensorStorageMetadata")) {
         metadata.tensors.push_back(tensor(name, entries[i + 1]));
       } else if (is_a(entries[i + 1], "BytesStorageMetadata")) {
-        metadata.values.push_back(name);
+        metadata.values.push_back(value(name));
       } else {
         fail(Errc::unsupported, "'{}' is neither a tensor nor bytes", name);
       }
@@ -110,7 +117,7 @@ class Reader {
 
   std::vector<PathKey> path_of(const std::string& name) const {
     const auto known = paths_.find(name);
-    if (known == paths_.end()) return {};
+    if (known == paths_.end()) return {name};
     std::vector<PathKey> path;
     for (const Ref key : graph_.elements(known->second)) {
       if (is_text(key)) {
@@ -118,9 +125,10 @@ class Reader {
       } else if (graph_.kind(key) == Kind::integer) {
         path.emplace_back(graph_.integer(key));
       } else {
-        return {};
+        return {name};
       }
     }
+    if (path.empty()) path.emplace_back(name);
     return path;
   }
 
@@ -146,17 +154,24 @@ class Reader {
     return *dtype;
   }
 
-  Stored stored_at(const std::string& name, const Shape& corner) const {
+  bool is_transformed(Ref info) const {
+    const auto transforms = find(info, "transform_descriptors");
+    return transforms && !graph_.elements(*transforms).empty();
+  }
+
+  Stored part_at(const std::string& name, const Shape& corner) const {
     const auto found = stored_.find({name, corner});
     if (found == stored_.end()) {
       fail(Errc::corrupt, "the part of tensor '{}' at {} is stored nowhere", name,
            to_string(corner));
     }
-    const Ref info = found->second;
-    if (const auto transforms = find(info, "transform_descriptors");
-        transforms && !graph_.elements(*transforms).empty()) {
+    if (is_transformed(found->second)) {
       fail(Errc::unsupported, "tensor '{}' is compressed or otherwise transformed", name);
     }
+    return stored_at(found->second);
+  }
+
+  Stored stored_at(Ref info) const {
     Stored stored;
     stored.file = text(field(info, "relative_path"), "the name of a data file");
     stored.offset = number(field(info, "offset"), "the place of a part");
@@ -184,10 +199,21 @@ class Reader {
         fail(Errc::corrupt, "tensor '{}' has two parts at {}", name, to_string(box.start));
       }
       parts_bytes_.add_extent(box.start.size());
-      tensor.stored.push_back(stored_at(name, box.start));
+      tensor.stored.push_back(part_at(name, box.start));
       tensor.boxes.push_back(std::move(box));
     }
     return tensor;
+  }
+
+  ValueMetadata value(const std::string& name) {
+    const auto found = stored_.find({name, std::nullopt});
+    if (found == stored_.end()) fail(Errc::corrupt, "the value '{}' is stored nowhere", name);
+    ValueMetadata value{name, path_of(name), stored_at(found->second),
+                        is_transformed(found->second)};
+    if (name == kMegatronCommon) value.path.clear();
+    parts_bytes_.add_name(name, {});
+    parts_bytes_.add_bytes(sizeof(value) + value.path.size() * sizeof(PathKey));
+    return value;
   }
 
   static void check_size(const TensorMetadata& tensor) {

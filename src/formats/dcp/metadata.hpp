@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,23 +25,31 @@ struct TensorMetadata {
   std::string name;
   DType dtype = DType::f32;
   Shape shape;
-  std::vector<PathKey> path;
+  std::vector<PathKey> path;   ///< the name alone, where the file tells no other
   std::vector<Box> boxes;      ///< parts of the tensor
   std::vector<Stored> stored;  ///< of each box
+};
+
+/// A value that is no tensor.
+struct ValueMetadata {
+  std::string name;
+  std::vector<PathKey> path;  ///< empty: a dict whose values lie at the root
+  Stored stored;
+  bool transformed = false;  ///< compressed, or the like
 };
 
 /// What `.metadata` says.
 struct Metadata {
   std::vector<TensorMetadata> tensors;
-  /// Other values than tensors, by name: their own pickles, which nobody needs to open.
-  std::vector<std::string> values;
-  std::string version;  ///< of the format, where it is noted
+  std::vector<ValueMetadata> values;
+  std::set<std::string> globals;  ///< names of classes and functions
+  std::string version;            ///< of the format, where it is noted
 };
 
 /// Reads the pickle `.metadata`. Boxes without elements are left out. Whether boxes tile their
-/// tensors is not checked. `parts_bytes` counts tensors and boxes. Local. Errors: corrupt (a box
-/// that is stored nowhere, ...); unsupported; unsafe (a file outside of the directory, a pickle
-/// that would execute something, more than fits).
+/// tensors is not checked. `parts_bytes` counts tensors, boxes and values. Local. Errors: corrupt
+/// (a box that is stored nowhere, ...); unsupported; unsafe (a file outside of the directory, a
+/// pickle that would execute something, more than fits).
 Metadata read_metadata(std::vector<std::byte> pickle, TableBytes& parts_bytes);
 
 /// Checks that the boxes tile the tensor. Local. Errors: corrupt.

@@ -1,6 +1,7 @@
 #include "formats/dcp/reader.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,7 @@
 #include "formats/dcp/metadata.hpp"
 #include "formats/dcp/parts.hpp"
 #include "formats/dcp/safetensors.hpp"
+#include "formats/dcp/values.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -26,9 +28,13 @@ using dcp::DataFiles;
 using dcp::Metadata;
 using dcp::Placed;
 using dcp::TensorMetadata;
+using dcp::ValueMetadata;
+using dcp::Values;
 
 constexpr std::string_view kMetadata = ".metadata";
-constexpr std::string_view kLightning = "meta.pt";  // what Lightning keeps beside the tensors
+/// What is kept beside the data files, with values alone: Lightning's epoch, step, loops, callbacks
+/// and the like; Megatron's options, iteration and random state.
+constexpr std::array<std::string_view, 2> kBeside{"meta.pt", "common.pt"};
 constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
 
 /// Each part has bytes of its own.
@@ -81,6 +87,7 @@ class Reader {
   Reader(const fs::path& directory, TableBytes& table_bytes)
       : directory_(directory),
         files_(directory, manifest_, table_bytes),
+        values_(manifest_, files_, table_bytes),
         table_bytes_(table_bytes) {
     manifest_.format = "dcp";
   }
@@ -94,28 +101,25 @@ class Reader {
     } else {
       fail(Errc::corrupt, "it has data files but no '{}': the save never committed", kMetadata);
     }
-    if (fs::exists(directory_ / kLightning, ignored)) {
-      manifest_.warnings.push_back(
-          fmt::format("'{}', where Lightning keeps epoch and step, loops, callbacks, schedules and "
-                      "hyper-parameters, is not read: they do not come along",
-                      kLightning));
+    for (const std::string_view name : kBeside) {
+      if (fs::exists(directory_ / name, ignored)) values_.add_file(directory_ / name);
     }
     sort_checksums(manifest_.checksums);
-    if (!values_.empty()) {
-      manifest_.documents["values"] =
-          nlohmann::json(values_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-    }
+    values_.finish();
+    manifest_.documents["globals"] =
+        nlohmann::json(globals_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     return std::move(manifest_);
   }
 
  private:
   void read_whole() {
     Metadata metadata = read_one(directory_ / kMetadata, manifest_, parts_bytes_);
+    globals_ = std::move(metadata.globals);
     for (const TensorMetadata& tensor : metadata.tensors) {
       check_boxes(tensor);
       add(tensor, places_of(files_, tensor));
     }
-    values_ = std::move(metadata.values);
+    for (const ValueMetadata& value : metadata.values) values_.add(value);
   }
 
   /// Saved without a coordinator: what several ranks have under one name are parts of one tensor,
@@ -123,7 +127,7 @@ class Reader {
   void read_ranks(const std::map<std::uint32_t, fs::path>& ranks) {
     std::map<std::string, std::vector<std::pair<std::uint32_t, TensorMetadata>>> by_name;
     std::vector<std::string> order;
-    std::set<std::string> values;
+    std::map<std::string, std::vector<std::pair<std::uint32_t, ValueMetadata>>> values;
     for (const auto& [rank, path] : ranks) {
       Metadata metadata = read_one(path, manifest_, parts_bytes_);
       for (TensorMetadata& tensor : metadata.tensors) {
@@ -131,10 +135,26 @@ class Reader {
         if (found.empty()) order.push_back(tensor.name);
         found.emplace_back(rank, std::move(tensor));
       }
-      values.insert(metadata.values.begin(), metadata.values.end());
+      globals_.merge(metadata.globals);
+      for (ValueMetadata& value : metadata.values) {
+        values[value.name].emplace_back(rank, std::move(value));
+      }
     }
-    values_.assign(values.begin(), values.end());
     for (const std::string& name : order) add_of_ranks(by_name.at(name));
+    for (const auto& [name, found] : values) add_values_of_ranks(found);
+  }
+
+  void add_values_of_ranks(const std::vector<std::pair<std::uint32_t, ValueMetadata>>& found) {
+    const bool alike = std::all_of(found.begin(), found.end(), [&](const auto& value) {
+      return &value == &found[0] || values_.are_alike(found[0].second, value.second);
+    });
+    if (alike) return values_.add(found[0].second);
+    for (const auto& [rank, value] : found) {
+      ValueMetadata own = value;
+      own.name = fmt::format("__{}/{}", rank, own.name);
+      own.path = {own.name};
+      values_.add(own);
+    }
   }
 
   void add_of_ranks(const std::vector<std::pair<std::uint32_t, TensorMetadata>>& found) {
@@ -180,9 +200,10 @@ class Reader {
   const fs::path& directory_;
   Manifest manifest_;
   DataFiles files_;
+  Values values_;
   TableBytes& table_bytes_;
+  std::set<std::string> globals_;
   TableBytes parts_bytes_;  // what .metadata says, which is there only until the table is
-  std::vector<std::string> values_;
 };
 
 }  // namespace

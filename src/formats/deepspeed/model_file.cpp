@@ -1,15 +1,21 @@
 #include "formats/deepspeed/model_file.hpp"
 
+#include <algorithm>
+#include <array>
 #include <optional>
 #include <string_view>
 #include <utility>
 
 #include "base/throw.hpp"
 #include "formats/deepspeed/partitions.hpp"
+#include "formats/torch/facts.hpp"
 #include "formats/torch/values.hpp"
+#include "formats/torch/walk.hpp"
+#include "manifest/container_names.hpp"
 
 namespace cairn::detail::deepspeed {
 
+using names::kClientState;
 using pickle::Kind;
 using pickle::kNoRef;
 using pickle::Ref;
@@ -21,6 +27,21 @@ namespace {
 // As JSON, once more where that is copied, and in two documents, which grow.
 constexpr std::uint64_t kOfAlias = 256;
 constexpr std::uint64_t kTimesTold = 6;
+
+/// What is told otherwise: weights, and what they are.
+constexpr std::array<std::string_view, 7> kOfWeights{
+    "module",        "optimizer",           "buffer_names",          "param_shapes",
+    "shared_params", "frozen_param_shapes", "frozen_param_fragments"};
+/// What else DeepSpeed has at the root, where a trainer's own keys are, too.
+constexpr std::array<std::string_view, 11> kOwn{
+    "lr_scheduler",  "data_sampler", "random_ltd",     "sparse_tensor_module_names",
+    "skipped_steps", "global_steps", "global_samples", "dp_world_size",
+    "mp_world_size", "ds_config",    "ds_version"};
+
+template <std::size_t N>
+bool is_one_of(const std::array<std::string_view, N>& names, std::string_view name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
 
 }  // namespace
 
@@ -55,9 +76,19 @@ void add_whole(const StateFile& file, const std::string& role, const std::string
 }
 
 void add_module(const StateFile& model, Manifest& manifest, TableBytes& table_bytes) {
+  std::vector<std::string> others;
   model.for_each(model.get(model.root(), "module"), [&](const std::string& name, Ref ref) {
-    add_whole(model, "module", name, ref, manifest, table_bytes);
+    if (torch::is_tensor(model.graph(), ref)) {
+      add_whole(model, "module", name, ref, manifest, table_bytes);
+    } else if (model.graph().kind(ref) != Kind::none) {
+      others.push_back(name);
+    }
   });
+  if (others.empty()) return;
+  manifest.warnings.push_back(fmt::format(
+      "'module' has {} that is no tensor, '{}', and is left out",
+      others.size() == 1 ? "1 entry" : fmt::format("{} entries, such as the first,", others.size()),
+      others[0]));
 }
 
 void add_untrained(const StateFile& model, bool divided, Manifest& manifest,
@@ -106,7 +137,48 @@ Json facts_of(const StateFile& model, TableBytes& table_bytes) {
     shared.get_ref<Json::object_t&>().emplace_back(alias, std::string(name));
   });
   json["shared_params"] = std::move(shared);
+  json["client_state"] = Json::object();
+  torch::add_plain_json(
+      model.graph(), model.root(),
+      [](std::string_view key) { return is_one_of(kOfWeights, key) || is_one_of(kOwn, key); },
+      json["client_state"]);
   return json;
+}
+
+void add_values(const StateFile& model, Manifest& manifest, TableBytes& table_bytes) {
+  torch::WalkBudget budget;
+  torch::Contents contents;
+  try {
+    contents = torch::walk(model.graph(), model.storages(), table_bytes, budget, {{}, kOfWeights});
+  } catch (const Error& error) {
+    if (error.code() != Errc::unsupported) throw;
+    manifest.warnings.push_back(
+        fmt::format("what is beside the weights is not read: {}", error.what()));
+    return;
+  }
+  for (TensorEntry& tensor : contents.tensors) {
+    tensor.name = fmt::format("{}/{}", kClientState, tensor.name);
+    tensor.path.insert(tensor.path.begin(), std::string(kClientState));
+    for (Extent& extent : tensor.extents) extent.file = model.number();
+    manifest.tensors.push_back(std::move(tensor));
+  }
+  manifest.documents["objects"] = std::move(contents.objects);
+  manifest.documents["opaque"] = std::move(contents.opaque);
+  manifest.documents["arrays"] = std::move(contents.arrays);
+  if (contents.containers != "[]") {
+    manifest.documents["containers"] = std::move(contents.containers);
+  }
+  manifest.warnings.insert(manifest.warnings.end(), contents.warnings.begin(),
+                           contents.warnings.end());
+  const bool lightning = model.find(model.root(), "pytorch-lightning_version") != kNoRef;
+  Json training = {{"kind", lightning ? "lightning" : "pytorch"}};
+  torch::add_plain_json(
+      model.graph(), model.root(),
+      [](std::string_view key) {
+        return key == "kind" || key == "ds_config" || is_one_of(kOfWeights, key);
+      },
+      training);
+  manifest.documents["training"] = training.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 void add_aliases(const Json& facts, Manifest& manifest) {

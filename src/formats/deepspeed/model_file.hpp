@@ -26,13 +26,19 @@ std::vector<std::vector<Parameter>> groups_of(const torch::StateFile& model,
 void add_whole(const torch::StateFile& file, const std::string& role, const std::string& name,
                pickle::Ref ref, Manifest& manifest, TableBytes& table_bytes);
 /// Adds the weights that the model computes with. Not for stage 3, which divides them among ranks.
+/// What is no tensor is left out, with a warning: state of modules that keep more than tensors.
 void add_module(const torch::StateFile& model, Manifest& manifest, TableBytes& table_bytes);
 /// Adds what the optimizer does not have: buffers and, where stage 3 has not `divided` them, frozen
 /// parameters.
 void add_untrained(const torch::StateFile& model, bool divided, Manifest& manifest,
                    TableBytes& table_bytes);
-/// What the file says about the training: the document `deepspeed`.
+/// What the file says about the training: the document `deepspeed`, of which `client_state` is what
+/// the trainer added.
 torch::Json facts_of(const torch::StateFile& model, TableBytes& table_bytes);
+/// Adds what the file holds beside the weights, schedules and what the trainer added among it: the
+/// documents that tell of values, as those of a file of PyTorch's do, and tensors as
+/// `client_state/<keys>`. All of it is left out, with a warning, where cairn cannot read a tensor.
+void add_values(const torch::StateFile& model, Manifest& manifest, TableBytes& table_bytes);
 /// Names that stand for others, by facts_of(), as the document `model` of a container says it.
 void add_aliases(const torch::Json& facts, Manifest& manifest);
 

@@ -294,6 +294,14 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
       add_part_by_part(chains, first, role, dtype, parameter, manifest, table_bytes);
       first += (element_count(parameter.shape) + ranks.size() - 1) / ranks.size();
     }
+    // Each parameter's padding is in its parts, and nothing else is there: what is left over
+    // belongs to a parameter that the model does not tell, and others may have been cut at wrong
+    // places.
+    for (std::size_t r = 0; r < chains.size(); ++r) {
+      if (chains[r].ends.back() == first) continue;
+      fail(Errc::corrupt, "rank {} has {} elements of '{}', and the parameters take {}", r,
+           chains[r].ends.back(), role, first);
+    }
   }
 }
 

@@ -48,7 +48,7 @@ void add_groups(const std::vector<Partition>& ranks,
                 const std::vector<std::vector<Parameter>>& groups, Manifest& manifest,
                 TableBytes& table_bytes);
 /// The same for stage 3: each parameter is divided among all ranks, and lies at the same place in
-/// each rank's groups, one behind the other.
+/// each rank's groups, one behind the other, which they fill.
 void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
                  Manifest& manifest, TableBytes& table_bytes);
 

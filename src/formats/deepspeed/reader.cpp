@@ -242,6 +242,7 @@ void read_tag(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes) 
       deepspeed::add_aliases(facts, manifest);
       if (stage == 3) frozen.emplace(model, table_bytes);
     }
+    deepspeed::add_values(model, manifest, table_bytes);
   }
   if (frozen) {
     for (auto file = std::next(files.models.begin()); file != files.models.end(); ++file) {

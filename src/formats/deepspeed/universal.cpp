@@ -80,6 +80,7 @@ class Universal {
     }
     facts_ = facts_of(model, table_bytes_);
     add_aliases(facts_, manifest_);
+    add_values(model, manifest_, table_bytes_);
     if (whole.size() == 1 || (whole.empty() && models.size() == 1)) {
       if (!whole.empty()) add_module(model, manifest_, table_bytes_);
       add_untrained(model, whole.empty(), manifest_, table_bytes_);

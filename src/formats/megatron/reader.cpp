@@ -208,7 +208,8 @@ class Reader {
          options.integer("pipeline_model_parallel_size").value_or(1) == 1)) {
       refuse_experts(label);
     }
-    torch::Contents contents = torch::walk(file.graph(), file.storages(), table_bytes_);
+    torch::WalkBudget budget;
+    torch::Contents contents = torch::walk(file.graph(), file.storages(), table_bytes_, budget);
     for (TensorEntry& tensor : contents.tensors) {
       for (Extent& extent : tensor.extents) extent.file = file.number();
     }
@@ -279,7 +280,12 @@ Manifest read_megatron(const fs::path& directory, TableBytes& table_bytes) {
   manifest.format = "megatron";
   const fs::path iteration = iteration_in(directory, manifest);
   // Newer ones save PyTorch's distributed checkpoints (the format `torch_dist`).
-  if (is_there(iteration / ".metadata")) return read_dcp(iteration, table_bytes);
+  if (is_there(iteration / ".metadata")) {
+    Manifest distributed = read_dcp(iteration, table_bytes);
+    // Behind the others: extents name their files by number.
+    distributed.files.insert(distributed.files.end(), manifest.files.begin(), manifest.files.end());
+    return distributed;
+  }
   Reader(manifest, table_bytes).read(iteration);
   return manifest;
 }

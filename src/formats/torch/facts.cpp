@@ -1,8 +1,9 @@
 #include "formats/torch/facts.hpp"
 
 #include <algorithm>
-#include <initializer_list>
+#include <array>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <unordered_set>
 #include <utility>
@@ -28,6 +29,8 @@ using Path = std::vector<PathKey>;
 constexpr std::size_t kMostValues = 100'000;
 constexpr std::size_t kBytesOfValue = 64;  // larger ones count as several
 constexpr int kMostDepth = 40;
+constexpr std::array<std::string_view, 4> kAverageKeys{"ema_state_dict", "model_ema", "ema",
+                                                       "state_dict_ema"};
 constexpr std::size_t kMostOptimizers = 100;
 constexpr std::size_t kMostParameters = 1'000'000;
 constexpr std::size_t kMostNameBytes = 64 << 20;
@@ -167,7 +170,7 @@ class Facts {
   std::optional<Ref> get(std::string_view key) const { return graph_.find(root_, key); }
   bool is_lightning() const;
   void find_roles();
-  std::optional<std::string> first_dict(std::initializer_list<std::string_view> keys) const;
+  std::optional<std::string> first_dict(std::span<const std::string_view> keys) const;
   std::vector<ModelTensor> model_tensors() const;
   std::vector<OptimizerParameter> parameters_of(Ref optimizer) const;
   std::optional<Shape> shape_of(Ref state) const;
@@ -193,7 +196,7 @@ bool Facts::is_lightning() const {
 }
 
 /// The first of the keys under which there is a mapping with something in it.
-std::optional<std::string> Facts::first_dict(std::initializer_list<std::string_view> keys) const {
+std::optional<std::string> Facts::first_dict(std::span<const std::string_view> keys) const {
   for (const std::string_view key : keys) {
     const auto found = get(key);
     if (found && !graph_.pairs(*found).empty()) return std::string(key);
@@ -206,7 +209,7 @@ void Facts::find_roles() {
   if (lightning_) {
     // With weights averaged, state_dict holds the averages, and the training goes on from the
     // other.
-    const auto raw = first_dict({"current_model_state"});
+    const auto raw = first_dict(std::array<std::string_view, 1>{"current_model_state"});
     if (raw) ema_ = Path{std::string("state_dict")};
     if (raw || get("state_dict")) model_ = Path{raw.value_or("state_dict")};
     if (const auto states = get("optimizer_states")) {
@@ -218,14 +221,13 @@ void Facts::find_roles() {
     }
     return;
   }
-  for (const std::string_view key :
-       {"optimizer_state_dict", "optimizer", "optim", "optimizer_state"}) {
+  for (const std::string_view key : kOptimizerKeys) {
     const auto found = get(key);
     if (found && graph_.find(*found, "param_groups")) {
       optimizers_.emplace_back(*found, Path{std::string(key)});
     }
   }
-  if (const auto key = first_dict({"model_state_dict", "state_dict", "model", "module", "net"})) {
+  if (const auto key = first_dict(kModelKeys)) {
     model_ = Path{*key};
   } else if (optimizers_.empty() && !tensors_.empty()) {
     const auto flat = [](const TensorEntry& tensor) {
@@ -233,7 +235,7 @@ void Facts::find_roles() {
     };
     if (std::all_of(tensors_.begin(), tensors_.end(), flat)) model_ = Path{};
   }
-  if (const auto key = first_dict({"ema_state_dict", "model_ema", "ema", "state_dict_ema"})) {
+  if (const auto key = first_dict(kAverageKeys)) {
     ema_ = Path{*key};
   }
 }
@@ -294,16 +296,16 @@ std::vector<OptimizerParameter> Facts::parameters_of(Ref optimizer) const {
   return parameters;
 }
 
-/// PyTorch 2.6 and later can save the names in the groups.
+/// PyTorch 2.6 and later can save the names in the groups, beside the numbers or (get_state_dict of
+/// torch.distributed) in place of them.
 std::optional<std::vector<std::string>> Facts::saved_names(Ref optimizer) const {
   std::vector<std::string> names;
   std::size_t bytes = 0;
   const auto groups = graph_.find(optimizer, "param_groups");
   for (const Ref group : groups ? graph_.elements(*groups) : std::span<const Ref>()) {
-    const auto list = graph_.find(group, "param_names");
     const auto indices = graph_.find(group, "params");
-    if (!list || !indices) return std::nullopt;
-    const auto texts = graph_.elements(*list);
+    if (!indices) return std::nullopt;
+    const auto texts = graph_.elements(graph_.find(group, "param_names").value_or(*indices));
     if (texts.size() != graph_.elements(*indices).size()) return std::nullopt;
     for (const Ref text : texts) {
       if (graph_.kind(text) != Kind::text) return std::nullopt;
@@ -347,34 +349,37 @@ std::map<std::string, std::string> Facts::find() {
   }
   if (!lightning_ && optimizers_.empty()) return documents;
   Json training = {{"kind", lightning_ ? "lightning" : "pytorch"}};
-  const auto pairs = graph_.pairs(root_);
-  JsonTree tree(graph_);
-  std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
-  for (const bool scalars : {true, false}) {
-    for (std::size_t i = 0; i < pairs.size(); i += 2) {
-      if (is_scalar(graph_, pairs[i + 1]) == scalars) order.push_back(i);
-    }
-  }
-  for (const std::size_t i : order) {
-    if (graph_.kind(pairs[i]) != Kind::text || graph_.is_text(pairs[i], "kind")) continue;
-    const std::string key(graph_.text(pairs[i]));
+  const auto is_told = [&](std::string_view key) {
     const auto is = [&](const Path& path) { return std::get<std::string>(path.front()) == key; };
-    const bool weights = (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
-                         std::any_of(optimizers_.begin(), optimizers_.end(),
-                                     [&](const auto& optimizer) { return is(optimizer.second); });
-    if (weights) continue;
-    Path path{key};
-    append_member(training, key, tree.of(pairs[i + 1], path));
-  }
+    return key == "kind" || (model_ && !model_->empty() && is(*model_)) || (ema_ && is(*ema_)) ||
+           std::any_of(optimizers_.begin(), optimizers_.end(),
+                       [&](const auto& optimizer) { return is(optimizer.second); });
+  };
+  add_plain_json(graph_, root_, is_told, training);
   documents["training"] = training.dump();
   return documents;
 }
 
 }  // namespace
 
-Json plain_json(const Graph& graph, Ref ref) {
-  Path path;
-  return JsonTree(graph).of(ref, path);
+Json plain_json(const Graph& graph, Ref ref, Path path) { return JsonTree(graph).of(ref, path); }
+
+void add_plain_json(const Graph& graph, Ref dict, const std::function<bool(std::string_view)>& but,
+                    Json& json) {
+  const auto pairs = graph.pairs(dict);
+  JsonTree tree(graph);
+  std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
+  for (const bool scalars : {true, false}) {
+    for (std::size_t i = 0; i < pairs.size(); i += 2) {
+      if (is_scalar(graph, pairs[i + 1]) == scalars) order.push_back(i);
+    }
+  }
+  for (const std::size_t i : order) {
+    if (graph.kind(pairs[i]) != Kind::text || but(graph.text(pairs[i]))) continue;
+    const std::string key(graph.text(pairs[i]));
+    Path path{key};
+    append_member(json, key, tree.of(pairs[i + 1], path));
+  }
 }
 
 Json nested_state(const Graph& graph, Ref ref, std::uint64_t& work) {

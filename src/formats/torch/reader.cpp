@@ -34,7 +34,8 @@ std::string globals_of(const pickle::Graph& graph) {
 
 void add_contents(const pickle::Graph& graph, const torch::Storages& storages, Manifest& manifest,
                   TableBytes& table_bytes) {
-  torch::Contents contents = torch::walk(graph, storages, table_bytes);
+  torch::WalkBudget budget;
+  torch::Contents contents = torch::walk(graph, storages, table_bytes, budget);
   manifest.tensors = TensorTable(std::move(contents.tensors));
   manifest.documents["objects"] = std::move(contents.objects);
   manifest.documents["opaque"] = std::move(contents.opaque);

@@ -30,18 +30,19 @@ using pickle::kNoRef;
 using pickle::Ref;
 
 constexpr std::size_t kMostDepth = 1000;
-constexpr std::size_t kMostSteps = 4'000'000;  // a few references can make 2^64 paths
 // A value of a flat list takes 16 bytes as JSON, twice that while the list grows.
 constexpr std::size_t kMostValues = 1'000'000;
 
 class Walk {
  public:
-  Walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
-       std::uint64_t most_work)
+  Walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes, WalkBudget& budget,
+       WalkStart start)
       : graph_(graph),
         storages_(storages),
         table_bytes_(table_bytes),
-        most_work_(most_work),
+        budget_(budget),
+        path_(std::move(start.path)),
+        but_(start.but),
         of_storage_(storages.all.size()) {}
 
   Contents run();
@@ -66,6 +67,10 @@ class Walk {
   void spend(std::uint64_t work);
   bool enter(Ref container, std::span<const Ref> parts, bool mapping);
   std::optional<PathKey> key_of(Ref key);
+  bool is_left_out(const PathKey& key) const {
+    const auto* text = std::get_if<std::string>(&key);
+    return text != nullptr && std::find(but_.begin(), but_.end(), *text) != but_.end();
+  }
   void add_tensor(Ref ref);
   void add_module(Ref ref);
   void add_array(const NumpyArray& array);
@@ -75,12 +80,11 @@ class Walk {
   const Graph& graph_;
   const Storages& storages_;
   TableBytes& table_bytes_;
-  const std::uint64_t most_work_;
+  WalkBudget& budget_;
   std::vector<Level> way_;
   std::unordered_set<Ref> on_way_;
   std::vector<PathKey> path_;
-  std::size_t steps_ = 0;
-  std::uint64_t work_ = 0;
+  std::span<const std::string_view> but_;
   bool full_ = false;        // what is told, but for
   bool kinds_full_ = false;  // what containers are
   std::size_t left_out_ = 0;
@@ -110,7 +114,7 @@ Contents Walk::run() {
       key = static_cast<std::int64_t>(level.next);
     }
     const Ref value = level.parts[level.next++];
-    if (!key) continue;
+    if (!key || (way_.size() == 1 && is_left_out(*key))) continue;
     path_.push_back(std::move(*key));
     if (!visit(value)) path_.pop_back();
   }
@@ -151,11 +155,10 @@ std::optional<PathKey> Walk::key_of(Ref key) {
 }
 
 void Walk::spend(std::uint64_t work) {
-  work_ += work;
-  if (work_ > most_work_) {
-    fail(Errc::unsafe, "it holds large values to which too many places refer: more than {} bytes",
-         most_work_);
+  if (work > budget_.work) {
+    fail(Errc::unsafe, "it holds large values to which too many places refer");
   }
+  budget_.work -= work;
 }
 
 /// Whether there is room to tell of a value: a small one, or few, may be there many times.
@@ -172,10 +175,11 @@ bool Walk::affords(Ref ref) {
 }
 
 void Walk::count_step() {
-  if (++steps_ > kMostSteps) {
+  if (budget_.steps == 0) {
     fail(Errc::unsafe, "it leads to more than {} values, by few that refer to each other",
-         kMostSteps);
+         WalkBudget().steps);
   }
+  --budget_.steps;
 }
 
 /// Takes a value in, or enters it when it is a container; tells whether it did the latter.
@@ -376,8 +380,8 @@ void Walk::find_aliases() {
 }  // namespace
 
 Contents walk(const Graph& graph, const Storages& storages, TableBytes& table_bytes,
-              std::uint64_t most_work) {
-  return Walk(graph, storages, table_bytes, most_work).run();
+              WalkBudget& budget, WalkStart start) {
+  return Walk(graph, storages, table_bytes, budget, std::move(start)).run();
 }
 
 }  // namespace cairn::detail::torch

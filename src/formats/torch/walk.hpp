@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -24,8 +27,18 @@ struct Contents {
   std::vector<std::string> warnings;
 };
 
-/// The most values and bytes of texts that a walk looks at, at every reference.
-inline constexpr std::uint64_t kMostWork = 1 << 30;
+/// What walks may look at until it is too much: one, or all those of a checkpoint that is many
+/// pickles.
+struct WalkBudget {
+  std::uint64_t work = 1 << 30;   ///< values and bytes of texts, at every reference
+  std::size_t steps = 4'000'000;  ///< places: a few references can make 2^64 paths
+};
+
+/// Where a walk starts.
+struct WalkStart {
+  std::vector<PathKey> path;              ///< of the object in the checkpoint: all paths begin so
+  std::span<const std::string_view> but;  ///< keys of the object that are not followed
+};
 
 /// Walks a pickled object. An object that is no container stays closed: tensors in it are not
 /// found, except those of modules (parameters and buffers by their names). Cycles are not followed.
@@ -33,6 +46,6 @@ inline constexpr std::uint64_t kMostWork = 1 << 30;
 /// unsupported (a tensor that cairn cannot read); unsafe (too many or too deep paths, a name with
 /// NUL).
 Contents walk(const pickle::Graph& graph, const Storages& storages, TableBytes& table_bytes,
-              std::uint64_t most_work = kMostWork);
+              WalkBudget& budget, WalkStart start = {});
 
 }  // namespace cairn::detail::torch
