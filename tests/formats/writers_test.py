@@ -79,6 +79,7 @@ class Writers(Case):
         counts = [numpy.datetime64(5, "ns"), numpy.datetime64(-719528, "D"), numpy.datetime64(253402300800, "s"),
                   numpy.timedelta64(3), numpy.timedelta64(3, "M"), numpy.timedelta64(3, "ps")]
         values += [(f"numpy.{time.dtype.name}", int(time.astype("i8")), time) for time in counts]
+        values += [("numpy.datetime64[Y]", str(2**63 - 1), numpy.datetime64(2**63 - 1, "Y"))]
         told = self.told([value for _, _, value in values])
         self.assertEqual([(entry["type"], entry["value"]) for entry in told["objects"]],
                          [(kind, value) for kind, value, _ in values])

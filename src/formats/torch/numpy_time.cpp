@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <limits>
@@ -67,10 +68,13 @@ Json datetime_json(std::int64_t count, std::int64_t step, std::string_view unit)
   if (__builtin_mul_overflow(count, step, &value)) return integer_json(count);
   if (unit == "Y" || unit == "M") {
     const std::int64_t months = unit == "M" ? 12 : 1;
-    const std::int64_t year = 1970 + floor_div(value, months);
-    if (!is_year(year)) return integer_json(count);
+    const std::int64_t years = floor_div(value, months);
+    if (!is_year(1970 + std::clamp<std::int64_t>(years, -10'000, 10'000))) {
+      return integer_json(count);
+    }
+    const std::int64_t year = 1970 + years;
     if (unit == "Y") return fmt::format("{:04}", year);
-    return fmt::format("{:04}-{:02}", year, value - floor_div(value, months) * months + 1);
+    return fmt::format("{:04}-{:02}", year, value - years * months + 1);
   }
   const Unit* known = find(unit);
   std::int64_t seconds = 0;
