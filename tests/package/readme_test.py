@@ -42,6 +42,24 @@ def program(pages, includes="", more=""):
     return AROUND.format(includes=includes, body=body, more=more)
 
 
+def section_of_guide(number):
+    return re.search(rf"^## {number}\. .*?(?=^## )", (ROOT / "docs/guide.md").read_text(), re.M | re.S).group()
+
+
+def blocks_of(language, text):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
+
+
+def with_shards(main):
+    """Section 2's program with the lines of section 3 in their places."""
+    model, loss = blocks_of("cpp", section_of_guide(3))
+    for pattern, text in ((r"  torch::manual_seed.*?torch::optim::AdamW optimizer.*?\n", model),
+                          (r"    const auto loss = .*?\n", loss)):
+        main, count = re.subn(pattern, lambda _, text=text: text, main, flags=re.S)
+        assert count == 1, pattern
+    return main
+
+
 class Readme(Case):
     def compile(self, text):
         """Checks the text with the flags of a program that uses LibTorch and cairn::cairn."""
@@ -61,7 +79,8 @@ class Readme(Case):
         self.assertEqual(result.returncode, 0, result.stderr)
 
     def test_the_guide_compiles(self):
-        parts = [block for block in snippets("cpp", "docs/guide.md") if "int main(" not in block[1]]
+        done = blocks_of("cpp", section_of_guide(2)) + blocks_of("cpp", section_of_guide(3))  # by the test below
+        parts = [block for block in snippets("cpp", "docs/guide.md") if block[1] not in done]
         self.assertGreaterEqual(len(parts), 6)
         pages = {"docs/guide.md": parts}
         for page in ("docs/trainer.md", "docs/migration.md"):
@@ -74,7 +93,7 @@ class Readme(Case):
 
     def test_a_user_of_the_guide_builds_a_trainer_that_saves_and_resumes(self):
         """Section 2: its files under the names that it gives, then its lines in a shell, with cairn in $HOME."""
-        section = re.search(r"^## 2\. .*?(?=^## )", (ROOT / "docs/guide.md").read_text(), re.M | re.S).group()
+        section = section_of_guide(2)
         fenced = re.compile(r"`(\S+)`:\n\n^```\w+\n(.*?)^```$", re.M | re.S)
         user = self.dir / "trainer"
         user.mkdir()
@@ -84,6 +103,9 @@ class Readme(Case):
         lines = re.findall(r"^    (\S.*)$", fenced.sub("", section), re.M)
         words = [line.split()[0] for line in lines]
         self.assertEqual(words, ["cmake", "cmake", "mpirun", "mpirun", "export", "cairn", "cairn"])
+        (user / "shards.cpp").write_text(with_shards((user / "main.cpp").read_text()))
+        with (user / "CMakeLists.txt").open("a") as file:
+            file.write("add_executable(shards shards.cpp)\ntarget_link_libraries(shards PRIVATE cairn::cairn)\n")
 
         installed = run(["cmake", "--install", BIN.parent, "--prefix", self.dir / "cairn"], timeout=200)
         self.assertEqual(installed.returncode, 0, installed.stdout + installed.stderr)
@@ -96,6 +118,18 @@ class Readme(Case):
         self.assertIn(f"runs/a/{files[-1]}\n", result.stdout)
         for step in kept:
             self.assertRegex(result.stdout, rf"(?m)^{step} .* loss=")
+
+        # Section 3: what ranks hold in parts is one tensor, on any number of them.
+        (user / "checkpoint.yaml").write_text("save: {dir: runs/c, every_n_steps: 50}\n")
+        for ranks, last in ((2, 100), (1, 200)):
+            result = run([user / "build/shards"], ranks=ranks, cwd=user)
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+            shown = run([BIN / "cairn", "inspect", user / f"runs/c/step-{last:08}.h5", "--json"])
+            tensors = {tensor["name"]: tensor for tensor in json.loads(shown.stdout)["tensors"]}
+            for name, shape in (("0.weight", [64, 8]), ("0.bias", [64]), ("2.weight", [1, 64])):
+                for tensor in (f"model/{name}", f"optimizer/{name}/exp_avg"):
+                    self.assertEqual(tensors[tensor]["shape"], shape, tensor)
+                    self.assertEqual(len(tensors[tensor]["extents"]), ranks, tensor)
 
         # Section 5: a source is what a run begins with; later starts go on with the run.
         (user / "checkpoint.yaml").write_text("checkpoint: {source: {path: runs/a}}\n"

@@ -8,7 +8,8 @@ import swift_server
 from harness import BIN, CORPUS, ROOT, TEST_BIN, Case, run, skip_without_package
 from swift_server import ACCESS_KEY, SECRET_KEY, Swift
 
-NARROW, WIDE = 8, 1024  # of the model: as in the corpus, and so that its layers outweigh all else
+# Of the model: as in the corpus; so that its layers outweigh all else; so that they do with an optimizer's state, too.
+NARROW, WIDE, WIDEST = 8, 1024, 2048
 PIPELINE = TEST_BIN / "cairn-pipeline"
 LIGHTNING = CORPUS / "lightning" / "1.13" / "anemoi-by_epoch-epoch_003-step_000030.ckpt"
 # What neither `freeze` nor `lora` of the configuration takes out of the training.
@@ -120,10 +121,37 @@ class Pipeline(Case):
         adapters = self.dir / "adapters.h5"
         for whole in (made, full):  # without an optimizer's state, too
             self.assertLess(adapters.stat().st_size, 0.05 * whole.stat().st_size, whole)
-        shown = run([BIN / "cairn", "inspect", adapters, "--json"])
+        self.assertEqual(self.tensors(adapters), {"model/decoder.lora_A": [8, WIDE], "model/decoder.lora_B": [5, 8]})
+
+    def test_adapters_of_all_layers_are_small_alone_and_as_a_delta_with_their_optimizer(self):
+        """What is trained is saved at each step, what is not stands in the first checkpoint alone."""
+        self.dir.joinpath("runs").mkdir()
+        made = self.make(WIDEST)
+        config = self.dir / "checkpoint.yaml"
+        sizes = {}
+        for name, delta in (("full", False), ("delta", True)):
+            config.write_text(json.dumps({
+                "checkpoint": {"source": {"path": str(made)}, "loading": {"type": "transfer_learning"}},
+                "model_modifier": {"modifiers": [{"type": "lora", "rank": 8, "target_modules": ["*"]}]},
+                "save": {"dir": f"runs/{name}", "every_n_steps": 1, "delta": delta}}))
+            trained = self.pipeline(2, "train", config, 2, WIDEST)
+            adapted = [f"{layer}.lora_{which}" for layer in ("decoder", "encoder", "processor.0.1", "processor.1.1")
+                       for which in "AB"]
+            self.assertIn(f" changed={','.join(adapted)}\n", trained)
+            second = self.dir / "runs" / name / "step-00000902.h5"
+            sizes[name] = second.stat().st_size
+            self.assertLessEqual({f"optimizer/{name}/{slot}" for name in adapted for slot in ("exp_avg", "exp_avg_sq")},
+                                 set(self.tensors(second)))
+        alone = self.dir / "adapters.h5"
+        self.assertEqual(set(self.tensors(alone)), {f"model/{name}" for name in adapted})
+        for size in (sizes["delta"], alone.stat().st_size):
+            self.assertLess(size, 0.05 * sizes["full"])
+
+    def tensors(self, path):
+        """Shapes by name."""
+        shown = run([BIN / "cairn", "inspect", path, "--json"])
         self.assertEqual(shown.returncode, 0, shown.stderr)
-        self.assertEqual({tensor["name"]: tensor["shape"] for tensor in json.loads(shown.stdout)["tensors"]},
-                         {"model/decoder.lora_A": [8, WIDE], "model/decoder.lora_B": [5, 8]})
+        return {tensor["name"]: tensor["shape"] for tensor in json.loads(shown.stdout)["tensors"]}
 
     def test_from_a_lightning_checkpoint(self):
         if not LIGHTNING.exists():
