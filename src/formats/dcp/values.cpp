@@ -155,7 +155,7 @@ void Values::remember(const Graph& graph, Ref ref, const std::vector<PathKey>& p
       path.size() > kMostDepth) {
     return;
   }
-  Json json = torch::plain_json(graph, ref, path);
+  Json json = torch::plain_json(graph, ref, path, torch::kFewPlainValues);
   ++remembered_;
   remembered_bytes_ += json.dump(-1, ' ', false, Json::error_handler_t::replace).size();
   if (remembered_bytes_ > kMostRememberedBytes) return;

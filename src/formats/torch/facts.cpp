@@ -26,7 +26,6 @@ using pickle::Ref;
 
 using Path = std::vector<PathKey>;
 
-constexpr std::size_t kMostValues = 100'000;
 constexpr std::size_t kBytesOfValue = 64;  // larger ones count as several
 constexpr int kMostDepth = 40;
 constexpr std::array<std::string_view, 4> kAverageKeys{"ema_state_dict", "model_ema", "ema",
@@ -61,17 +60,18 @@ bool is_told_in_state(const Graph& graph, Ref ref) {
 /// is told.
 class JsonTree {
  public:
-  explicit JsonTree(const Graph& graph) : graph_(graph) {}
+  explicit JsonTree(const Graph& graph, std::size_t most_values = kMostPlainValues)
+      : graph_(graph), most_values_(most_values) {}
 
   Json of(Ref ref, Path& path, int depth = 0) {
     ref = plain_of(graph_, ref);
-    const std::size_t most = kMostValues * kBytesOfValue;
-    if (values_ > kMostValues || depth > kMostDepth) return "...";
+    const std::size_t most = most_values_ * kBytesOfValue;
+    if (values_ > most_values_ || depth > kMostDepth) return "...";
     const Weight weight = weight_of(graph_, ref, most);
     // Printed, a value has as much in front of it as it lies deep.
     values_ += 1 + weight.bytes / kBytesOfValue + static_cast<std::size_t>(depth / 8);
     work_ += weight.values;
-    if (values_ > kMostValues) return "...";
+    if (values_ > most_values_) return "...";
     work_ += weight.bytes;
     if (is_tensor(graph_, ref)) {
       return closed_ > 0 ? Json{{"class", "torch.Tensor"}} : Json{{"tensor", name_of(path)}};
@@ -94,7 +94,7 @@ class JsonTree {
       ++work_;
       if (graph_.kind(pairs[i]) != Kind::text || is_told_in_state(graph_, pairs[i + 1])) continue;
       values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
-      if (values_ > kMostValues) break;
+      if (values_ > most_values_) break;
       append_member(json, std::string(graph_.text(pairs[i])), of(pairs[i + 1], path, depth + 1));
     }
     --closed_;
@@ -113,7 +113,7 @@ class JsonTree {
         for (std::size_t i = 0; i < pairs.size(); i += 2) {
           const bool text = graph_.kind(pairs[i]) == Kind::text;
           if (text) values_ += graph_.text(pairs[i]).size() / kBytesOfValue;
-          if (values_ > kMostValues) break;
+          if (values_ > most_values_) break;
           if (!text && graph_.kind(pairs[i]) != Kind::integer) continue;
           path.push_back(text ? PathKey(std::string(graph_.text(pairs[i])))
                               : PathKey(graph_.integer(pairs[i])));
@@ -127,7 +127,7 @@ class JsonTree {
       case Kind::tuple: {
         Json json = Json::array();
         for (const Ref part : graph_.elements(ref)) {
-          if (values_ > kMostValues) {  // one mark for all that follow
+          if (values_ > most_values_) {  // one mark for all that follow
             json.push_back("...");
             break;
           }
@@ -153,6 +153,7 @@ class JsonTree {
   }
 
   const Graph& graph_;
+  const std::size_t most_values_;
   std::size_t values_ = 0;
   std::uint64_t work_ = 0;
   int closed_ = 0;  // objects around the value
@@ -362,12 +363,14 @@ std::map<std::string, std::string> Facts::find() {
 
 }  // namespace
 
-Json plain_json(const Graph& graph, Ref ref, Path path) { return JsonTree(graph).of(ref, path); }
+Json plain_json(const Graph& graph, Ref ref, Path path, std::size_t most_values) {
+  return JsonTree(graph, most_values).of(ref, path);
+}
 
 void add_plain_json(const Graph& graph, Ref dict, const std::function<bool(std::string_view)>& but,
-                    Json& json) {
+                    Json& json, std::size_t most_values) {
   const auto pairs = graph.pairs(dict);
-  JsonTree tree(graph);
+  JsonTree tree(graph, most_values);
   std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
   for (const bool scalars : {true, false}) {
     for (std::size_t i = 0; i < pairs.size(); i += 2) {
