@@ -53,7 +53,11 @@ struct LoadReport {
   std::vector<ShapeMismatch> mismatched;
   std::vector<SkippedTensor> skipped;
   std::vector<TensorCast> cast;
-  bool resharded = false;           ///< saved by another number of ranks
+  /// Of which any rank filled a piece that the checkpoint does not hold as such: divided otherwise
+  /// than they are stored. What is replicated and was, too, is none of these, on any number of
+  /// ranks. A part that several ranks held may be stored in several (docs/format.md): then it is
+  /// here although nothing else is divided; at most as many as there were ranks.
+  std::vector<std::string> resharded;
   bool rng_restored = false;        ///< the random state is that of the saved run
   std::vector<StateReport> states;  ///< warm starts: what became of what is no tensor of the model
   /// Of the model's tensors, without those that were skipped as told: the loaded share, 0 to 1.

@@ -10,6 +10,7 @@
 #include "base/throw.hpp"
 #include "cairn/tensor_view.hpp"
 #include "pipeline/path_patterns.hpp"
+#include "plan/region.hpp"
 
 namespace cairn::detail {
 namespace {
@@ -170,6 +171,16 @@ class Planner {
   LoadPlan plan_;
 };
 
+/// Whether the extent has the elements of the piece, and no others.
+bool is_just(const Extent& extent, const Placement& piece) {
+  using Kind = Placement::Kind;
+  if (extent.flat == (piece.kind == Kind::flat)) return extent.box == piece.box;
+  if (extent.box.elements() != piece.elements()) return false;
+  const auto at = first_of_run(piece);
+  return at && at == first_of_run(
+                         {extent.flat ? Kind::flat : Kind::block, piece.global_shape, extent.box});
+}
+
 void check_unexpected(const Manifest& manifest, const std::vector<std::string>& unexpected,
                       bool with_optimizer) {
   if (unexpected.empty()) return;
@@ -205,6 +216,17 @@ void check_share(const Manifest& manifest, const LoadingConfig& loading, std::si
 }
 
 }  // namespace
+
+Use use_of(const TensorEntry& tensor, const Placement& piece) {
+  const std::uint64_t elements = piece.elements();
+  const bool whole = elements == element_count(tensor.shape);
+  if (elements == 0 || (whole && tensor.placement == Placement::Kind::replicated)) {
+    return Use::loaded;
+  }
+  const auto holds = [&](const Extent& extent) { return is_just(extent, piece); };
+  return std::any_of(tensor.extents.begin(), tensor.extents.end(), holds) ? Use::loaded
+                                                                          : Use::resharded;
+}
 
 bool is_strict(const LoadingConfig& loading) {
   return loading.type == LoadingType::warm_start || loading.strict;
@@ -274,7 +296,8 @@ LoadReport judge_load(const Manifest& manifest, const CheckpointNames& names,
   for (std::size_t t = 0; t < manifest.tensors.size(); ++t) {
     const std::string name(manifest.tensors.head(t).name);
     const bool of_model = name.starts_with(kModel);
-    if (used[t] == static_cast<std::uint64_t>(Use::loaded)) {
+    if (used[t] == static_cast<std::uint64_t>(Use::resharded)) report.resharded.push_back(name);
+    if (used[t] >= static_cast<std::uint64_t>(Use::loaded)) {
       report.loaded.push_back(name);
       model_loaded += of_model ? 1 : 0;
     }

@@ -28,7 +28,11 @@ enum class Use : std::uint64_t {
   passed = 1,  ///< the model has it, and it is not to be loaded
   tied = 2,    ///< its value is loaded under another name
   loaded = 3,
+  resharded = 4,  ///< loaded, by some rank as a piece that the checkpoint does not hold as such
 };
+
+/// What the load of a piece of a tensor of the checkpoint is: loaded or resharded. Local.
+CAIRN_EXPORT Use use_of(const TensorEntry& tensor, const Placement& piece);
 
 /// What else there is to tell, in any order.
 struct LoadNotes {

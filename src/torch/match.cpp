@@ -146,9 +146,11 @@ class Matcher {
   }
 
   void add_target(std::size_t position, TensorMemory memory, Placement placement) {
+    match_.used[position] =
+        std::max(match_.used[position],
+                 static_cast<std::uint64_t>(use_of(manifest_.tensors[position], placement)));
     match_.targets.push_back({std::string(manifest_.tensors.head(position).name), memory.dtype,
                               std::move(placement), memory.data()});
-    match_.used[position] = static_cast<std::uint64_t>(Use::loaded);
     match_.memories.push_back(std::move(memory));
   }
 

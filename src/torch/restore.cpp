@@ -52,7 +52,7 @@ int saved_world_size(const Manifest& manifest) {
 }
 
 /// The facts, without the report of tensors. Local.
-CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
+CheckpointContext make_context(const Manifest& manifest) {
   CheckpointContext context;
   context.path = manifest.path();
   context.format = manifest.format;
@@ -62,8 +62,6 @@ CheckpointContext make_context(const Comm& comm, const Manifest& manifest) {
   read_context(manifest, context);
   context.lineage = read_lineage(manifest);
   context.saved_world_size = saved_world_size(manifest);
-  context.report.resharded =
-      context.saved_world_size != 0 && context.saved_world_size != comm.size();
   return context;
 }
 
@@ -129,9 +127,7 @@ void compare(const Comm& comm, const Manifest& manifest, const CheckpointNames& 
     require_hits(kept, hits, "checkpoint.loading.reset_layers", "module or parameter",
                  match.model_names);
     check_optimizer(manifest, match);
-    const bool resharded = context.report.resharded;
     context.report = judge_load(manifest, names, match.used, notes, loading, match.with_optimizer);
-    context.report.resharded = resharded;
     auto& warnings = context.warnings;
     warnings.insert(warnings.end(), notes.warnings.begin(), notes.warnings.end());
     for (const std::string& rule : names.idle_rules()) {
@@ -291,7 +287,7 @@ class Restoration {
   void match() {
     const std::string wrapper = find_wrapper();
     agree_torch(comm_, "load: match", [&] {
-      context_ = make_context(comm_, manifest_);
+      context_ = make_context(manifest_);
       names_.emplace(manifest_, settings_.loading.rename, wrapper);
       if (!wrapper.empty()) {
         context_.warnings.push_back(fmt::format(
@@ -308,8 +304,11 @@ class Restoration {
     states_.emplace(manifest_, *names_, settings_.states);
     const auto& targets = states_->targets();
     match_.targets.insert(match_.targets.end(), targets.begin(), targets.end());
-    for (const std::size_t position : states_->positions()) {
-      match_.used[position] = static_cast<std::uint64_t>(Use::loaded);
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const std::size_t position = states_->positions()[i];
+      match_.used[position] = std::max(
+          match_.used[position],
+          static_cast<std::uint64_t>(use_of(manifest_.tensors[position], targets[i].placement)));
     }
     const auto& warnings = states_->warnings();
     match_.notes.warnings.insert(match_.notes.warnings.end(), warnings.begin(), warnings.end());

@@ -34,7 +34,7 @@ TEST(Context, ComesBackWhole) {
   context.metrics.erase("broken");
   EXPECT_EQ(context.metrics, metrics);
   EXPECT_EQ(context.saved_world_size, world().size());
-  EXPECT_FALSE(context.report.resharded);
+  EXPECT_TRUE(context.report.resharded.empty());
   EXPECT_EQ(context.format, "cairn");
   manager.close();
 }
@@ -67,11 +67,77 @@ TEST(Context, AnotherNumberOfRanksKeepsItsOwnRandomState) {
   const auto context = alone.load_checkpoint(loaded);
   EXPECT_EQ(bytes_of(loaded), bytes_of(saved));
   EXPECT_EQ(context.saved_world_size, world().size());
-  EXPECT_EQ(context.report.resharded, world().size() != 1);
+  EXPECT_TRUE(context.report.resharded.empty()) << "whole here, and whole when it was saved";
   EXPECT_EQ(context.report.rng_restored, world().size() == 1);
   EXPECT_EQ(at::randn({33}).equal(next), world().size() == 1);
   alone.close();
   manager.close();
+}
+
+/// Parameters `rows` and `flat`, parts of tensors [24, 6], and `whole`, as the ranks of `comm` hold
+/// them; `rows_dim`: along which `rows` is divided.
+class Divided {
+ public:
+  explicit Divided(MPI_Comm comm, std::size_t rows_dim = 0) {
+    MPI_Comm_rank(comm, &rank_);
+    MPI_Comm_size(comm, &ranks_);
+    rows_ = Placement::split({24, 6}, rows_dim, ranks_, rank_);
+    flat_ = Placement::flat_split({24, 6}, ranks_, rank_);
+    bag_.register_parameter("rows", counting(sizes(rows_.box.count), 1 + rank_));
+    bag_.register_parameter("flat", counting(sizes(flat_.box.count), 7 + rank_));
+    bag_.register_parameter("whole", counting({24, 6}));
+  }
+
+  ManagerOptions options() const {
+    ManagerOptions options;
+    options.placement = [*this](const std::string& name, const at::Tensor&) {
+      return name == "model/rows"   ? rows_
+             : name == "model/flat" ? flat_
+                                    : Placement::replicated({24, 6});
+    };
+    return options;
+  }
+
+  Bag bag_;
+
+ private:
+  static std::vector<std::int64_t> sizes(const Shape& shape) {
+    return {shape.begin(), shape.end()};
+  }
+
+  int rank_ = 0;
+  int ranks_ = 1;
+  Placement rows_;
+  Placement flat_;
+};
+
+std::vector<std::string> resharded(MPI_Comm comm, const std::filesystem::path& dir,
+                                   std::size_t rows_dim = 0) {
+  Divided divided(comm, rows_dim);
+  Config config;
+  config.source = LocalSource{dir};
+  CheckpointManager manager(comm, config, divided.options());
+  const auto context = manager.load_checkpoint(divided.bag_);
+  EXPECT_EQ(context.report.loaded.size(), 3U);
+  manager.close();
+  return context.report.resharded;
+}
+
+TEST(Context, WhatIsDividedAnewIsToldByName) {
+  using Names = std::vector<std::string>;
+  const auto dir = scratch();
+  {
+    Divided divided(world().raw());
+    auto manager = manager_in(dir, divided.options());
+    manager.save_checkpoint(divided.bag_);
+    manager.close();
+  }
+  const bool many = world().size() > 1;
+  EXPECT_EQ(resharded(world().raw(), dir), Names{}) << "as it was saved";
+  EXPECT_EQ(resharded(world().raw(), dir, 1), many ? Names{"model/rows"} : Names{})
+      << "on the same ranks";
+  EXPECT_EQ(resharded(MPI_COMM_SELF, dir), many ? (Names{"model/flat", "model/rows"}) : Names{})
+      << "on one rank";
 }
 
 /// A checkpoint of `bag_with(counting({3}))` with documents and blob of the test's own.

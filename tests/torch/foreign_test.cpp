@@ -82,7 +82,7 @@ TEST(Foreign, ALightningCheckpointGoesOn) {
   EXPECT_EQ(context.report.fraction_matched, 1);
   EXPECT_TRUE(context.report.unexpected.empty());
   EXPECT_EQ(context.report.skipped.size(), 5U);  // of the wrapper: loss weights, normalizers
-  EXPECT_FALSE(context.report.resharded);
+  EXPECT_TRUE(context.report.resharded.empty());
   EXPECT_TRUE(
       model.encoder->weight.equal(in_file(path, "state_dict/model.model.encoder.weight", {8, 6})));
   EXPECT_TRUE(model.latlons.equal(in_file(path, "state_dict/model.model.latlons", {4, 2})));
@@ -134,7 +134,7 @@ TEST(Foreign, AConvertedCheckpointGoesOnAsTheFileItself) {
   EXPECT_TRUE(again.report.unexpected.empty());
   // The ranks of the conversion are not those of the training, which nobody knows.
   EXPECT_EQ(again.saved_world_size, 0);
-  EXPECT_FALSE(again.report.resharded);
+  EXPECT_TRUE(again.report.resharded.empty());
   const auto rate = [](const optim::Optimizer& any) {
     return any.param_groups()[0].options().get_lr();
   };

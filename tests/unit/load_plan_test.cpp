@@ -260,6 +260,52 @@ TEST(LoadPlan, TiedNamesAndAliasesAreFound) {
   EXPECT_TRUE(plan.tensors[1].load && plan.tensors[2].load);
 }
 
+TEST(LoadPlan, ATensorIsReshardedWhereAPieceIsNotStoredAsSuch) {
+  using Kind = Placement::Kind;
+  const Shape shape{4, 6};
+  const auto stored = [&](Kind kind, const std::vector<Placement>& pieces) {
+    TensorEntry tensor;
+    tensor.shape = shape;
+    tensor.placement = kind;
+    for (const Placement& piece : pieces) {
+      Extent& extent = tensor.extents.emplace_back();
+      extent.flat = piece.kind == Kind::flat;
+      extent.box = piece.box;
+    }
+    return tensor;
+  };
+  const auto whole = Placement::replicated(shape);
+  const auto row = [&](int parts, int index) { return Placement::split(shape, 0, parts, index); };
+  const auto flat = [&](int parts, int i) { return Placement::flat_split(shape, parts, i); };
+  const auto column = Placement::split(shape, 1, 2, 0);
+  // Of a replicated tensor, ranks write shares.
+  const TensorEntry replicated = stored(Kind::replicated, {row(2, 0), row(2, 1)});
+  const TensorEntry rows = stored(Kind::block, {row(2, 0), row(2, 1)});
+  const TensorEntry flats = stored(Kind::flat, {flat(3, 0), flat(3, 1), flat(3, 2)});
+  const TensorEntry one_block = stored(Kind::block, {row(1, 0)});
+  struct Case {
+    const TensorEntry& tensor;
+    Placement piece;
+    Use use;
+  };
+  for (const Case& c : std::vector<Case>{{replicated, whole, Use::loaded},
+                                         {replicated, row(1, 0), Use::loaded},
+                                         {replicated, column, Use::resharded},
+                                         {rows, row(2, 1), Use::loaded},
+                                         {rows, flat(2, 1), Use::loaded},
+                                         {rows, row(4, 1), Use::resharded},
+                                         {rows, column, Use::resharded},
+                                         {rows, whole, Use::resharded},
+                                         {flats, flat(3, 2), Use::loaded},
+                                         {flats, flat(4, 2), Use::resharded},
+                                         {flats, row(4, 0), Use::resharded},
+                                         {one_block, whole, Use::loaded},
+                                         {one_block, Placement::flat(shape, 3, 0), Use::loaded}}) {
+    EXPECT_EQ(use_of(c.tensor, c.piece), c.use)
+        << to_string(c.tensor.placement) << " " << to_string(c.piece.box);
+  }
+}
+
 TEST(LoadPlan, NotesOfRanksUniteByName) {
   LoadNotes notes{{"a"}, {{"m", {1}, {2}}}, {{"s", "why"}}, {"w"}};
   unite(notes, decode_notes(encode({{"a", "b"}, {{"m", {1}, {2}}}, {{"t", "y"}}, {"w", "x"}})));
