@@ -141,7 +141,7 @@ class SystemFaults(FaultCase):
                                                               ("async", "stage"), ("async-threads", "move"))
                   for rank in (0, 2)]
         cases += [("async", "publish", 0)]
-        self.check_all(self.check_that_it_is_named, cases)
+        self.check_all(self.check_that_it_is_named, cases, workers=2)
 
     def check_that_it_is_named(self, engine, point, rank):
         directory = self.start_of(engine, point, rank)

@@ -242,6 +242,7 @@ class Dcp(Case):
             fake_torch.dcp(self.dir / "ranks", {"same": ((1,), ("same",), [((0,), (1,), part)])}, rank=rank)
         code, table = self.cairn("inspect", self.dir / "ranks")
         self.assertEqual((code, [t["name"] for t in table["tensors"]]), (0, ["__0/same", "__1/same"]), table)
+        self.assertIn("without CRCs", " ".join(table["warnings"]))
         code, told = self.cairn("verify", self.dir / "ranks")
         self.assertEqual((code, told["unchecked"]), (0, 2), told)
 

@@ -188,7 +188,7 @@ class DeepSpeed(Case):
         code, table = self.cairn("inspect", tag, "--hash", "sha256", ranks=2)
         self.assertEqual((code, table["warnings"]), (0, []), table)
         self.assertEqual(table["documents"]["deepspeed"]["client_state"]["callbacks"],
-                         {"best": {"score": {"tensor": "callbacks/best/score"}}})
+                         {"best": {"score": {"tensor": "client_state/callbacks/best/score"}}})
         training = table["documents"]["training"]
         self.assertEqual([training[key] for key in ("kind", "epoch", "global_step", "lr_scheduler")],
                          ["lightning", 3, 70, {"last_epoch": 6}])

@@ -315,6 +315,31 @@ class Hostile(Case):
             self.assertIn("nested", error["message"])
         self.assertEqual(list(self.dir.iterdir()), [path])
 
+    def pickled(self, name, operations):
+        return self.write(name, zipped({"a/data.pkl": (b"\x80\x02" + operations + b".", zipfile.ZIP_STORED),
+                                        "a/version": (b"3\n", zipfile.ZIP_STORED)}))
+
+    def test_tuples_that_hold_each_other_are_told_in_part(self):
+        tuples = b"X\x01\0\0\0xq\0" + b"".join(  # 200 to the power of 8 values, as Python prints them
+            b"0(" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 199 + b"tq" + bytes([level + 1])
+            for level in range(8)) + b"0"
+        key = self.inspect(self.pickled("key.pt", tuples + b"}h\x08K\x01s"))
+        self.assertEqual([record["key"] for record in key["opaque"]], ["..."])
+        members = b"c__builtin__\nset\n](h\x08h\x07e\x85R"
+        self.assertNotIn("error", self.inspect(self.pickled("set.pt", tuples + b"}X\x01\0\0\0k" + members + b"s")))
+
+    def test_a_path_of_very_many_parts_is_not_put_together(self):
+        parts = b"X\x01\0\0\0xq\x000cpathlib\nPureWindowsPath\n(" + b"h\0" * 100_000 + b"tR"
+        told = self.inspect(self.pickled("path.pt", b"}X\x01\0\0\0p" + parts + b"s"))
+        self.assertEqual([record["value"] for record in told["objects"]], ["..."])
+
+    def test_a_time_whose_unit_is_none(self):
+        stream = pickle.dumps({"t": numpy.datetime64(1, "ns")}, 2)
+        self.assertEqual(stream.count(b"\x02\0\0\0ns"), 1)
+        for unit in (b"\xc3\xbf", b"xs"):
+            path = self.pickled("time.pt", stream[2:-1].replace(b"\x02\0\0\0ns", b"\x02\0\0\0" + unit))
+            self.refused(path, "corrupt")
+
     def test_many_keys_of_metadata_take_their_time_once_each(self):
         keys = {f"key {i}": "" for i in range(400_000)}
         path = self.write("a.safetensors", safetensors({"__metadata__": {"cairn": "1", **keys}}))

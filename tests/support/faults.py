@@ -42,9 +42,9 @@ class FaultCase(Case):
         left = sorted(path.name for path in directory.iterdir())
         self.assertEqual(left, ["last", "step-00000001.h5", "step-00000002.h5"])
 
-    def check_all(self, check, cases):
-        """Runs check(*case) for each case, four at a time, because they wait more than they compute."""
-        with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+    def check_all(self, check, cases, workers=4):
+        """Runs check(*case) for each case, several at a time, because they wait more than they compute."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=workers) as pool:
             checks = [pool.submit(check, *case) for case in cases]
         for case, done in zip(cases, checks):
             with self.subTest(case=case):

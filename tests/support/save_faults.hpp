@@ -33,7 +33,8 @@ inline std::vector<SaveFault> save_faults(const std::vector<std::string>& more) 
 /// were. `failed()` checks what a failed save left. Collective.
 template <class Save, class Failed>
 int fill_disk_at_each_commit_write(Save&& save, Failed&& failed) {
-  for (int pass = 1;; ++pass) {
+  constexpr int kMost = 64;  // more than a commit has
+  for (int pass = 1; pass <= kMost; ++pass) {
     const ScopedFault fault("commit.write:0:full:" + std::to_string(pass));
     std::string text;
     try {
@@ -50,6 +51,8 @@ int fill_disk_at_each_commit_write(Save&& save, Failed&& failed) {
     EXPECT_NE(text.find("No space left"), std::string::npos) << text;
     failed();
   }
+  ADD_FAILURE() << "saves still fail when " << kMost << " writes were made";
+  return kMost;
 }
 
 }  // namespace cairn::test

@@ -18,6 +18,7 @@
 #include "formats/dcp/parts.hpp"
 #include "formats/dcp/safetensors.hpp"
 #include "formats/dcp/values.hpp"
+#include "formats/torch/zip.hpp"
 #include "os/file.hpp"
 
 namespace cairn::detail {
@@ -105,6 +106,7 @@ class Reader {
       if (fs::exists(directory_ / name, ignored)) values_.add_file(directory_ / name);
     }
     sort_checksums(manifest_.checksums);
+    if (lacks_checksums_) manifest_.warnings.emplace_back(kMissingCrcs);
     values_.finish();
     manifest_.documents["globals"] =
         nlohmann::json(globals_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -192,12 +194,17 @@ class Reader {
 
   void add(const TensorMetadata& tensor, const std::vector<Placed>& places) {
     for (const Placed& place : places) {
-      if (place.has_checksum) manifest_.checksums.push_back(place.checksum);
+      if (place.has_checksum) {
+        manifest_.checksums.push_back(place.checksum);
+      } else {
+        lacks_checksums_ = true;
+      }
     }
     manifest_.tensors.push_back(entry_of(tensor, places, table_bytes_));
   }
 
   const fs::path& directory_;
+  bool lacks_checksums_ = false;  // of some storage
   Manifest manifest_;
   DataFiles files_;
   Values values_;

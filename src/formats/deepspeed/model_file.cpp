@@ -141,7 +141,7 @@ Json facts_of(const StateFile& model, TableBytes& table_bytes) {
   torch::add_plain_json(
       model.graph(), model.root(),
       [](std::string_view key) { return is_one_of(kOfWeights, key) || is_one_of(kOwn, key); },
-      json["client_state"], torch::kFewPlainValues);
+      json["client_state"], {std::string(kClientState)}, torch::kFewPlainValues);
   return json;
 }
 
@@ -177,7 +177,7 @@ void add_values(const StateFile& model, Manifest& manifest, TableBytes& table_by
       [](std::string_view key) {
         return key == "kind" || key == "ds_config" || is_one_of(kOfWeights, key);
       },
-      training, torch::kFewPlainValues);
+      training, {std::string(kClientState)}, torch::kFewPlainValues);
   manifest.documents["training"] = training.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -151,8 +151,8 @@ constexpr Known kKnown[] = {
     {"numpy._core.numeric", "_frombuffer", Class::numpy_frombuffer},
     {"omegaconf.dictconfig", "DictConfig", Class::omega_dict},
     {"omegaconf.listconfig", "ListConfig", Class::omega_list},
-    {"omegaconf.base", "UnionNode",
-     Class::omega_dict},  // keeps its node where a dict keeps its content
+    // It keeps its node where a dict keeps its content.
+    {"omegaconf.base", "UnionNode", Class::omega_dict},
 };
 
 struct Renamed {

@@ -226,8 +226,7 @@ void Machine::settle_keys() {
 }
 
 /// PyTorch's old format wraps the class of a module, where it meets it first, in a persistent
-/// value:
-/// ("module", class, its source file, its source). Its reader takes the class out again.
+/// value: ("module", class, its source file, its source). Its reader takes the class out again.
 Ref Machine::kept_outside(Ref id) {
   const auto parts = graph_.elements(id);
   if (graph_.kind(id) == Kind::tuple && parts.size() == 4 && graph_.is_text(parts[0], "module")) {

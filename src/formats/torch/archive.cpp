@@ -128,9 +128,7 @@ std::vector<Checksum> Archive::checksums() const {
 
 std::string Archive::missing_checksums() const {
   if (find(kPickle)->crc) return {};
-  return "it was written without CRCs (set_crc32_options), so that nobody can tell whether its "
-         "bytes "
-         "are damaged";
+  return std::string(kMissingCrcs);
 }
 
 std::string Archive::describe() const {

@@ -368,7 +368,7 @@ Json plain_json(const Graph& graph, Ref ref, Path path, std::size_t most_values)
 }
 
 void add_plain_json(const Graph& graph, Ref dict, const std::function<bool(std::string_view)>& but,
-                    Json& json, std::size_t most_values) {
+                    Json& json, Path path, std::size_t most_values) {
   const auto pairs = graph.pairs(dict);
   JsonTree tree(graph, most_values);
   std::vector<std::size_t> order;  // epoch and step before a vocabulary that leaves no room
@@ -380,8 +380,9 @@ void add_plain_json(const Graph& graph, Ref dict, const std::function<bool(std::
   for (const std::size_t i : order) {
     if (graph.kind(pairs[i]) != Kind::text || but(graph.text(pairs[i]))) continue;
     const std::string key(graph.text(pairs[i]));
-    Path path{key};
+    path.emplace_back(key);
     append_member(json, key, tree.of(pairs[i + 1], path));
+    path.pop_back();
   }
 }
 

@@ -41,7 +41,7 @@ nlohmann::ordered_json plain_json(const pickle::Graph& graph, pickle::Ref ref,
 /// parts, such as epoch and step, and then the others, as far as there is room. Local.
 void add_plain_json(const pickle::Graph& graph, pickle::Ref dict,
                     const std::function<bool(std::string_view)>& but, nlohmann::ordered_json& json,
-                    std::size_t most_values = kMostPlainValues);
+                    std::vector<PathKey> path = {}, std::size_t most_values = kMostPlainValues);
 /// What has parts in the state of an object (lists, dicts, bytes, other objects), in the same form:
 /// what opaque_of() does not tell of it. "..." stands for what has no room, and of tensors and
 /// arrays there is no more than their class. An empty object where there is no such state. `work`

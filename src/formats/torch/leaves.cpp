@@ -35,10 +35,4 @@ Json float_leaf(std::string type, double value) {
           {"bits", fmt::format("{:016x}", std::bit_cast<std::uint64_t>(value))}};
 }
 
-std::string hex_of(std::string_view raw) {
-  std::string hex;
-  for (const char byte : raw) hex += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return hex;
-}
-
 }  // namespace cairn::detail::torch

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
 
 namespace cairn::detail::torch {
 
@@ -16,7 +15,5 @@ nlohmann::ordered_json integer_json(std::int64_t value);
 nlohmann::ordered_json integer_json(std::uint64_t value);
 /// {type, value, bits}.
 nlohmann::ordered_json float_leaf(std::string type, double value);
-/// Two hexadecimal digits for each byte.
-std::string hex_of(std::string_view raw);
 
 }  // namespace cairn::detail::torch

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -37,6 +38,9 @@ constexpr std::array kTypes{
 
 [[noreturn]] void nonsense() { fail(Errc::corrupt, "the record of a NumPy array is broken"); }
 
+constexpr std::array<std::string_view, 13> kUnits{"Y",  "M",  "W",  "D",  "h",  "m", "s",
+                                                  "ms", "us", "ns", "ps", "fs", "as"};
+
 /// The unit of times: (attributes, (name, step, divisor, events)).
 void take_unit(const Graph& graph, Ref ref, NumpyType& type) {
   const auto parts = graph.elements(ref);
@@ -45,6 +49,7 @@ void take_unit(const Graph& graph, Ref ref, NumpyType& type) {
   const Kind kind = graph.kind(unit[0]);
   if (kind != Kind::bytes && kind != Kind::text) return;
   if (graph.kind(unit[1]) != Kind::integer || graph.text(unit[0]) == "generic") return;
+  if (std::find(kUnits.begin(), kUnits.end(), graph.text(unit[0])) == kUnits.end()) nonsense();
   type.unit = graph.text(unit[0]);
   type.step = graph.integer(unit[1]);
 }

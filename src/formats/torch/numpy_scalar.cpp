@@ -3,10 +3,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "base/sha256.hpp"
 #include "formats/pickle/texts.hpp"
 #include "formats/torch/leaves.hpp"
 #include "formats/torch/numpy.hpp"
@@ -95,16 +97,17 @@ std::optional<Json> numpy_scalar_of(const pickle::Graph& graph, pickle::Ref ref)
   if (array->dtype) return number_leaf(*array);
   if (array->bytes.size() != array->type.bytes()) return std::nullopt;
   const std::string type = "numpy." + array->type.name();
-  std::string_view raw(reinterpret_cast<const char*>(array->bytes.data()), array->bytes.size());
+  const std::span<const std::byte> bytes = array->bytes;
+  std::string_view raw(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   switch (array->type.code.front()) {
     case 'U': {
       const auto text = text_of(*array);
       return text ? std::optional(leaf(type, *text)) : std::nullopt;
     }
     case 'S':
-      return leaf(type, hex_of(raw.substr(0, raw.find_last_not_of('\0') + 1)));
+      return leaf(type, to_hex(bytes.first(raw.find_last_not_of('\0') + 1)));
     case 'V':
-      return array->type.has_fields ? std::nullopt : std::optional(leaf(type, hex_of(raw)));
+      return array->type.has_fields ? std::nullopt : std::optional(leaf(type, to_hex(bytes)));
     case 'M':
     case 'm': {
       if (raw.size() != sizeof(std::int64_t)) return std::nullopt;

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <utility>
 
+#include "base/text.hpp"
+
 namespace cairn::detail::torch {
 namespace {
 
@@ -24,11 +26,8 @@ std::string text_of(std::string start, std::string names) {
   return start.empty() ? "." : start;
 }
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
-
 bool same_but_for_case(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](char x, char y) { return lower(x) == lower(y); });
+  return lower_case(a) == lower_case(b);
 }
 
 /// A path of Windows in three: "C:" or "\\server\share", whether it starts at the top, the rest.

@@ -21,6 +21,7 @@ using pickle::Ref;
 
 constexpr std::size_t kMostBytes = 1000;
 constexpr int kMostDepth = 8;
+constexpr int kMostValues = 200;  // a few tuples that hold each other can make any number
 
 /// The shortest digits that give the number again, as both write them, but for the exponents.
 std::string real_repr(double value) {
@@ -76,7 +77,9 @@ std::string complex_repr(double real, double imaginary) {
   return fmt::format("({}{}{}j)", part(real), plus ? "+" : "", part(imaginary));
 }
 
-std::string repr(const Graph& graph, Ref ref, int depth) {
+/// `left`: of the values that may be told.
+std::string repr(const Graph& graph, Ref ref, int depth, int& left) {
+  if (--left < 0) return "...";
   switch (graph.kind(ref)) {
     case Kind::none:
       return "None";
@@ -106,9 +109,9 @@ std::string repr(const Graph& graph, Ref ref, int depth) {
       const auto parts = graph.elements(ref);
       std::string text = "(";
       for (const Ref part : parts) {
-        if (text.size() > kMostBytes || depth == kMostDepth) return "...";
+        if (text.size() > kMostBytes || depth == kMostDepth || left <= 0) return "...";
         if (text.size() > 1) text += ", ";
-        text += repr(graph, part, depth + 1);
+        text += repr(graph, part, depth + 1, left);
       }
       if (parts.size() == 1) text += ',';
       return text + ")";
@@ -117,7 +120,7 @@ std::string repr(const Graph& graph, Ref ref, int depth) {
       const auto parts = graph.elements(ref);
       if (parts.size() > 1 || depth == kMostDepth) return "...";
       return parts.empty() ? "frozenset()"
-                           : fmt::format("frozenset({{{}}})", repr(graph, parts[0], depth + 1));
+                           : fmt::format("frozenset({{{}}})", repr(graph, parts[0], depth + 1, left));
     }
     default:
       return "...";
@@ -127,7 +130,8 @@ std::string repr(const Graph& graph, Ref ref, int depth) {
 }  // namespace
 
 std::string repr_of(const Graph& graph, Ref ref) {
-  std::string text = repr(graph, ref, 0);
+  int left = kMostValues;
+  std::string text = repr(graph, ref, 0, left);
   return text.size() > kMostBytes ? "..." : text;
 }
 

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "base/sha256.hpp"
 #include "formats/torch/flat.hpp"
 #include "formats/torch/leaves.hpp"
 #include "formats/torch/numpy.hpp"
@@ -27,11 +29,16 @@ Json integer_of(const Graph& graph, Ref ref) {
 }
 
 std::string path_text(const Graph& graph, Ref ref) {
+  constexpr std::size_t kMostParts = 256;
+  constexpr std::size_t kMostBytes = 4096;  // which no system's paths exceed
   const pickle::Object& object = graph.object(ref);
   std::vector<std::string_view> parts;
+  std::size_t bytes = 0;
   for (const Ref part : graph.elements(object.args)) {
-    if (graph.kind(part) != Kind::text) return "...";
+    if (graph.kind(part) != Kind::text || parts.size() == kMostParts) return "...";
     parts.push_back(graph.text(part));
+    bytes += parts.back().size();
+    if (bytes > kMostBytes) return "...";
   }
   const bool windows = graph.global(object.callee).name.find("Windows") != std::string::npos;
   return windows ? windows_path(parts) : posix_path(parts);
@@ -123,7 +130,7 @@ std::optional<Json> scalar_of(const Graph& graph, Ref ref) {
     case Kind::bytes:
     case Kind::bytearray:
       return Json{{"type", graph.kind(ref) == Kind::bytes ? "bytes" : "bytearray"},
-                  {"value", hex_of(graph.text(ref))}};
+                  {"value", to_hex(std::as_bytes(std::span(graph.text(ref))))}};
     case Kind::complex: {
       const auto parts = graph.elements(ref);
       return Json{

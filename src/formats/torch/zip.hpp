@@ -20,6 +20,10 @@ struct ZipMember {
   std::uint16_t method = 0;          ///< 0: stored as it is
 };
 
+inline constexpr std::string_view kMissingCrcs =
+    "it was written without CRCs (set_crc32_options), so that nobody can tell whether its bytes "
+    "are damaged";
+
 /// The table of a ZIP archive (APPNOTE.TXT 4.3 to 4.5: central directory, ZIP64), members sorted by
 /// name. torch.save can be told to take no CRCs (set_crc32_options, since 2.6), and writes 0 for
 /// all.
