@@ -106,11 +106,14 @@ class Rounds {
   std::size_t count() const { return (windows_.size() + ranks() - 1) / ranks(); }
   bool are_worth_a_probe() const { return kRoundsForProbe * ranks() < windows_.size(); }
 
-  /// Every rank reads every window.
-  void read(std::size_t round) {
+  /// Every rank reads every window of the rounds from `first` to before `end`. They meet once, and
+  /// not in every round: none waits for another then.
+  void read(std::size_t first, std::size_t end) {
     agree(comm_, "load: move", [&] {
       fault_point("load.replicated");
-      for (const Window& window : of(round)) add(window);
+      for (std::size_t round = first; round < end; ++round) {
+        for (const Window& window : of(round)) add(window);
+      }
       reader_.flush();
       fault_point("load.replicated.end");
     });
@@ -187,7 +190,7 @@ double seconds_of(F&& operation) {
 /// Takes the rounds 0 and 1, one in each way, and returns whether to broadcast the others.
 bool probe(const Comm& comm, Rounds& rounds) {
   double seconds[2] = {seconds_of([&] { rounds.broadcast(0); }),
-                       seconds_of([&] { rounds.read(1); })};
+                       seconds_of([&] { rounds.read(1, 2); })};
   comm.all_reduce_max(std::span<double>(seconds));
   return seconds[0] < seconds[1];
 }
@@ -208,12 +211,10 @@ ReplicatedResult read_replicated(const Comm& comm, const Manifest& manifest,
     broadcasts = probe(comm, rounds);
     next = 2;
   }
-  for (; next < rounds.count(); ++next) {
-    if (broadcasts) {
-      rounds.broadcast(next);
-    } else {
-      rounds.read(next);
-    }
+  if (broadcasts) {
+    for (; next < rounds.count(); ++next) rounds.broadcast(next);
+  } else {
+    rounds.read(next, rounds.count());
   }
   return rounds.result();
 }

@@ -119,8 +119,9 @@ std::string repr(const Graph& graph, Ref ref, int depth, int& left) {
     case Kind::frozenset: {  // of several, the order is Python's secret
       const auto parts = graph.elements(ref);
       if (parts.size() > 1 || depth == kMostDepth) return "...";
-      return parts.empty() ? "frozenset()"
-                           : fmt::format("frozenset({{{}}})", repr(graph, parts[0], depth + 1, left));
+      return parts.empty()
+                 ? "frozenset()"
+                 : fmt::format("frozenset({{{}}})", repr(graph, parts[0], depth + 1, left));
     }
     default:
       return "...";
