@@ -23,7 +23,7 @@ class Fuzz(Case):
         for rank in range(2):
             fake_torch.dcp(root / "ranks", {
                 "cut": ((4,), ("cut",), [((2 * rank,), (2,), one)]), "same": ((2,), ("same",), [((0,), (2,), one)])},
-                values=["epoch"], rank=rank)
+                values={"epoch": (("epoch",), fake_torch.archive({"epoch": 3, "by_rank": [rank, 0.5]}))}, rank=rank)
         for number in range(2):
             header = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps({"w": {"saved_offsets": [2 * number]}}),
                                        "DCP_VERSION": "1.0"},
