@@ -17,7 +17,9 @@ from harness import BIN, CORPUS, ENVIRONMENT, SANITIZED, Case, corpus_entries, m
 CAIRN = BIN / "cairn"
 LOADED = ("torch/", "torch-legacy/", "training/", "lightning/", "inference/")
 HOSTILE = ("hostile/pickle-", "hostile/legacy/", "hostile/tensor/", "hostile/zip/", "hostile/not-a-checkpoint/")
-LIMITS = json.loads((CORPUS / "MANIFEST.json").read_text())["default_limits"] if CORPUS.exists() else {}
+LIMITS = {"seconds": 20, "rss_mb": 1024}
+if CORPUS.exists():
+    LIMITS = json.loads((CORPUS / "MANIFEST.json").read_text())["default_limits"]
 
 
 def inspect(path, cwd):
