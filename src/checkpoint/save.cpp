@@ -128,7 +128,8 @@ SaveStart Saver::Impl::begin(const SaveRequest& request) {
     enter(SaveStep::layout);
     layout.reset();  // one that is still written from is kept by its save
     layout = std::make_shared<SaveLayout>(make_layout(comm, request, start.documents));
-    give_back_freed_memory();  // buffers would come on top of what planning and HDF5 took
+    // Buffers would come on top of what planning and HDF5 took, on rank 0 alone.
+    if (comm.is_root()) give_back_freed_memory();
   }
   check_replicas(comm, request, *layout);
   return start;

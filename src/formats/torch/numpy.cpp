@@ -38,8 +38,8 @@ constexpr std::array kTypes{
 
 [[noreturn]] void nonsense() { fail(Errc::corrupt, "the record of a NumPy array is broken"); }
 
-constexpr std::array<std::string_view, 13> kUnits{"Y",  "M",  "W",  "D",  "h",  "m", "s",
-                                                  "ms", "us", "ns", "ps", "fs", "as"};
+constexpr std::array<std::string_view, 13> kTimeUnits{"Y",  "M",  "W",  "D",  "h",  "m", "s",
+                                                      "ms", "us", "ns", "ps", "fs", "as"};
 
 /// The unit of times: (attributes, (name, step, divisor, events)).
 void take_unit(const Graph& graph, Ref ref, NumpyType& type) {
@@ -49,7 +49,8 @@ void take_unit(const Graph& graph, Ref ref, NumpyType& type) {
   const Kind kind = graph.kind(unit[0]);
   if (kind != Kind::bytes && kind != Kind::text) return;
   if (graph.kind(unit[1]) != Kind::integer || graph.text(unit[0]) == "generic") return;
-  if (std::find(kUnits.begin(), kUnits.end(), graph.text(unit[0])) == kUnits.end()) nonsense();
+  if (std::find(kTimeUnits.begin(), kTimeUnits.end(), graph.text(unit[0])) == kTimeUnits.end())
+    nonsense();
   type.unit = graph.text(unit[0]);
   type.step = graph.integer(unit[1]);
 }
