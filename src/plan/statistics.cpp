@@ -1,11 +1,9 @@
 #include "plan/statistics.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <type_traits>
 
 #include "manifest/small_floats.hpp"
 
@@ -13,7 +11,7 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__) && \
     !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CAIRN_VECTORISED \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CAIRN_VECTORISED
 #endif
@@ -21,88 +19,113 @@
 namespace cairn::detail {
 namespace {
 
-constexpr std::size_t kLanes = 16;    // independent sums, so that they can be one vector
-constexpr std::size_t kBlock = 2048;  // elements that are converted at once
+constexpr std::size_t kBlock = 2048;  // elements that are looked at, and converted, at once
 
-/// What a block of f32 or f64 numbers shows. `odd` counts what is not finite.
+// Written as vectors, because the compiler makes none of the loop by itself.
+template <class T, std::size_t count>
+struct VectorOf {
+  typedef T Type __attribute__((vector_size(count * sizeof(T))));
+};
+template <class T, std::size_t count>
+using Vector = typename VectorOf<T, count>::Type;
+
+template <class T>
+inline __attribute__((always_inline)) T load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+/// What f32 or f64 numbers show. Several vectors of each, which need not wait for each other.
 template <class T>
 struct Lanes {
-  T min[kLanes];
-  T max[kLanes];
-  double squares[kLanes];
-  std::uint32_t odd[kLanes];
+  static constexpr std::size_t kVectors = 4;
+  static constexpr std::size_t kOfVector = 16 / sizeof(T);
+  static constexpr std::size_t kPairs = kOfVector / 2;
+  static constexpr std::size_t kNumbers = kVectors * kOfVector;
+  Vector<T, kOfVector> min[kVectors];
+  Vector<T, kOfVector> max[kVectors];
+  Vector<double, 2> squares[kVectors * kPairs];
 };
 
+/// Groups of Lanes<T>::kNumbers. What is not finite makes a sum of squares that is not, either.
 template <class T>
-inline __attribute__((always_inline)) void look(const T* values, std::size_t groups,
-                                                Lanes<T>& lanes) {
-  // Selected bit by bit: with conditions the compiler sees that an infinite `low` is no minimum,
-  // and makes branches, which it can't turn into vectors.
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  constexpr Bits kHigh = std::bit_cast<Bits>(kInfinity);
-  constexpr Bits kLow = std::bit_cast<Bits>(-kInfinity);
-  constexpr Bits kNoSign = ~(kHigh ^ kLow);
+inline __attribute__((always_inline)) void look(const std::byte* values, std::size_t groups,
+                                                Lanes<T>& result) {
+  using L = Lanes<T>;
+  using Numbers = Vector<T, L::kOfVector>;
+  L lanes = result;  // of its own, so that it stays in registers
   for (std::size_t g = 0; g < groups; ++g) {
-    for (std::size_t l = 0; l < kLanes; ++l) {
-      const auto bits = std::bit_cast<Bits>(values[g * kLanes + l]);
-      const Bits finite = Bits{0} - static_cast<Bits>((bits & kNoSign) < kHigh);  // all or none
-      const T low = std::bit_cast<T>(static_cast<Bits>((bits & finite) | (kHigh & ~finite)));
-      const T high = std::bit_cast<T>(static_cast<Bits>((bits & finite) | (kLow & ~finite)));
-      const auto number = static_cast<double>(std::bit_cast<T>(static_cast<Bits>(bits & finite)));
-      lanes.min[l] = low < lanes.min[l] ? low : lanes.min[l];
-      lanes.max[l] = high > lanes.max[l] ? high : lanes.max[l];
-      lanes.squares[l] += number * number;
-      lanes.odd[l] += static_cast<std::uint32_t>(finite) + 1;
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < L::kVectors; ++v) {
+      const std::byte* from = values + (g * L::kVectors + v) * sizeof(Numbers);
+      const auto numbers = load<Numbers>(from);
+      lanes.min[v] = numbers < lanes.min[v] ? numbers : lanes.min[v];
+      lanes.max[v] = numbers > lanes.max[v] ? numbers : lanes.max[v];
+#pragma GCC unroll 2
+      for (std::size_t p = 0; p < L::kPairs; ++p) {
+        const auto pair = load<Vector<T, 2>>(from + p * 2 * sizeof(T));
+        const auto wide = __builtin_convertvector(pair, Vector<double, 2>);
+        lanes.squares[v * L::kPairs + p] += wide * wide;
+      }
+    }
+  }
+  result = lanes;
+}
+
+CAIRN_VECTORISED void look_at(const std::byte* values, std::size_t groups, Lanes<float>& lanes) {
+  look(values, groups, lanes);
+}
+CAIRN_VECTORISED void look_at(const std::byte* values, std::size_t groups, Lanes<double>& lanes) {
+  look(values, groups, lanes);
+}
+
+template <class T>
+void add_one_by_one(Statistics& statistics, const std::byte* values, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto number = static_cast<double>(load<T>(values + i * sizeof(T)));
+    if (std::isfinite(number)) {
+      statistics.min = std::min(statistics.min, number);
+      statistics.max = std::max(statistics.max, number);
+      statistics.sum_squares += number * number;
+    } else if (std::isnan(number)) {
+      statistics.nan += 1;
+    } else {
+      statistics.inf += 1;
     }
   }
 }
 
-CAIRN_VECTORISED void look_at(const float* values, std::size_t groups, Lanes<float>& lanes) {
-  look(values, groups, lanes);
-}
-CAIRN_VECTORISED void look_at(const double* values, std::size_t groups, Lanes<double>& lanes) {
-  look(values, groups, lanes);
-}
-
-CAIRN_VECTORISED void widen_bf16(const std::uint16_t* values, std::size_t count, float* numbers) {
-  for (std::size_t i = 0; i < count; ++i) numbers[i] = bf16_value(values[i]);
-}
-
-/// At most kBlock numbers.
+/// At most kBlock numbers of type T, aligned or not.
 template <class T>
-void add_block(Statistics& statistics, const T* values, std::size_t count) {
+void add_block(Statistics& statistics, const std::byte* values, std::size_t count) {
+  using L = Lanes<T>;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();
-  Lanes<T> lanes;
-  std::fill_n(lanes.min, kLanes, kInfinity);
-  std::fill_n(lanes.max, kLanes, -kInfinity);
-  std::fill_n(lanes.squares, kLanes, 0.0);
-  std::fill_n(lanes.odd, kLanes, 0U);
-  const std::size_t groups = count / kLanes;
+  L lanes;
+  for (auto& min : lanes.min) min = Vector<T, L::kOfVector>{} + kInfinity;
+  for (auto& max : lanes.max) max = Vector<T, L::kOfVector>{} - kInfinity;
+  for (auto& squares : lanes.squares) squares = Vector<double, 2>{};
+  const std::size_t groups = count / L::kNumbers;
   look_at(values, groups, lanes);
   Statistics block;
-  for (std::size_t l = 0; l < kLanes; ++l) {
-    block.min = std::min(block.min, static_cast<double>(lanes.min[l]));
-    block.max = std::max(block.max, static_cast<double>(lanes.max[l]));
-    block.sum_squares += lanes.squares[l];
-    block.nan += lanes.odd[l];
-  }
-  for (std::size_t i = groups * kLanes; i < count; ++i) {
-    const auto number = static_cast<double>(values[i]);
-    if (!std::isfinite(number)) {
-      block.nan += 1;
-      continue;
+  for (const auto& squares : lanes.squares) block.sum_squares += squares[0] + squares[1];
+  if (!std::isfinite(block.sum_squares)) return add_one_by_one<T>(statistics, values, count);
+  for (std::size_t v = 0; v < L::kVectors; ++v) {
+    for (std::size_t l = 0; l < L::kOfVector; ++l) {
+      block.min = std::min(block.min, static_cast<double>(lanes.min[v][l]));
+      block.max = std::max(block.max, static_cast<double>(lanes.max[v][l]));
     }
-    block.min = std::min(block.min, number);
-    block.max = std::max(block.max, number);
-    block.sum_squares += number * number;
   }
-  if (block.nan != 0) {
-    block.inf = static_cast<std::uint64_t>(
-        std::count_if(values, values + count, [](T v) { return std::isinf(v); }));
-    block.nan -= block.inf;
-  }
+  const std::size_t done = groups * L::kNumbers;
+  add_one_by_one<T>(block, values + done * sizeof(T), count - done);
   merge(statistics, block);
+}
+
+template <class T>
+void add_as_they_are(Statistics& statistics, const std::byte* from, std::size_t count) {
+  for (std::size_t at = 0; at < count; at += kBlock) {
+    add_block<T>(statistics, from + at * sizeof(T), std::min(kBlock, count - at));
+  }
 }
 
 /// Loads blocks of T, turns them into numbers of type To, and adds them.
@@ -115,18 +138,29 @@ void add_converted(Statistics& statistics, const std::byte* from, std::size_t co
     const std::size_t block = std::min(kBlock, count - at);
     std::memcpy(loaded, from + at * sizeof(T), block * sizeof(T));
     for (std::size_t i = 0; i < block; ++i) numbers[i] = convert(loaded[i]);
-    add_block(statistics, numbers, block);
+    add_block<To>(statistics, std::as_bytes(std::span(numbers)).data(), block);
+  }
+}
+
+CAIRN_VECTORISED void widen_bf16(const std::byte* from, std::size_t count, float* numbers) {
+  constexpr std::size_t kOfVector = 4;
+  std::size_t i = 0;
+  for (; i + kOfVector <= count; i += kOfVector) {
+    const auto bits = load<Vector<std::uint16_t, kOfVector>>(from + i * sizeof(std::uint16_t));
+    const auto wide = __builtin_convertvector(bits, Vector<std::uint32_t, kOfVector>) << 16;
+    std::memcpy(numbers + i, &wide, sizeof(wide));
+  }
+  for (; i < count; ++i) {
+    numbers[i] = bf16_value(load<std::uint16_t>(from + i * sizeof(std::uint16_t)));
   }
 }
 
 void add_bf16(Statistics& statistics, const std::byte* from, std::size_t count) {
-  std::uint16_t loaded[kBlock];
   float numbers[kBlock];
   for (std::size_t at = 0; at < count; at += kBlock) {
     const std::size_t block = std::min(kBlock, count - at);
-    std::memcpy(loaded, from + at * sizeof(std::uint16_t), block * sizeof(std::uint16_t));
-    widen_bf16(loaded, block, numbers);
-    add_block(statistics, numbers, block);
+    widen_bf16(from + at * sizeof(std::uint16_t), block, numbers);
+    add_block<float>(statistics, std::as_bytes(std::span(numbers)).data(), block);
   }
 }
 
@@ -163,16 +197,15 @@ void StatisticsTaker::update(std::span<const std::byte> bytes) {
 
 void StatisticsTaker::add(const std::byte* elements, std::size_t count) {
   Statistics& to = statistics_;
-  const auto as_is = [](auto v) { return v; };
   switch (dtype_) {
     case DType::f64:
-      return add_converted<double, double>(to, elements, count, as_is);
+      return add_as_they_are<double>(to, elements, count);
     case DType::c128:
-      return add_converted<double, double>(to, elements, 2 * count, as_is);
+      return add_as_they_are<double>(to, elements, 2 * count);
     case DType::f32:
-      return add_converted<float, float>(to, elements, count, as_is);
+      return add_as_they_are<float>(to, elements, count);
     case DType::c64:
-      return add_converted<float, float>(to, elements, 2 * count, as_is);
+      return add_as_they_are<float>(to, elements, 2 * count);
     case DType::f16:
       return add_converted<std::uint16_t, float>(to, elements, count, f16_value);
     case DType::c32:

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -176,39 +177,62 @@ Statistics statistics_of(DType dtype, const std::vector<T>& elements, std::size_
   return scan.report().statistics;
 }
 
+template <class T>
+Statistics one_by_one(const std::vector<T>& values) {
+  Statistics expected;
+  for (const double value : values) {
+    if (std::isnan(value)) {
+      ++expected.nan;
+    } else if (std::isinf(value)) {
+      ++expected.inf;
+    } else {
+      expected.min = std::min(expected.min, value);
+      expected.max = std::max(expected.max, value);
+      expected.sum_squares += value * value;
+    }
+  }
+  return expected;
+}
+
+/// Pieces of any length, so that elements are split and lie at any address.
+template <class T, class Stored = T>
+void expect_like_one_by_one(DType dtype, const std::vector<T>& values,
+                            const std::vector<Stored>& stored) {
+  const Statistics expected = one_by_one(values);
+  for (const std::size_t step : {1U, 7U, 64U, 1U << 20}) {
+    const Statistics found = statistics_of(dtype, stored, step);
+    EXPECT_EQ(found.nan, expected.nan);
+    EXPECT_EQ(found.inf, expected.inf);
+    EXPECT_EQ(found.min, expected.min);
+    EXPECT_EQ(found.max, expected.max);
+    EXPECT_NEAR(found.sum_squares / expected.sum_squares, 1, 1e-12);
+  }
+}
+
 TEST(StatisticsOf, FloatsOfAnyLengthInAnyPieces) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
-  for (const std::size_t count : {1U, 15U, 16U, 17U, 2048U, 5000U}) {
-    std::vector<float> values(count);
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal;
-    for (float& value : values) value = normal(random);
-    if (count > 10) {
-      values[count - 1] = std::numeric_limits<float>::quiet_NaN();
-      values[3] = -std::numeric_limits<float>::infinity();
-      values[7] = std::numeric_limits<float>::infinity();
-      values[5] = -8.25F;
+  for (const std::size_t count : {1U, 7U, 8U, 15U, 16U, 17U, 2048U, 5000U}) {
+    for (const bool finite : {true, false}) {
+      std::vector<float> values(count);
+      std::mt19937 random(3);
+      std::normal_distribution<float> normal;
+      for (float& value : values) value = normal(random);
+      values[count / 3] = -8.25F;
       values[count / 2] = 9.5F;
-    }
-    Statistics expected;
-    for (const float value : values) {
-      if (std::isnan(value)) {
-        ++expected.nan;
-      } else if (std::isinf(value)) {
-        ++expected.inf;
-      } else {
-        expected.min = std::min(expected.min, double{value});
-        expected.max = std::max(expected.max, double{value});
-        expected.sum_squares += double{value} * double{value};
+      if (!finite && count > 10) {
+        values[count - 1] = std::numeric_limits<float>::quiet_NaN();
+        values[1] = -std::numeric_limits<float>::infinity();
+        values[7] = std::numeric_limits<float>::infinity();
       }
-    }
-    for (const std::size_t step : {1U, 7U, 64U, 1U << 20}) {
-      const Statistics found = statistics_of(DType::f32, values, step);
-      EXPECT_EQ(found.nan, expected.nan);
-      EXPECT_EQ(found.inf, expected.inf);
-      EXPECT_EQ(found.min, expected.min);
-      EXPECT_EQ(found.max, expected.max);
-      EXPECT_NEAR(found.sum_squares / expected.sum_squares, 1, 1e-12);
+      expect_like_one_by_one(DType::f32, values, values);
+      const std::vector<double> wide(values.begin(), values.end());
+      expect_like_one_by_one(DType::f64, wide, wide);
+      std::vector<std::uint16_t> halves;
+      for (float& value : values) {
+        halves.push_back(static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(value) >> 16));
+        value = std::bit_cast<float>(std::uint32_t{halves.back()} << 16);
+      }
+      expect_like_one_by_one(DType::bf16, values, halves);
     }
   }
   const Statistics none = statistics_of(DType::f64, std::vector<double>{NAN, INFINITY}, 16);
@@ -234,6 +258,8 @@ TEST(StatisticsOf, EveryKindOfElement) {
   expect(statistics_of(DType::i64, std::vector<std::int64_t>{-3, 4}, 5), -3, 4, 25);
   expect(statistics_of(DType::boolean, U8{0, 1, 1}, 2), 0, 1, 2);
   expect(statistics_of(DType::f64, std::vector<double>{1e-300, -2, NAN}, 9), -2, 1e-300, 4, 1);
+  // Finite, and the square is not.
+  expect(statistics_of(DType::f64, std::vector<double>(16, 1e200), 128), 1e200, 1e200, INFINITY);
   // Real and imaginary parts.
   expect(statistics_of(DType::c64, std::vector<float>{3, -4, INFINITY, 1}, 5), -4, 3, 26, 0, 1);
   expect(statistics_of(DType::c128, std::vector<double>{3, -4}, 5), -4, 3, 25);
