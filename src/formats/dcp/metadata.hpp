@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -58,6 +59,6 @@ void check_boxes(const TensorMetadata& tensor);
 bool are_tiling(const TensorMetadata& tensor);
 /// Checks that a name in a checkpoint's metadata is of a file in or below its directory. Local.
 /// Errors: unsafe.
-void check_file_name(const std::string& file);
+void check_file_name(std::string_view file);
 
 }  // namespace cairn::detail::dcp

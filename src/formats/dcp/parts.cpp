@@ -150,13 +150,13 @@ void lay_out(TensorEntry& entry) {
   }
 }
 
-TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
+TensorEntry entry_of(TensorMetadata tensor, const std::vector<Placed>& places,
                      TableBytes& table_bytes) {
   TensorEntry entry;
-  entry.name = tensor.name;
+  entry.name = std::move(tensor.name);
   entry.dtype = tensor.dtype;
-  entry.shape = tensor.shape;
-  entry.path = tensor.path;
+  entry.shape = std::move(tensor.shape);
+  entry.path = std::move(tensor.path);
   table_bytes.add(entry);
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
     add_rows(places[i], tensor.boxes[i], item_bytes(tensor.dtype), entry, table_bytes);

@@ -84,7 +84,7 @@ void lay_out(TensorEntry& entry);
 
 /// Makes a tensor of its parts. `table_bytes` counts all tensors. Local. Errors: unsafe (parts that
 /// lie in too many pieces).
-TensorEntry entry_of(const TensorMetadata& tensor, const std::vector<Placed>& places,
+TensorEntry entry_of(TensorMetadata tensor, const std::vector<Placed>& places,
                      TableBytes& table_bytes);
 
 }  // namespace cairn::detail::dcp

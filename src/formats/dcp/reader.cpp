@@ -117,9 +117,11 @@ class Reader {
   void read_whole() {
     Metadata metadata = read_one(directory_ / kMetadata, manifest_, parts_bytes_);
     globals_ = std::move(metadata.globals);
-    for (const TensorMetadata& tensor : metadata.tensors) {
+    manifest_.tensors.reserve(metadata.tensors.size());
+    for (TensorMetadata& tensor : metadata.tensors) {
       check_boxes(tensor);
-      add(tensor, places_of(files_, tensor));
+      const std::vector<Placed> places = places_of(files_, tensor);
+      add(std::move(tensor), places);
     }
     for (const ValueMetadata& value : metadata.values) values_.add(value);
   }
@@ -192,7 +194,7 @@ class Reader {
     return true;
   }
 
-  void add(const TensorMetadata& tensor, const std::vector<Placed>& places) {
+  void add(TensorMetadata tensor, const std::vector<Placed>& places) {
     for (const Placed& place : places) {
       if (place.has_checksum) {
         manifest_.checksums.push_back(place.checksum);
@@ -200,7 +202,7 @@ class Reader {
         lacks_checksums_ = true;
       }
     }
-    manifest_.tensors.push_back(entry_of(tensor, places, table_bytes_));
+    manifest_.tensors.push_back(entry_of(std::move(tensor), places, table_bytes_));
   }
 
   const fs::path& directory_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/digest.hpp"
+
 namespace cairn::detail::pickle {
 
 std::string Global::qualified() const { return modern_name(module, name); }
@@ -77,11 +79,14 @@ std::optional<Ref> Graph::find(Ref dict, std::string_view key) const {
   const auto all = pairs(dict);
   if (all.size() > 2 * kFewPairs) {
     const auto& keys = text_keys_.at(values_[dict].count);
-    const auto found = std::lower_bound(
-        keys.begin(), keys.end(), key,
-        [&](std::uint32_t at, std::string_view wanted) { return text(all[at]) < wanted; });
-    if (found == keys.end() || text(all[*found]) != key) return std::nullopt;
-    return all[*found + 1];
+    const std::uint64_t hash = digest_of(key);
+    auto at = std::lower_bound(
+        keys.begin(), keys.end(), hash,
+        [](const TextKey& known, std::uint64_t wanted) { return known.hash < wanted; });
+    for (; at != keys.end() && at->hash == hash; ++at) {
+      if (text(all[at->place]) == key) return all[at->place + 1];
+    }
+    return std::nullopt;
   }
   for (std::size_t i = 0; i + 1 < all.size(); i += 2) {
     if (is_text(all[i], key)) return all[i + 1];

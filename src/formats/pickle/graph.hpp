@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
+#include <memory_resource>
 #include <optional>
 #include <span>
 #include <string>
@@ -101,6 +103,11 @@ class Graph {
   std::optional<Ref> find(Ref dict, std::string_view key) const;
   /// The values that a value refers to, in the order of the stream; for a walk of all.
   Ref child(Ref ref, std::size_t index) const;
+  /// Whether it refers to no other.
+  bool is_leaf(Ref ref) const {
+    const Kind kind = this->kind(ref);
+    return (kind < Kind::tuple && kind != Kind::complex) || kind == Kind::global;
+  }
   /// All names in the pickle, each once, in the order of the stream.
   std::span<const Global> globals() const { return globals_; }
 
@@ -114,6 +121,11 @@ class Graph {
     std::uint64_t bits = 0;   // the number, the position of a tuple's elements, or a text's address
   };
   static_assert(sizeof(Value) == 16);
+  using Refs = std::pmr::vector<Ref>;
+  struct TextKey {
+    std::uint64_t hash;   // digest_of() the text
+    std::uint32_t place;  // among the pairs
+  };
   static constexpr std::size_t kFewPairs = 16;  // among which to look one by one
 
   std::span<const Ref> added(std::uint32_t container) const {
@@ -124,10 +136,13 @@ class Graph {
   std::vector<std::byte> bytes_;
   std::deque<std::string> made_;  // texts that do not lie in bytes_ as they are
   std::vector<Value> values_;
-  std::vector<Ref> elements_;                 // of tuples
-  std::vector<std::vector<Ref>> containers_;  // of lists, sets and dicts
-  // Of dicts with more than a few pairs, by container: where the text keys are, sorted by them.
-  std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> text_keys_;
+  std::vector<Ref> elements_;  // of tuples
+  // Of lists, sets and dicts. Most are small and all live as long as the graph.
+  std::unique_ptr<std::pmr::monotonic_buffer_resource> memory_ =
+      std::make_unique<std::pmr::monotonic_buffer_resource>();
+  std::vector<Refs> containers_;
+  // Of dicts with more than a few pairs, by container: where the text keys are, sorted by hash.
+  std::unordered_map<std::uint32_t, std::vector<TextKey>> text_keys_;
   std::vector<Object> objects_;
   std::vector<Global> globals_;
   Ref root_ = kNoRef;

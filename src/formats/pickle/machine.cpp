@@ -7,65 +7,12 @@
 #include "base/utf8.hpp"
 #include "formats/pickle/texts.hpp"
 
+// Millions of instructions, most of which take a few of the processor's: calls would cost more.
+#define CAIRN_IN_STEP inline __attribute__((always_inline))
+
 namespace cairn::detail::pickle {
 
-void Machine::run() {
-  Instruction in;
-  do {
-    if (!scanner_.next(in)) corrupt("the stream ends early");
-    step(in);
-  } while (in.op != Op::stop);
-}
-
-void Machine::step(const Instruction& in) {
-  if (constant(in) || text_constant(in) || memory(in) || object(in)) return;
-  switch (in.op) {
-    case Op::proto:
-      if (in.number > 5) {
-        fail(Errc::unsupported, "{}: pickle protocol {}; 0 to 5 are known", where(), in.number);
-      }
-      return;
-    case Op::frame:
-      return;
-    case Op::stop:
-      if (stack_.size() != 1 || !marks_.empty()) {
-        corrupt(stack_.empty() ? "nothing is left at the end"
-                               : "several values are left at the end");
-      }
-      graph_.root_ = pop();
-      return;
-    case Op::tuple1:
-    case Op::tuple2:
-    case Op::tuple3:
-      return push(
-          make_tuple(static_cast<std::size_t>(in.op) - static_cast<std::size_t>(Op::tuple1) + 1));
-    case Op::tuple:
-      return push(make_tuple(above_mark()));
-    case Op::list:
-    case Op::dict:
-    case Op::frozenset:
-      return push_marked(in.op);
-    case Op::append:
-    case Op::appends:
-    case Op::additems:
-      return add_items(in.op == Op::append ? 1 : above_mark(), in.op);
-    case Op::setitem:
-    case Op::setitems:
-      return set_items(in.op == Op::setitem ? 2 : above_mark());
-    case Op::ext1:
-    case Op::ext2:
-    case Op::ext4:
-      fail(Errc::unsafe, "{}: it names a class by a number, which every program may read otherwise",
-           where());
-    case Op::next_buffer:
-    case Op::readonly_buffer:
-      fail(Errc::unsupported, "{}: some of its bytes are outside the file", where());
-    default:
-      corrupt("the opcode is not expected here");
-  }
-}
-
-bool Machine::object(const Instruction& in) {
+CAIRN_IN_STEP bool Machine::object(const Instruction& in) {
   switch (in.op) {
     case Op::global:
       push(name_global(in.text, in.name));
@@ -115,7 +62,7 @@ bool Machine::object(const Instruction& in) {
   }
 }
 
-bool Machine::constant(const Instruction& in) {
+CAIRN_IN_STEP bool Machine::constant(const Instruction& in) {
   switch (in.op) {
     case Op::none:
       push(kNone);
@@ -165,7 +112,7 @@ bool Machine::constant(const Instruction& in) {
   }
 }
 
-bool Machine::text_constant(const Instruction& in) {
+CAIRN_IN_STEP bool Machine::text_constant(const Instruction& in) {
   switch (in.op) {
     case Op::short_binunicode:
     case Op::binunicode:
@@ -199,7 +146,7 @@ bool Machine::text_constant(const Instruction& in) {
   }
 }
 
-bool Machine::memory(const Instruction& in) {
+CAIRN_IN_STEP bool Machine::memory(const Instruction& in) {
   switch (in.op) {
     case Op::mark:
       spend(sizeof(std::uint32_t));
@@ -237,6 +184,62 @@ bool Machine::memory(const Instruction& in) {
     default:
       return false;
   }
+}
+
+void Machine::step(const Instruction& in) {
+  if (memory(in) || constant(in) || object(in) || text_constant(in)) return;
+  switch (in.op) {
+    case Op::proto:
+      if (in.number > 5) {
+        fail(Errc::unsupported, "{}: pickle protocol {}; 0 to 5 are known", where(), in.number);
+      }
+      return;
+    case Op::frame:
+      return;
+    case Op::stop:
+      if (stack_.size() != 1 || !marks_.empty()) {
+        corrupt(stack_.empty() ? "nothing is left at the end"
+                               : "several values are left at the end");
+      }
+      graph_.root_ = pop();
+      return;
+    case Op::tuple1:
+    case Op::tuple2:
+    case Op::tuple3:
+      return push(
+          make_tuple(static_cast<std::size_t>(in.op) - static_cast<std::size_t>(Op::tuple1) + 1));
+    case Op::tuple:
+      return push(make_tuple(above_mark()));
+    case Op::list:
+    case Op::dict:
+    case Op::frozenset:
+      return push_marked(in.op);
+    case Op::append:
+    case Op::appends:
+    case Op::additems:
+      return add_items(in.op == Op::append ? 1 : above_mark(), in.op);
+    case Op::setitem:
+    case Op::setitems:
+      return set_items(in.op == Op::setitem ? 2 : above_mark());
+    case Op::ext1:
+    case Op::ext2:
+    case Op::ext4:
+      fail(Errc::unsafe, "{}: it names a class by a number, which every program may read otherwise",
+           where());
+    case Op::next_buffer:
+    case Op::readonly_buffer:
+      fail(Errc::unsupported, "{}: some of its bytes are outside the file", where());
+    default:
+      corrupt("the opcode is not expected here");
+  }
+}
+
+void Machine::run() {
+  Instruction in;
+  do {
+    if (!scanner_.next(in)) corrupt("the stream ends early");
+    step(in);
+  } while (in.op != Op::stop);
 }
 
 void Machine::keep(std::uint64_t slot) {

@@ -50,7 +50,7 @@ class Machine {
   /// What the last `count` values are for.
   Ref below(std::size_t count) const;
   /// Moves the last `count` values, and what they were added to stays on top.
-  void take_into(std::vector<Ref>& to, std::size_t count);
+  void take_into(Graph::Refs& to, std::size_t count);
   void keep(std::uint64_t slot);
 
   void push_marked(Op op);
@@ -70,10 +70,13 @@ class Machine {
   Ref integer_of_bytes(std::string_view raw);
   Ref make_tuple(std::size_t count);
   Ref make_container(Kind kind, Class cls);
+  std::uint32_t new_container();
   /// A container that is no value of its own; made where there is none yet.
-  std::vector<Ref>& added_to(std::uint32_t& container);
-  /// Where the keys of a dict are that are texts or integers, in the order of these.
-  std::vector<std::uint32_t> sorted_keys(std::span<const Ref> pairs) const;
+  Graph::Refs& added_to(std::uint32_t& container);
+  /// Whether there are two of the same, looked at one by one.
+  bool has_equal_keys(std::span<const Ref> few) const;
+  /// Takes repeated keys out, and tells where the texts among the keys are.
+  std::vector<Graph::TextKey> settle(Graph::Refs& pairs);
   Ref make_object(Ref callee, Ref args, Ref kwargs, bool called);
   Ref name_global(std::string_view module, std::string_view name);
   Ref called(Ref callee, Ref args);

@@ -69,10 +69,10 @@ std::size_t Machine::above_mark() {
   return count;
 }
 
-void Machine::take_into(std::vector<Ref>& to, std::size_t count) {
+void Machine::take_into(Graph::Refs& to, std::size_t count) {
   if (to.size() + count > to.capacity()) {
     const std::size_t room = std::max(to.size() + count, to.empty() ? 0 : 2 * to.size());
-    spend((room - to.capacity()) * sizeof(Ref));
+    spend(room * sizeof(Ref));  // and what it had is kept, too
     to.reserve(room);
   }
   to.insert(to.end(), stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
@@ -172,18 +172,16 @@ Ref Machine::make_tuple(std::size_t count) {
   return make(Kind::tuple, Class::unknown, static_cast<std::uint32_t>(count), start);
 }
 
-Ref Machine::make_container(Kind kind, Class cls) {
-  spend(2 * sizeof(std::vector<Ref>));
-  graph_.containers_.emplace_back();
-  return make(kind, cls, static_cast<std::uint32_t>(graph_.containers_.size() - 1), 0);
+std::uint32_t Machine::new_container() {
+  spend(2 * sizeof(Graph::Refs));
+  graph_.containers_.emplace_back(graph_.memory_.get());
+  return static_cast<std::uint32_t>(graph_.containers_.size() - 1);
 }
 
-std::vector<Ref>& Machine::added_to(std::uint32_t& container) {
-  if (container == kNoRef) {
-    spend(2 * sizeof(std::vector<Ref>));
-    container = static_cast<std::uint32_t>(graph_.containers_.size());
-    graph_.containers_.emplace_back();
-  }
+Ref Machine::make_container(Kind kind, Class cls) { return make(kind, cls, new_container(), 0); }
+
+Graph::Refs& Machine::added_to(std::uint32_t& container) {
+  if (container == kNoRef) container = new_container();
   return graph_.containers_[container];
 }
 

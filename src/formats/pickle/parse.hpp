@@ -17,7 +17,7 @@ struct Limits {
 };
 
 /// Limits for a pickle that describes many things and may be as large as there are: the graph may
-/// take more, in proportion to the stream.
+/// take more, in proportion to the stream, and be nested as it likes. Its reader must not recurse.
 Limits limits_of_table(std::uint64_t stream_bytes);
 
 /// The values of the pickle at the start of `bytes` (protocols 0 to 5). Nothing is imported or

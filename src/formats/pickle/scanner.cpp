@@ -77,15 +77,7 @@ Scanner::Scanner(std::span<const std::byte> bytes, std::string_view what, std::s
 
 std::string Scanner::where() const { return fmt::format("{}, byte {}", what_, start_); }
 
-bool Scanner::next(Instruction& instruction) {
-  start_ = at_;
-  if (at_ == bytes_.size()) return false;
-  instruction = {};
-  instruction.op = static_cast<Op>(bytes_[at_++]);
-  return argument(instruction);
-}
-
-bool Scanner::take(std::uint64_t count, std::string_view& raw) {
+inline bool Scanner::take(std::uint64_t count, std::string_view& raw) {
   if (count > bytes_.size() - at_) return false;
   raw = bytes_.substr(at_, count);
   at_ += count;
@@ -100,17 +92,20 @@ bool Scanner::take_line(std::string_view& line) {
   return true;
 }
 
-bool Scanner::take_unsigned(unsigned width, std::uint64_t& value) {
+template <class T>
+bool Scanner::take_unsigned(std::uint64_t& value) {
   std::string_view raw;
-  if (!take(width, raw)) return false;
-  value = 0;
-  std::memcpy(&value, raw.data(), width);
+  if (!take(sizeof(T), raw)) return false;
+  T number;
+  std::memcpy(&number, raw.data(), sizeof(T));
+  value = number;
   return true;
 }
 
-bool Scanner::take_counted(unsigned width, std::string_view& raw) {
+template <class T>
+bool Scanner::take_counted(std::string_view& raw) {
   std::uint64_t count = 0;
-  return take_unsigned(width, count) && take(count, raw);
+  return take_unsigned<T>(count) && take(count, raw);
 }
 
 std::int64_t Scanner::number_of(std::string_view text) const {
@@ -122,10 +117,10 @@ std::int64_t Scanner::number_of(std::string_view text) const {
   return value;
 }
 
-bool Scanner::argument(Instruction& in) {
+inline bool Scanner::argument(Instruction& in) {
   std::uint64_t number = 0;
-  const auto unsigned_number = [&](unsigned width) {
-    if (!take_unsigned(width, number)) return false;
+  const auto unsigned_number = [&]<class T>(T) {
+    if (!take_unsigned<T>(number)) return false;
     in.number = static_cast<std::int64_t>(number);
     return true;
   };
@@ -141,15 +136,15 @@ bool Scanner::argument(Instruction& in) {
     case Form::two_lines:
       return take_line(in.text) && take_line(in.name);
     case Form::signed_4:
-      if (!take_unsigned(4, number)) return false;
+      if (!take_unsigned<std::uint32_t>(number)) return false;
       in.number = static_cast<std::int32_t>(static_cast<std::uint32_t>(number));
       return true;
     case Form::unsigned_1:
-      return unsigned_number(1);
+      return unsigned_number(std::uint8_t{});
     case Form::unsigned_2:
-      return unsigned_number(2);
+      return unsigned_number(std::uint16_t{});
     case Form::unsigned_4:
-      return unsigned_number(4);
+      return unsigned_number(std::uint32_t{});
     case Form::real: {
       std::string_view raw;
       if (!take(8, raw)) return false;
@@ -158,23 +153,31 @@ bool Scanner::argument(Instruction& in) {
       return true;
     }
     case Form::counted_1:
-      return take_counted(1, in.text);
+      return take_counted<std::uint8_t>(in.text);
     case Form::counted_4_signed:
       // A negative count is no end of the stream but nonsense.
-      if (!take_unsigned(4, number)) return false;
+      if (!take_unsigned<std::uint32_t>(number)) return false;
       if (number >> 31 != 0) fail(Errc::corrupt, "{}: a negative length", where());
       return take(number, in.text);
     case Form::counted_4:
-      return take_counted(4, in.text);
+      return take_counted<std::uint32_t>(in.text);
     case Form::counted_8:
-      return take_counted(8, in.text);
+      return take_counted<std::uint64_t>(in.text);
     case Form::frame:
       // What follows are ordinary instructions; the frame only promises that they are there.
-      return take_unsigned(8, number) && number <= bytes_.size() - at_;
+      return take_unsigned<std::uint64_t>(number) && number <= bytes_.size() - at_;
     case Form::none:
       break;
   }
   fail(Errc::corrupt, "{}: no opcode 0x{:02x} exists", where(), static_cast<unsigned>(in.op));
+}
+
+bool Scanner::next(Instruction& instruction) {
+  start_ = at_;
+  if (at_ == bytes_.size()) return false;
+  instruction = {};
+  instruction.op = static_cast<Op>(bytes_[at_++]);
+  return argument(instruction);
 }
 
 std::optional<std::size_t> length_of(std::span<const std::byte> bytes, std::string_view what,

@@ -108,8 +108,10 @@ class Scanner {
  private:
   bool take(std::uint64_t count, std::string_view& raw);
   bool take_line(std::string_view& line);
-  bool take_unsigned(unsigned width, std::uint64_t& value);
-  bool take_counted(unsigned width, std::string_view& raw);
+  template <class T>
+  bool take_unsigned(std::uint64_t& value);
+  template <class T>
+  bool take_counted(std::string_view& raw);
   bool argument(Instruction& instruction);
   std::int64_t number_of(std::string_view text) const;
 

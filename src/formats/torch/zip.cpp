@@ -76,9 +76,11 @@ class Window {
 /// The position of the end record: the one whose comment ends with the archive.
 std::uint64_t find_end(const Window& window) {
   const std::span<const std::byte> tail = window.tail();
+  const std::string_view text = text_at(tail, 0, tail.size());
+  constexpr std::string_view kSignature = "PK\x05\x06";
   std::optional<std::uint64_t> found;
-  for (std::uint64_t p = 0; p + kEndBytes <= tail.size(); ++p) {
-    if (at<std::uint32_t>(tail, p) != 0x06054b50) continue;
+  for (auto p = text.find(kSignature); p != text.npos; p = text.find(kSignature, p + 1)) {
+    if (p + kEndBytes > tail.size()) break;
     if (p + kEndBytes + at<std::uint16_t>(tail, p + 20) != tail.size()) continue;
     if (found) fail(Errc::corrupt, "the zip archive has two ends");
     found = p;
@@ -281,6 +283,7 @@ ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t byt
   const std::vector<std::byte> table = window.read(place.start, place.bytes);
   ZipTable result;
   auto& members = result.members_;
+  members.reserve(std::min(place.members, table.size() / kCentralBytes));
   std::size_t position = 0;
   while (position < table.size()) members.push_back(read_central(table, position));
   if (members.size() != place.members) {
