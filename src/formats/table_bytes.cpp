@@ -10,8 +10,8 @@ namespace {
 
 // The vector that grows holds half of it once more, and what is read from has its room, too.
 constexpr std::uint64_t kMost = 96 << 20;
-// Where the files are large, each 4 KiB of them have room for an extent.
-constexpr std::uint64_t kPartOfFiles = 16;
+// Large files may have larger tables: 256 MiB beyond the files is the most that a reader may take.
+constexpr std::uint64_t kPartOfFiles = 4;
 constexpr std::uint64_t kBlock = 16;  // what the allocator adds to each piece of memory
 
 std::uint64_t bytes_of(const Shape& shape) {
@@ -47,6 +47,6 @@ bool TableBytes::add_if_room(std::uint64_t bytes) {
   return true;
 }
 
-std::uint64_t TableBytes::most() const { return std::max(kMost, file_bytes_ / kPartOfFiles); }
+std::uint64_t TableBytes::most() const { return kMost + file_bytes_ / kPartOfFiles; }
 
 }  // namespace cairn::detail

@@ -6,8 +6,10 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 
+#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/torch/values.hpp"
 
@@ -207,27 +209,30 @@ class Joiner {
   /// The ranks of one stage: [first, first + tensor ranks).
   void add_stage(std::size_t first) {
     const auto count = static_cast<std::size_t>(division_.tensor_ranks);
-    const auto by_path = [](const TensorEntry* a, const TensorEntry* b) {
-      return a->path < b->path;
+    const auto hash = [](const TensorEntry* tensor) { return digest_of(tensor->name); };
+    const auto same_path = [](const TensorEntry* a, const TensorEntry* b) {
+      return a->path == b->path;
     };
-    std::map<TensorEntry*, std::vector<Part>, decltype(by_path)> parts(by_path);
-    std::vector<TensorEntry*> order;
+    std::unordered_map<const TensorEntry*, std::size_t, decltype(hash), decltype(same_path)> known;
+    std::vector<std::vector<Part>> found;
     for (std::size_t t = 0; t < count; ++t) {
       for (TensorEntry& tensor : ranks_[first + t].tensors) {
-        auto* of_path = chunk_of(tensor) ? &parts[&tensor] : nullptr;
-        const bool twice = of_path != nullptr && !of_path->empty() && of_path->back().rank == t;
-        if (of_path == nullptr || twice) {
+        if (!chunk_of(tensor)) {
           add_apart(std::move(tensor), ranks_[first + t]);
           continue;
         }
-        if (of_path->empty()) order.push_back(&tensor);
-        of_path->push_back({t, &tensor});
+        const auto [at, is_new] = known.try_emplace(&tensor, found.size());
+        if (is_new) found.emplace_back();
+        std::vector<Part>& parts = found[at->second];
+        if (!parts.empty() && parts.back().rank == t) {
+          add_apart(std::move(tensor), ranks_[first + t]);  // a second one of this rank
+          continue;
+        }
+        parts.push_back({t, &tensor});
       }
     }
-    std::vector<std::vector<Part>> found;
-    for (TensorEntry* tensor : order) found.push_back(std::move(parts.at(tensor)));
-    parts.clear();  // whose keys are about to be moved
-    for (const auto& of_path : found) add(first, of_path);
+    known.clear();  // whose keys are about to be moved
+    for (const auto& parts : found) add(first, parts);
   }
 
   void add(std::size_t first, const std::vector<Part>& found) {
