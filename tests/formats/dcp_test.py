@@ -246,6 +246,23 @@ class Dcp(Case):
         code, told = self.cairn("verify", self.dir / "ranks")
         self.assertEqual((code, told["unchecked"]), (0, 2), told)
 
+    def test_parts_must_not_share_their_bytes(self):
+        for name, checked in (("with", True), ("without", False)):
+            with self.subTest(crcs=name):
+                part = fake_torch.save((1,), struct.pack("<f", 8))
+                part = part if checked else fake_torch.without_crcs(part)
+                fake_torch.dcp(self.dir / name, {tensor: ((1,), (tensor,), [((0,), (1,), part)]) for tensor in "ab"}, at=0)
+                code, told = self.cairn("inspect", self.dir / name)
+                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
+                self.assertIn("same place", told["error"]["message"])
+
+    def test_values_without_crcs_are_told_of(self):
+        value = fake_torch.without_crcs(fake_torch.archive({"epoch": 3}))
+        fake_torch.dcp(self.dir / "values", {}, {"meta": (("meta",), value)})
+        code, table = self.cairn("inspect", self.dir / "values")
+        self.assertEqual((code, len(table["objects"])), (0, 1), table)
+        self.assertIn("without CRCs", " ".join(table["warnings"]))
+
     def test_parts_in_safetensors(self):
         def shard(number, tensors):
             header, data = {"__metadata__": {"DCP_SHARDING_INFO": json.dumps(

@@ -151,9 +151,10 @@ def save(shape, data, kind="FloatStorage", item=4, strides=None, first=0):
     return archive(tensor(shape, data, kind, item, strides, first, key="0"))
 
 
-def dcp(directory, tensors, values=None, dtype="float32", rank=None):
+def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
     """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}, and of values that
-    are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did."""
+    are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did. With `at`,
+    all parts are said to be there in the data file."""
     data_file = f"__{rank or 0}_0.distcp"
     metadata = "torch.distributed.checkpoint.metadata"
     entries, storage, data = {}, {}, b""
@@ -163,7 +164,7 @@ def dcp(directory, tensors, values=None, dtype="float32", rank=None):
             chunks.append(made(metadata, "ChunkStorageMetadata", {"offsets": size(*start), "sizes": size(*count)}))
             index = made(metadata, "MetadataIndex", {"fqn": name, "offset": size(*start), "index": None})
             storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
-                "relative_path": data_file, "offset": len(data), "length": len(archive)})
+                "relative_path": data_file, "offset": len(data) if at is None else at, "length": len(archive)})
             data += archive
         properties = made(metadata, "TensorProperties", {
             "dtype": named("torch", dtype), "layout": None, "requires_grad": False})

@@ -106,7 +106,11 @@ class Reader {
       if (fs::exists(directory_ / name, ignored)) values_.add_file(directory_ / name);
     }
     sort_checksums(manifest_.checksums);
-    if (lacks_checksums_) manifest_.warnings.emplace_back(kMissingCrcs);
+    if (!unchecked_.empty()) {
+      unchecked_.insert(unchecked_.end(), manifest_.checksums.begin(), manifest_.checksums.end());
+      sort_checksums(unchecked_);  // for what overlaps
+      values_.warn(std::string(kMissingCrcs));
+    }
     values_.finish();
     manifest_.documents["globals"] =
         nlohmann::json(globals_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -196,18 +200,14 @@ class Reader {
 
   void add(TensorMetadata tensor, const std::vector<Placed>& places) {
     for (const Placed& place : places) {
-      if (place.has_checksum) {
-        manifest_.checksums.push_back(place.checksum);
-      } else {
-        lacks_checksums_ = true;
-      }
+      (place.has_checksum ? manifest_.checksums : unchecked_).push_back(place.checksum);
     }
     manifest_.tensors.push_back(entry_of(std::move(tensor), places, table_bytes_));
   }
 
   const fs::path& directory_;
-  bool lacks_checksums_ = false;  // of some storage
   Manifest manifest_;
+  std::vector<Checksum> unchecked_;  // storages whose checksums the file does not tell
   DataFiles files_;
   Values values_;
   TableBytes& table_bytes_;

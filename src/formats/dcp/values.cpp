@@ -92,6 +92,7 @@ bool Values::read(const ValueMetadata& value) {
   const std::uint64_t bytes = archive.find("data.pkl")->unpacked_bytes;
   if (bytes > kMostValueBytes || bytes > kMostBytes - read_bytes_) return false;
   read_bytes_ += bytes;
+  if (std::string warning = archive.missing_checksums(); !warning.empty()) warn(std::move(warning));
   const Graph graph = archive.read_pickle(data.file);
   torch::Storages storages = torch::storages_of(graph);
   archive.place(storages);

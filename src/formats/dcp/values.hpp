@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -35,6 +36,7 @@ class Values {
   void add_file(const std::filesystem::path& path);
   /// Whether what is stored for two values is the same, byte for byte. Errors: corrupt, io.
   bool are_alike(const ValueMetadata& a, const ValueMetadata& b);
+  void warn(std::string warning) { warnings_.insert(std::move(warning)); }
   /// Puts the documents into the manifest, when it has all of its tensors. Errors: corrupt.
   void finish();
 
