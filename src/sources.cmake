@@ -119,6 +119,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/pickle/globals.cpp
   src/formats/pickle/graph.cpp
   src/formats/pickle/machine.cpp
+  src/formats/pickle/machine_keys.cpp
   src/formats/pickle/machine_objects.cpp
   src/formats/pickle/machine_values.cpp
   src/formats/pickle/parse.cpp

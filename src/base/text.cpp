@@ -24,6 +24,16 @@ std::string lower_case(std::string_view text) {
   return result;
 }
 
+bool leaves_directory(std::string_view path) {
+  if (path.empty() || path.front() == '/' || path.find('\0') != path.npos) return true;
+  for (;;) {
+    const std::size_t slash = path.find('/');
+    if (path.substr(0, slash) == "..") return true;
+    if (slash == path.npos) return false;
+    path.remove_prefix(slash + 1);
+  }
+}
+
 std::string printable(std::string_view text) {
   std::string result(text.substr(0, kMostShown));
   std::replace_if(

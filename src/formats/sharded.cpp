@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "formats/strict_json.hpp"
 #include "os/file.hpp"
@@ -122,10 +123,7 @@ ShardIndex read_index(const File& file, TableBytes& table_bytes) {
 
 /// A path below the index's directory, by its components: links inside are the user's own.
 void check_shard_name(const std::string& name) {
-  const std::filesystem::path path(name);
-  const bool leaves =
-      std::any_of(path.begin(), path.end(), [](const auto& part) { return part == ".."; });
-  if (name.empty() || path.is_absolute() || leaves || name.find('\0') != std::string::npos) {
+  if (leaves_directory(name)) {
     fail(Errc::unsafe, "it names the shard '{}', which is not below its directory", name);
   }
 }

@@ -10,7 +10,8 @@ namespace {
 
 // The vector that grows holds half of it once more, and what is read from has its room, too.
 constexpr std::uint64_t kMost = 96 << 20;
-// Large files may have larger tables: 256 MiB beyond the files is the most that a reader may take.
+// A reader may take 256 MiB beyond the files. While the table's vector grows there are two of it, so
+// that a quarter of the files stays below their half.
 constexpr std::uint64_t kPartOfFiles = 4;
 constexpr std::uint64_t kBlock = 16;  // what the allocator adds to each piece of memory
 

@@ -247,14 +247,25 @@ class Dcp(Case):
         self.assertEqual((code, told["unchecked"]), (0, 2), told)
 
     def test_parts_must_not_share_their_bytes(self):
-        for name, checked in (("with", True), ("without", False)):
-            with self.subTest(crcs=name):
-                part = fake_torch.save((1,), struct.pack("<f", 8))
-                part = part if checked else fake_torch.without_crcs(part)
-                fake_torch.dcp(self.dir / name, {tensor: ((1,), (tensor,), [((0,), (1,), part)]) for tensor in "ab"}, at=0)
-                code, told = self.cairn("inspect", self.dir / name)
-                self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
-                self.assertIn("same place", told["error"]["message"])
+        part = fake_torch.save((1,), struct.pack("<f", 8))
+        bare = fake_torch.without_crcs(part)
+        value = fake_torch.without_crcs(fake_torch.archive({"w": fake_torch.tensor((1,), bytes(4))}))
+        around = fake_torch.save((len(bare) // 4 + 1,), bare + bytes(4 - len(bare) % 4))
+        tensors = {"two parts": (part, part, {"b": 0}), "without CRCs": (bare, bare, {"b": 0}),
+                   "one in the other": (around, bare, {"b": around.find(bare)})}
+        for name, (first, second, at) in tensors.items():
+            with self.subTest(name=name):
+                count = (len(bare) // 4 + 1,) if first is around else (1,)
+                fake_torch.dcp(self.dir / name, {"a": (count, ("a",), [((0,), count, first)]),
+                                                 "b": ((1,), ("b",), [((0,), (1,), second)])}, at=at)
+                self.expect_shared(self.dir / name)
+        fake_torch.dcp(self.dir / "values", {}, {name: ((name,), value) for name in "ab"}, at={"b": 0})
+        self.expect_shared(self.dir / "values")
+
+    def expect_shared(self, path):
+        code, told = self.cairn("inspect", path)
+        self.assertEqual((code, told.get("error", {}).get("code")), (2, "corrupt"), told)
+        self.assertIn("same place", told["error"]["message"])
 
     def test_values_without_crcs_are_told_of(self):
         value = fake_torch.without_crcs(fake_torch.archive({"epoch": 3}))

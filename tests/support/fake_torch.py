@@ -153,8 +153,8 @@ def save(shape, data, kind="FloatStorage", item=4, strides=None, first=0):
 
 def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
     """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}, and of values that
-    are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did. With `at`,
-    all parts are said to be there in the data file."""
+    are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did. `at` tells where
+    parts are said to be in the data file instead, by their tensors' or values' names."""
     data_file = f"__{rank or 0}_0.distcp"
     metadata = "torch.distributed.checkpoint.metadata"
     entries, storage, data = {}, {}, b""
@@ -164,7 +164,7 @@ def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
             chunks.append(made(metadata, "ChunkStorageMetadata", {"offsets": size(*start), "sizes": size(*count)}))
             index = made(metadata, "MetadataIndex", {"fqn": name, "offset": size(*start), "index": None})
             storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
-                "relative_path": data_file, "offset": len(data) if at is None else at, "length": len(archive)})
+                "relative_path": data_file, "offset": (at or {}).get(name, len(data)), "length": len(archive)})
             data += archive
         properties = made(metadata, "TensorProperties", {
             "dtype": named("torch", dtype), "layout": None, "requires_grad": False})
@@ -173,7 +173,7 @@ def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
     for name, (_, content) in (values or {}).items():
         index = made(metadata, "MetadataIndex", {"fqn": name, "offset": None, "index": None})
         storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
-            "relative_path": data_file, "offset": len(data), "length": len(content)})
+            "relative_path": data_file, "offset": (at or {}).get(name, len(data)), "length": len(content)})
         data += content
         entries[name] = made(metadata, "BytesStorageMetadata", {})
     paths = {name: entry[1] for name, entry in tensors.items()} | {name: path for name, (path, _) in (values or {}).items()}

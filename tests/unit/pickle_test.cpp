@@ -1,4 +1,5 @@
 // The restricted pickle reader: what it reads, and what it refuses. Nothing in here can run code.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -180,6 +181,62 @@ TEST(Pickle, TheLastOfEqualKeysCounts) {
   EXPECT_TRUE(graph.is_text(pairs[0], "w"));
   EXPECT_EQ(graph.integer(pairs[1]), 3);
   EXPECT_TRUE(graph.is_text(pairs[2], "x"));
+}
+
+TEST(Pickle, ALargeDictIsLookedUpByTextAndHasEachKeyOnce) {
+  std::string stream = "\x80\x02}(";
+  const auto add = [&](const std::string& key, int value) {
+    stream += key;
+    stream += 'K';
+    stream += static_cast<char>(value);
+  };
+  const auto text = [](const std::string& name) {
+    return fmt::format("U{}{}", static_cast<char>(name.size()), name);
+  };
+  for (int i = 0; i < 38; ++i) add(text(fmt::format("k{}", i)), i);
+  add("K\x01", 100);
+  add("\x88", 101);  // True, which is 1
+  add(text("1"), 102);
+  add(text("k0"), 103);
+  const Graph graph = parse_text(stream + "u.");
+  const auto pairs = graph.pairs(graph.root());
+  ASSERT_EQ(pairs.size(), 2 * 40U);
+  EXPECT_TRUE(graph.is_text(pairs[0], "k0"));
+  EXPECT_EQ(graph.integer(pairs[1]), 103);
+  EXPECT_EQ(graph.integer(pairs[2 * 38 + 1]), 101);
+  for (int i = 1; i < 38; ++i) {
+    const auto found = graph.find(graph.root(), fmt::format("k{}", i));
+    ASSERT_TRUE(found);
+    EXPECT_EQ(graph.integer(*found), i);
+  }
+  EXPECT_EQ(graph.integer(*graph.find(graph.root(), "1")), 102);
+  EXPECT_FALSE(graph.find(graph.root(), "k38"));
+}
+
+TEST(Pickle, ADictThatBecomesSmallByItsRepeatedKeys) {
+  std::string stream = "\x80\x02}(";
+  for (char i = 0; i < 40; ++i)
+    stream += std::string("U\x01") + static_cast<char>('a' + i % 3) + "K" + i;
+  const Graph graph = parse_text(stream + "u.");
+  EXPECT_EQ(graph.pairs(graph.root()).size(), 6U);
+  EXPECT_EQ(graph.integer(*graph.find(graph.root(), "a")), 39);
+}
+
+TEST(Pickle, KeysThatTakeTooLongToCompareAreRefused) {
+  const std::string key(1 << 20, 'k');
+  std::string stream = "\x80\x02(X";
+  for (int shift = 0; shift < 32; shift += 8) stream += static_cast<char>(key.size() >> shift);
+  stream += key + "q\x01";
+  for (int i = 0; i < 2000; ++i) stream += "}(h\x01Nh\x01Nu";
+  EXPECT_EQ(failure_of(stream + "t.").first, Errc::unsafe);
+}
+
+TEST(Pickle, TablesMayBeNestedAsTheyLike) {
+  constexpr std::size_t kDepth = 100'000;
+  const std::string stream = std::string(kDepth, ']') + std::string(kDepth - 1, 'a') + ".";
+  EXPECT_EQ(failure_of(stream).first, Errc::unsafe);
+  const Graph graph = parse(bytes_of(stream), "a table", limits_of_table(stream.size()));
+  EXPECT_EQ(graph.kind(graph.root()), Kind::list);
 }
 
 TEST(Pickle, NamesThatRunCodeAreRefusedWhereverTheyAre) {

@@ -309,6 +309,18 @@ std::string with_pickle(const std::string& file_bytes, const fs::path& path,
   return zip_of(parts);
 }
 
+TEST(TableBytesOf, LargeFilesHaveRoomForMore) {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  TableBytes small;
+  small.add_bytes(96 * kMiB);
+  EXPECT_FALSE(small.add_if_room(1));
+  TableBytes large;
+  large.add_file(300 * kMiB);
+  large.add_file(100 * kMiB);
+  large.add_bytes(196 * kMiB);
+  EXPECT_THROW(large.add_bytes(1), Error);
+}
+
 TEST_F(TorchFile, BrokenFilesAreRefusedOrReadWithinTheFile) {
   std::mt19937_64 random(20261125);
   const auto run = [](const std::string& bytes) {

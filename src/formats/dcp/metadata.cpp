@@ -4,6 +4,7 @@
 #include <set>
 #include <string_view>
 
+#include "base/text.hpp"
 #include "base/throw.hpp"
 #include "formats/pickle/parse.hpp"
 #include "formats/torch/storages.hpp"
@@ -277,14 +278,7 @@ bool are_tiling(const TensorMetadata& tensor) {
 }
 
 void check_file_name(std::string_view file) {
-  bool leaves = file.empty() || file.front() == '/' || file.find('\0') != file.npos;
-  for (std::string_view rest = file; !leaves;) {
-    const std::size_t slash = rest.find('/');
-    leaves = rest.substr(0, slash) == "..";
-    if (slash == rest.npos) break;
-    rest.remove_prefix(slash + 1);
-  }
-  if (leaves) {
+  if (leaves_directory(file)) {
     fail(Errc::unsafe, "it names the data file '{}', which is not in its directory", file);
   }
 }

@@ -106,11 +106,7 @@ class Reader {
       if (fs::exists(directory_ / name, ignored)) values_.add_file(directory_ / name);
     }
     sort_checksums(manifest_.checksums);
-    if (!unchecked_.empty()) {
-      unchecked_.insert(unchecked_.end(), manifest_.checksums.begin(), manifest_.checksums.end());
-      sort_checksums(unchecked_);  // for what overlaps
-      values_.warn(std::string(kMissingCrcs));
-    }
+    check_unchecked();
     values_.finish();
     manifest_.documents["globals"] =
         nlohmann::json(globals_).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -118,6 +114,16 @@ class Reader {
   }
 
  private:
+  /// What has no checksums overlaps nothing either.
+  void check_unchecked() {
+    if (!unchecked_.empty()) values_.warn(std::string(kMissingCrcs));
+    std::vector<Checksum> all = std::move(unchecked_);
+    all.insert(all.end(), values_.unchecked().begin(), values_.unchecked().end());
+    if (all.empty()) return;
+    all.insert(all.end(), manifest_.checksums.begin(), manifest_.checksums.end());
+    sort_checksums(all);
+  }
+
   void read_whole() {
     Metadata metadata = read_one(directory_ / kMetadata, manifest_, parts_bytes_);
     globals_ = std::move(metadata.globals);

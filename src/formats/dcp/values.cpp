@@ -108,6 +108,10 @@ bool Values::read(const ValueMetadata& value) {
     checksum.file = data.number;
     manifest_.checksums.push_back(checksum);
   }
+  for (Checksum place : archive.unchecked()) {
+    place.file = data.number;
+    unchecked_.push_back(place);
+  }
   return true;
 }
 

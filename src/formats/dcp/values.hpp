@@ -36,6 +36,8 @@ class Values {
   void add_file(const std::filesystem::path& path);
   /// Whether what is stored for two values is the same, byte for byte. Errors: corrupt, io.
   bool are_alike(const ValueMetadata& a, const ValueMetadata& b);
+  /// Where members lie whose checksums the files do not tell, of values with tensors.
+  const std::vector<Checksum>& unchecked() const { return unchecked_; }
   void warn(std::string warning) { warnings_.insert(std::move(warning)); }
   /// Puts the documents into the manifest, when it has all of its tensors. Errors: corrupt.
   void finish();
@@ -62,6 +64,7 @@ class Values {
   std::string containers_;
   std::vector<std::string> named_;
   std::set<std::string> warnings_;
+  std::vector<Checksum> unchecked_;
 };
 
 }  // namespace cairn::detail::dcp

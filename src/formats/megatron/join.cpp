@@ -6,7 +6,6 @@
 #include <map>
 #include <set>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 
 #include "base/digest.hpp"
@@ -189,6 +188,18 @@ std::optional<TensorEntry> put_together(const std::vector<Part>& parts, std::siz
   return whole;
 }
 
+/// A tensor's path as a key. The name follows from the path, so that its hash, which is compared
+/// first, does so, too; two paths may have one name.
+struct PathOf {
+  explicit PathOf(const TensorEntry& entry) : hash(digest_of(entry.name)), tensor(&entry) {}
+  bool operator<(const PathOf& other) const {
+    return hash != other.hash ? hash < other.hash : tensor->path < other.tensor->path;
+  }
+
+  std::uint64_t hash;
+  const TensorEntry* tensor;
+};
+
 /// Entries are moved, never copied: what is made of them takes at most about as much memory again.
 class Joiner {
  public:
@@ -209,11 +220,7 @@ class Joiner {
   /// The ranks of one stage: [first, first + tensor ranks).
   void add_stage(std::size_t first) {
     const auto count = static_cast<std::size_t>(division_.tensor_ranks);
-    const auto hash = [](const TensorEntry* tensor) { return digest_of(tensor->name); };
-    const auto same_path = [](const TensorEntry* a, const TensorEntry* b) {
-      return a->path == b->path;
-    };
-    std::unordered_map<const TensorEntry*, std::size_t, decltype(hash), decltype(same_path)> known;
+    std::map<PathOf, std::size_t> known;
     std::vector<std::vector<Part>> found;
     for (std::size_t t = 0; t < count; ++t) {
       for (TensorEntry& tensor : ranks_[first + t].tensors) {
@@ -221,7 +228,7 @@ class Joiner {
           add_apart(std::move(tensor), ranks_[first + t]);
           continue;
         }
-        const auto [at, is_new] = known.try_emplace(&tensor, found.size());
+        const auto [at, is_new] = known.try_emplace(PathOf(tensor), found.size());
         if (is_new) found.emplace_back();
         std::vector<Part>& parts = found[at->second];
         if (!parts.empty() && parts.back().rank == t) {

@@ -82,7 +82,7 @@ std::optional<Ref> Graph::find(Ref dict, std::string_view key) const {
     const std::uint64_t hash = digest_of(key);
     auto at = std::lower_bound(
         keys.begin(), keys.end(), hash,
-        [](const TextKey& known, std::uint64_t wanted) { return known.hash < wanted; });
+        [](const HashedKey& known, std::uint64_t wanted) { return known.hash < wanted; });
     for (; at != keys.end() && at->hash == hash; ++at) {
       if (text(all[at->place]) == key) return all[at->place + 1];
     }

@@ -3,8 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <memory>
-#include <memory_resource>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,13 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "formats/pickle/containers.hpp"
 #include "formats/pickle/globals.hpp"
 
 namespace cairn::detail::pickle {
-
-/// A value's position in its graph.
-using Ref = std::uint32_t;
-inline constexpr Ref kNoRef = ~Ref{0};
 
 enum class Kind : std::uint8_t {
   none,
@@ -121,9 +116,8 @@ class Graph {
     std::uint64_t bits = 0;   // the number, the position of a tuple's elements, or a text's address
   };
   static_assert(sizeof(Value) == 16);
-  using Refs = std::pmr::vector<Ref>;
-  struct TextKey {
-    std::uint64_t hash;   // digest_of() the text
+  struct HashedKey {
+    std::uint64_t hash;   // digest_of() a text; a number
     std::uint32_t place;  // among the pairs
   };
   static constexpr std::size_t kFewPairs = 16;  // among which to look one by one
@@ -137,12 +131,9 @@ class Graph {
   std::deque<std::string> made_;  // texts that do not lie in bytes_ as they are
   std::vector<Value> values_;
   std::vector<Ref> elements_;  // of tuples
-  // Of lists, sets and dicts. Most are small and all live as long as the graph.
-  std::unique_ptr<std::pmr::monotonic_buffer_resource> memory_ =
-      std::make_unique<std::pmr::monotonic_buffer_resource>();
-  std::vector<Refs> containers_;
+  Containers containers_;      // of lists, sets and dicts
   // Of dicts with more than a few pairs, by container: where the text keys are, sorted by hash.
-  std::unordered_map<std::uint32_t, std::vector<TextKey>> text_keys_;
+  std::unordered_map<std::uint32_t, std::vector<HashedKey>> text_keys_;
   std::vector<Object> objects_;
   std::vector<Global> globals_;
   Ref root_ = kNoRef;

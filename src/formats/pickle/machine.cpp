@@ -7,12 +7,9 @@
 #include "base/utf8.hpp"
 #include "formats/pickle/texts.hpp"
 
-// Millions of instructions, most of which take a few of the processor's: calls would cost more.
-#define CAIRN_IN_STEP inline __attribute__((always_inline))
-
 namespace cairn::detail::pickle {
 
-CAIRN_IN_STEP bool Machine::object(const Instruction& in) {
+bool Machine::object(const Instruction& in) {
   switch (in.op) {
     case Op::global:
       push(name_global(in.text, in.name));
@@ -62,7 +59,7 @@ CAIRN_IN_STEP bool Machine::object(const Instruction& in) {
   }
 }
 
-CAIRN_IN_STEP bool Machine::constant(const Instruction& in) {
+bool Machine::constant(const Instruction& in) {
   switch (in.op) {
     case Op::none:
       push(kNone);
@@ -112,7 +109,7 @@ CAIRN_IN_STEP bool Machine::constant(const Instruction& in) {
   }
 }
 
-CAIRN_IN_STEP bool Machine::text_constant(const Instruction& in) {
+bool Machine::text_constant(const Instruction& in) {
   switch (in.op) {
     case Op::short_binunicode:
     case Op::binunicode:
@@ -146,7 +143,7 @@ CAIRN_IN_STEP bool Machine::text_constant(const Instruction& in) {
   }
 }
 
-CAIRN_IN_STEP bool Machine::memory(const Instruction& in) {
+bool Machine::memory(const Instruction& in) {
   switch (in.op) {
     case Op::mark:
       spend(sizeof(std::uint32_t));

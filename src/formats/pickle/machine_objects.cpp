@@ -4,7 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "base/digest.hpp"
 #include "base/throw.hpp"
 #include "formats/pickle/machine.hpp"
 #include "formats/pickle/texts.hpp"
@@ -158,102 +157,6 @@ void Machine::check_attribute(Class cls, std::span<const Ref> args) const {
       fail(Errc::unsafe, "{}: it asks for the attribute '{}', which leads to code; nothing was run",
            where(), name);
     }
-  }
-}
-
-namespace {
-
-/// A text or an integer as a key: True is 1.
-struct Key {
-  bool is_text = false;
-  std::string_view text;
-  std::int64_t number = 0;
-
-  Key(const Graph& graph, Ref ref) : is_text(graph.kind(ref) == Kind::text) {
-    if (is_text) text = graph.text(ref);
-    if (graph.kind(ref) == Kind::integer) number = graph.integer(ref);
-    if (graph.kind(ref) == Kind::boolean) number = graph.boolean(ref);
-  }
-  auto operator<=>(const Key&) const = default;
-};
-
-/// Sorts by hash first: comparing texts, which lie all over the stream, would take longer. Equal
-/// keys keep their order.
-struct Hashed {
-  std::uint64_t hash = 0;
-  Key key;
-  std::uint32_t place = 0;
-
-  Hashed(const Key& of, std::uint32_t at)
-      : hash(of.is_text ? digest_of(of.text) : static_cast<std::uint64_t>(of.number)),
-        key(of),
-        place(at) {}
-  auto operator<=>(const Hashed&) const = default;
-};
-
-bool is_comparable(Kind kind) {
-  return kind == Kind::text || kind == Kind::integer || kind == Kind::boolean;
-}
-
-}  // namespace
-
-bool Machine::has_equal_keys(std::span<const Ref> few) const {
-  for (std::size_t i = 2; i < few.size(); i += 2) {
-    if (!is_comparable(graph_.kind(few[i]))) continue;
-    const Key key(graph_, few[i]);
-    for (std::size_t j = 0; j < i; j += 2) {
-      if (is_comparable(graph_.kind(few[j])) && Key(graph_, few[j]) == key) return true;
-    }
-  }
-  return false;
-}
-
-std::vector<Graph::TextKey> Machine::settle(Graph::Refs& pairs) {
-  std::vector<Hashed> keys;
-  const std::uint64_t bytes = pairs.size() / 2 * sizeof(keys[0]);
-  spend(bytes);
-  keys.reserve(pairs.size() / 2);
-  for (std::uint32_t i = 0; i < pairs.size(); i += 2) {
-    if (is_comparable(graph_.kind(pairs[i]))) keys.emplace_back(Key(graph_, pairs[i]), i);
-  }
-  std::sort(keys.begin(), keys.end());
-  bool repeated = false;
-  std::size_t first = 0;
-  for (std::size_t i = 1; i < keys.size(); ++i) {
-    if (keys[i].hash != keys[first].hash || keys[i].key != keys[first].key) {
-      first = i;
-      continue;
-    }
-    repeated = true;
-    pairs[keys[first].place + 1] = pairs[keys[i].place + 1];
-    pairs[keys[i].place] = kNoRef;
-  }
-  std::vector<Graph::TextKey> texts;
-  for (const Hashed& key : keys) {
-    if (key.key.is_text) texts.push_back({key.hash, key.place});
-  }
-  spent_ -= bytes;
-  if (!repeated) return texts;
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < pairs.size(); i += 2) {
-    if (pairs[i] == kNoRef) continue;
-    pairs[kept++] = pairs[i];
-    pairs[kept++] = pairs[i + 1];
-  }
-  pairs.resize(kept);
-  return settle(pairs);
-}
-
-void Machine::settle_keys() {
-  for (const Graph::Value& value : graph_.values_) {
-    if (value.kind != Kind::dict) continue;
-    Graph::Refs& pairs = graph_.containers_[value.count];
-    const bool few = pairs.size() <= 2 * Graph::kFewPairs;
-    if (few && !has_equal_keys(pairs)) continue;
-    std::vector<Graph::TextKey> texts = settle(pairs);
-    if (pairs.size() <= 2 * Graph::kFewPairs) continue;
-    spend(texts.capacity() * sizeof(texts[0]));
-    graph_.text_keys_.emplace(value.count, std::move(texts));
   }
 }
 

@@ -69,10 +69,11 @@ std::size_t Machine::above_mark() {
   return count;
 }
 
-void Machine::take_into(Graph::Refs& to, std::size_t count) {
+void Machine::take_into(Refs& to, std::size_t count) {
   if (to.size() + count > to.capacity()) {
     const std::size_t room = std::max(to.size() + count, to.empty() ? 0 : 2 * to.size());
-    spend(room * sizeof(Ref));  // and what it had is kept, too
+    const bool goes_back = to.capacity() * sizeof(Ref) > SmallPool::kSmallBytes;
+    spend((room - (goes_back ? to.capacity() : 0)) * sizeof(Ref));
     to.reserve(room);
   }
   to.insert(to.end(), stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
@@ -173,14 +174,13 @@ Ref Machine::make_tuple(std::size_t count) {
 }
 
 std::uint32_t Machine::new_container() {
-  spend(2 * sizeof(Graph::Refs));
-  graph_.containers_.emplace_back(graph_.memory_.get());
-  return static_cast<std::uint32_t>(graph_.containers_.size() - 1);
+  spend(2 * sizeof(Refs));
+  return graph_.containers_.add();
 }
 
 Ref Machine::make_container(Kind kind, Class cls) { return make(kind, cls, new_container(), 0); }
 
-Graph::Refs& Machine::added_to(std::uint32_t& container) {
+Refs& Machine::added_to(std::uint32_t& container) {
   if (container == kNoRef) container = new_container();
   return graph_.containers_[container];
 }

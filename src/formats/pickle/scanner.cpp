@@ -77,7 +77,7 @@ Scanner::Scanner(std::span<const std::byte> bytes, std::string_view what, std::s
 
 std::string Scanner::where() const { return fmt::format("{}, byte {}", what_, start_); }
 
-inline bool Scanner::take(std::uint64_t count, std::string_view& raw) {
+bool Scanner::take(std::uint64_t count, std::string_view& raw) {
   if (count > bytes_.size() - at_) return false;
   raw = bytes_.substr(at_, count);
   at_ += count;
@@ -103,6 +103,14 @@ bool Scanner::take_unsigned(std::uint64_t& value) {
 }
 
 template <class T>
+bool Scanner::take_number(Instruction& instruction) {
+  std::uint64_t number = 0;
+  if (!take_unsigned<T>(number)) return false;
+  instruction.number = static_cast<std::int64_t>(number);
+  return true;
+}
+
+template <class T>
 bool Scanner::take_counted(std::string_view& raw) {
   std::uint64_t count = 0;
   return take_unsigned<T>(count) && take(count, raw);
@@ -117,13 +125,8 @@ std::int64_t Scanner::number_of(std::string_view text) const {
   return value;
 }
 
-inline bool Scanner::argument(Instruction& in) {
+bool Scanner::argument(Instruction& in) {
   std::uint64_t number = 0;
-  const auto unsigned_number = [&]<class T>(T) {
-    if (!take_unsigned<T>(number)) return false;
-    in.number = static_cast<std::int64_t>(number);
-    return true;
-  };
   switch (kForms[static_cast<unsigned char>(in.op)]) {
     case Form::nothing:
       return true;
@@ -140,11 +143,11 @@ inline bool Scanner::argument(Instruction& in) {
       in.number = static_cast<std::int32_t>(static_cast<std::uint32_t>(number));
       return true;
     case Form::unsigned_1:
-      return unsigned_number(std::uint8_t{});
+      return take_number<std::uint8_t>(in);
     case Form::unsigned_2:
-      return unsigned_number(std::uint16_t{});
+      return take_number<std::uint16_t>(in);
     case Form::unsigned_4:
-      return unsigned_number(std::uint32_t{});
+      return take_number<std::uint32_t>(in);
     case Form::real: {
       std::string_view raw;
       if (!take(8, raw)) return false;

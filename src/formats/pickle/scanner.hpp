@@ -106,13 +106,15 @@ class Scanner {
   std::string where() const;
 
  private:
-  bool take(std::uint64_t count, std::string_view& raw);
+  inline bool take(std::uint64_t count, std::string_view& raw);
   bool take_line(std::string_view& line);
   template <class T>
   bool take_unsigned(std::uint64_t& value);
   template <class T>
+  bool take_number(Instruction& instruction);
+  template <class T>
   bool take_counted(std::string_view& raw);
-  bool argument(Instruction& instruction);
+  inline bool argument(Instruction& instruction);
   std::int64_t number_of(std::string_view text) const;
 
   std::string_view bytes_;

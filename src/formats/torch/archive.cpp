@@ -115,15 +115,15 @@ void Archive::place(Storages& storages) const {
   }
 }
 
-std::vector<Checksum> Archive::checksums() const {
-  std::vector<Checksum> checksums;
+std::vector<Checksum> Archive::stored(bool checked) const {
+  std::vector<Checksum> places;
   for (const ZipMember& member : table_.members()) {
-    if (member.method != 0 || !member.crc) continue;
-    checksums.push_back({0, member.offset, member.bytes, *member.crc});
+    if (member.method != 0 || member.crc.has_value() != checked) continue;
+    places.push_back({0, member.offset, member.bytes, member.crc.value_or(0)});
   }
-  std::sort(checksums.begin(), checksums.end(),
+  std::sort(places.begin(), places.end(),
             [](const Checksum& a, const Checksum& b) { return a.offset < b.offset; });
-  return checksums;
+  return places;
 }
 
 std::string Archive::missing_checksums() const {

@@ -30,13 +30,17 @@ class Archive {
   /// Fills in the storages' offsets. Errors: corrupt; unsupported (a compressed storage).
   void place(Storages& storages) const;
   /// Of all members that have one, as they lie in file 0.
-  std::vector<Checksum> checksums() const;
+  std::vector<Checksum> checksums() const { return stored(true); }
+  /// The places of those that have none.
+  std::vector<Checksum> unchecked() const { return stored(false); }
   /// A warning where PyTorch took none; else empty.
   std::string missing_checksums() const;
   /// JSON: {container, top, version, byteorder}.
   std::string describe() const;
 
  private:
+  std::vector<Checksum> stored(bool checked) const;
+
   ZipTable table_;
   std::string top_;
   std::string version_;

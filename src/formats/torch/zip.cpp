@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "base/crc32.hpp"
+#include "base/text.hpp"
 #include "base/throw.hpp"
 
 namespace cairn::detail {
@@ -134,17 +135,8 @@ Place find_table(const Window& window) {
 
 void check_name(std::string_view name) {
   const bool drive = name.size() > 1 && name[1] == ':';
-  if (name.empty() || name.front() == '/' || drive || name.find('\\') != std::string_view::npos ||
-      name.find('\0') != std::string_view::npos) {
+  if (leaves_directory(name) || drive || name.find('\\') != name.npos) {
     fail(Errc::unsafe, "the zip archive has a member whose name leaves it: '{}'", name);
-  }
-  for (std::string_view rest = name;;) {
-    const std::size_t slash = rest.find('/');
-    if (rest.substr(0, slash) == "..") {
-      fail(Errc::unsafe, "the zip archive has a member whose name leaves it: '{}'", name);
-    }
-    if (slash == std::string_view::npos) return;
-    rest.remove_prefix(slash + 1);
   }
 }
 
