@@ -33,6 +33,18 @@ std::string in_optimizer(std::string_view parameter, std::string_view slot) {
   return fmt::format("optimizer/{}/{}", escape_component(parameter), escape_component(slot));
 }
 
+/// The state of an optimizer that PyTorch flattened (flatten_optimizer_state_dict, as torchtitan
+/// does): "state.PARAMETER.SLOT" below "optimizer".
+std::optional<std::string> in_flattened(const TensorEntry& tensor) {
+  constexpr std::string_view kState = "state.";
+  const std::string_view key = key_at(tensor, 0);
+  const std::size_t dot = key.rfind('.');
+  const bool flattened = tensor.path.size() == 2 && key_at(tensor, 1) == "optimizer" &&
+                         key.starts_with(kState) && dot > kState.size();
+  if (!flattened) return std::nullopt;
+  return in_optimizer(key.substr(kState.size(), dot - kState.size()), key.substr(dot + 1));
+}
+
 std::string in_other(const TensorEntry& tensor) {
   return fmt::format("other/{}", escape_component(tensor.name));
 }
@@ -110,6 +122,7 @@ std::string by_path(const TensorEntry& tensor, bool beside) {
       key_at(tensor, 3) == "optimizer") {
     return in_optimizer(before, last);
   }
+  if (auto name = in_flattened(tensor)) return std::move(*name);
   if (beside) return in_other(tensor);
   if (!last.empty() && (tensor.path.size() == 1 || is_in_dict(tensor))) return in_model(last);
   return in_model(tensor.name);

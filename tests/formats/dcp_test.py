@@ -246,6 +246,17 @@ class Dcp(Case):
         code, told = self.cairn("verify", self.dir / "ranks")
         self.assertEqual((code, told["unchecked"]), (0, 2), told)
 
+    def test_a_flattened_optimizer_is_one(self):
+        part = fake_torch.save((1,), struct.pack("<f", 8))
+        tensors = {"layers.0.w": ("layers.0.w",), "optimizer.state.layers.0.w.exp_avg": ("optimizer", "state.layers.0.w.exp_avg"),
+                   "optimizer.state.w": ("optimizer", "state.w")}
+        fake_torch.dcp(self.dir / "flat", {name: ((1,), path, [((0,), (1,), part)]) for name, path in tensors.items()})
+        code, told = self.cairn("convert", self.dir / "flat", self.dir / "a.h5")
+        self.assertEqual(code, 0, told)
+        self.assertEqual({t["name"] for t in self.cairn("inspect", self.dir / "a.h5")[1]["tensors"]},
+                         {"model/layers.0.w", "optimizer/layers.0.w/exp_avg", "model/optimizer.state.w"})
+        self.assertTrue(self.cairn("diff", self.dir / "flat", self.dir / "a.h5")[1]["equal"])
+
     def test_parts_must_not_share_their_bytes(self):
         part = fake_torch.save((1,), struct.pack("<f", 8))
         bare = fake_torch.without_crcs(part)
