@@ -20,7 +20,7 @@ constexpr std::uint16_t kFlags = 0x0808;  // names are UTF-8, and CRCs follow th
 class Bytes {
  public:
   Bytes& add(std::uint64_t value, int bytes) {
-    for (int i = 0; i < bytes; ++i) out_ += static_cast<char>(value >> (8 * i) & 0xff);
+    for (int i = 0; i < bytes; ++i, value >>= 8) out_ += static_cast<char>(value & 0xff);
     return *this;
   }
   Bytes& add(std::string_view text) {
