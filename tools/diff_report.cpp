@@ -36,7 +36,8 @@ bool same_document(const std::string& a, const std::string& b) {
   if (a == b) return true;
   const Json left = detail::parse_ordered(a);
   const Json right = detail::parse_ordered(b);
-  return !left.is_discarded() && !right.is_discarded() && left == right;
+  if (left.is_discarded() || right.is_discarded()) return false;
+  return nlohmann::json(left) == nlohmann::json(right);  // whose keys have no order
 }
 
 /// Between two formats, a document that only one of them has says which format that is.
@@ -118,15 +119,19 @@ Json side(const Manifest& manifest) {
   return json;
 }
 
-/// Finds the tensors of one file by those of another: by their names, and between a container and
-/// another format by the names that they would have in a container.
+/// Finds the tensors of one file by those of another: by their names, and between two formats by
+/// the names that they would have in a container. Of two tensors with one name the path decides.
 class OtherNames {
  public:
   OtherNames(const Manifest& from, const Manifest& in)
-      : names_(in.tensors),
+      : in_(in),
+        names_(in.tensors),
         from_names_(from),
         from_container_(from.is_container()),
-        mixed_(from.is_container() != in.is_container()) {
+        mixed_(from.format != in.format) {
+    if (names_.duplicate()) {
+      for (std::size_t t = 0; t < in.tensors.size(); ++t) by_path_.emplace(in.tensors[t].path, t);
+    }
     if (mixed_ && in.is_container()) aliases_ = detail::names::aliases_in(in.documents);
     if (!mixed_ || in.is_container()) return;
     const detail::names::ContainerNames in_names(in);
@@ -136,18 +141,27 @@ class OtherNames {
 
   std::optional<std::size_t> find(const TensorEntry& tensor) const {
     const auto position = names_.find(tensor.name);
-    if (position || !mixed_) return position;
-    if (from_container_) return in_container_->find(tensor.name);
-    const std::string name = from_names_.of(tensor);
+    if (!mixed_)
+      return position && in_.tensors[*position].path != tensor.path ? by_path(tensor) : position;
+    if (position) return position;
+    const std::string name = from_container_ ? tensor.name : from_names_.of(tensor);
+    if (in_container_) return in_container_->find(name);
     const auto alias = aliases_.find(name);
     return names_.find(alias == aliases_.end() ? name : alias->second);
   }
 
  private:
+  std::optional<std::size_t> by_path(const TensorEntry& tensor) const {
+    const auto found = by_path_.find(tensor.path);
+    return found == by_path_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  const Manifest& in_;
   TensorNames names_;
   detail::names::ContainerNames from_names_;
   bool from_container_;
   bool mixed_;
+  std::map<std::vector<PathKey>, std::size_t> by_path_;  // where a name is there twice
   std::map<std::string, std::string> aliases_;
   std::vector<std::string> mapped_;
   std::optional<TensorNames> in_container_;

@@ -23,6 +23,13 @@ constexpr std::string_view kModel = "model/";
 
 using Json = nlohmann::ordered_json;
 
+/// {from, to}: the start of names. Whether it was one of this name.
+bool rename(std::string& name, const std::pair<std::string, std::string>& rule) {
+  if (!name.starts_with(rule.first)) return false;
+  name.replace(0, rule.first.size(), rule.second);
+  return true;
+}
+
 class Planner {
  public:
   Planner(const Manifest& source, const ConvertOptions& options)
@@ -42,6 +49,7 @@ class Planner {
     if (plan_.tensors.empty() && !source_.tensors.empty()) {
       fail(Errc::not_found, "no tensor of '{}' is wanted", source_.path().string());
     }
+    check_rules();
     check_names();
     plan_.step = travelling_.step;
     if (!options_.weights_only) tell_left_out();
@@ -136,12 +144,31 @@ class Planner {
   /// What a cast can start from: floats can become floats, and nothing else can.
   bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
 
+  /// A rule that renames nothing is a slip.
+  void check_rules() const {
+    std::vector<bool> used(options_.rename.size());
+    for (const std::size_t t : plan_.sources) {
+      std::string name = source_.tensors[t].name;
+      for (std::size_t r = 0; r < used.size(); ++r) {
+        used[r] = rename(name, options_.rename[r]) || used[r];
+      }
+    }
+    const auto idle = std::find(used.begin(), used.end(), false);
+    if (idle == used.end()) return;
+    fail(Errc::usage,
+         "no tensor's name starts with '{}', which is to be renamed; 'cairn inspect' lists them",
+         options_.rename[static_cast<std::size_t>(idle - used.begin())].first);
+  }
+
   void check_names() const {
     // Of a tree, paths count.
     if (!to_container() && options_.to != TargetFormat::safetensors) return;
     const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
     if (const auto twice = by_name.duplicate()) {
-      fail(Errc::mismatch, "two tensors would be called '{}'", *twice);
+      const bool alike = TensorNames(source_.tensors).duplicate().has_value();
+      fail(Errc::mismatch, "two tensors would be called '{}'; {}", *twice,
+           alike ? "their keys are a text and a number that look alike: save one under another key"
+                 : "give one of them another name with --rename");
     }
     if (!to_container()) return;
     for (const TensorEntry& tensor : plan_.tensors) names::check_tensor_name(tensor.name);
@@ -156,7 +183,7 @@ class Planner {
           !metadata_of(source_).contains(kAdded)) {
         plan_.documents.try_emplace(kMetadata, "null");
       }
-      if (source_.format == "torch" && !travelling_.packed) add_tree();
+      if (is_tree(source_) && !travelling_.packed) add_tree();
     }
     if (found_aliases_.empty() || names::aliases_in(plan_.documents) == found_aliases_) return;
     Json model = document_of(plan_.documents, "model");
@@ -256,9 +283,7 @@ class Planner {
 }  // namespace
 
 std::string renamed(const ConvertOptions& options, std::string name) {
-  for (const auto& [from, to] : options.rename) {
-    if (name.starts_with(from)) name.replace(0, from.size(), to);
-  }
+  for (const auto& rule : options.rename) rename(name, rule);
   return name;
 }
 

@@ -39,6 +39,7 @@ class TorchPlanner {
         documents_(source.is_container() ? travelling.documents : source.documents),
         lightning_(options.to == TargetFormat::lightning),
         has_tree_(source.is_container() ? document("tree").is_array() : is_tree(source)),
+        is_parallel_(source.format == "deepspeed" || source.format == "megatron"),
         by_meaning_(source.is_container() || (travelling.packed && source.format != "torch")) {}
 
   void plan() {
@@ -78,6 +79,7 @@ class TorchPlanner {
 
   void place_tensors();
   Path path_of(std::size_t t) const;
+  bool is_state_apart(std::size_t t, const Path& path) const;
   void place_aliases();
   void add_values();
   void add_arrays();
@@ -99,8 +101,9 @@ class TorchPlanner {
   const names::ContainerNames names_;
   const std::map<std::string, std::string>& documents_;
   const bool lightning_;
-  const bool has_tree_;    ///< the source tells the paths of its tensors
-  const bool by_meaning_;  ///< it tells what they are by names of containers
+  const bool has_tree_;     ///< the source tells the paths of its tensors
+  const bool is_parallel_;  ///< it has the model in parts, among others
+  const bool by_meaning_;   ///< it tells what they are by names of containers
   Path model_keys_;
   std::map<std::string, std::int64_t> parameters_;  ///< numbers in the optimizer, by name
   std::vector<std::pair<Path, Path>> moves_;
@@ -210,6 +213,7 @@ Path TorchPlanner::path_of(std::size_t t) const {
     if (name == tensor.name) wanted.path = tensor.path;
     return path_by_meaning(names_.of(wanted));
   }
+  if (lightning_ && is_parallel_ && name == tensor.name) return path_by_meaning(names_.of(tensor));
   if (by_meaning_) {
     const bool plain = !source_.is_container() && !names::looks_like_path(name) &&
                        !travelling_.paths.contains(name);
@@ -226,17 +230,41 @@ void TorchPlanner::place_tensors() {
   std::vector<bool> placed(plan_.tensors.size());
   if (source_.is_container() && has_tree_ && !options_.weights_only) {
     const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
-    for (const Json& item : document(kTree)) {
-      const auto t = by_name.find(item.at(0).get_ref<const std::string&>());
+    const Json tree = document(kTree);
+    const Path weights{std::string("state_dict")};
+    const bool has_weights = std::any_of(tree.begin(), tree.end(), [&](const Json& item) {
+      return starts_with(moved(torch::path_of(item.at(1))), weights);
+    });
+    for (const Json& item : tree) {
+      const auto& name = item.at(0).get_ref<const std::string&>();
+      const auto t = by_name.find(name);
       if (!t) continue;  // it was left out, or has another name now
+      // A model alone, wherever it lay, is Lightning's weights.
+      if (lightning_ && !has_weights && name.starts_with(kModel)) continue;
       tree_.add_tensor(moved(torch::path_of(item.at(1))), *t);
       placed[*t] = true;
     }
   }
+  bool state_apart = false;
   for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
-    if (!placed[t]) tree_.add_tensor(path_of(t), t);
+    if (placed[t]) continue;
+    const Path path = path_of(t);
+    state_apart |= is_state_apart(t, path);
+    tree_.add_tensor(path, t);
+  }
+  if (state_apart) {
+    plan_.result.left_out.push_back(
+        {"optimizer",
+         "its groups of parameters are not known, so that its state lies below 'cairn', "
+         "where PyTorch does not look for it"});
   }
   if (by_meaning_ || source_.format == "deepspeed") place_aliases();
+}
+
+/// Whether it is an optimizer's, and goes where only cairn finds it.
+bool TorchPlanner::is_state_apart(std::size_t t, const Path& path) const {
+  return path.size() == 3 && path[0] == PathKey(std::string(names::kOwnKey)) &&
+         names_.of(source_.tensors[plan_.sources[t]]).starts_with("optimizer/");
 }
 
 /// Tied weights that a container has once are there by all their names again.
@@ -383,7 +411,13 @@ void TorchPlanner::complete() {
     }
     return otherwise;
   };
-  complete_lightning(tree_, number("epoch", 0), number("global_step", travelling_.step));
+  std::uint64_t step = travelling_.step;
+  for (const auto& [name, key] :
+       {std::pair("deepspeed", "global_steps"), std::pair("megatron", "iteration")}) {
+    const Json facts = document(name);
+    if (facts.is_object()) step = facts.value(key, step);
+  }
+  complete_lightning(tree_, number("epoch", 0), number("global_step", step));
 }
 
 }  // namespace

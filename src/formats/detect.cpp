@@ -172,9 +172,29 @@ std::optional<FoundFormat> find_in_directory(const fs::path& directory) {
   return std::nullopt;
 }
 
+namespace {
+
+/// The directory that is a checkpoint, by the file in it that says what the others are: listings
+/// name the checkpoint so.
+std::optional<FoundFormat> found_by_its_file(const fs::path& path) {
+  constexpr std::array<std::string_view, 4> kNames{".metadata", "latest", "latest_universal",
+                                                   "latest_checkpointed_iteration.txt"};
+  const std::string name = path.filename().string();
+  if (!is_file(path) || std::find(kNames.begin(), kNames.end(), name) == kNames.end()) return {};
+  const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  auto found = find_in_directory(directory);
+  if (found && found->path != directory) return {};
+  return found;
+}
+
+}  // namespace
+
 FoundFormat find_format(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) return {format_of_file(File::open_read(path)), path};
+  if (!fs::is_directory(path, ignored)) {
+    if (auto found = found_by_its_file(path)) return *found;
+    return {format_of_file(File::open_read(path)), path};
+  }
   auto found = find_in_directory(path);
   if (!found) {
     fail(Errc::unsupported, "the directory '{}' holds no checkpoint that cairn knows: {}",

@@ -252,7 +252,8 @@ class Failures(Convert):
         for code, words in cases.items():
             told = self.cairn("convert", source, self.dir / "b.h5", *words, code=FAILED)
             self.assertEqual(told["error"]["code"], code)
-        for words in (("b.xyz",), ("b.h5", "--dtype", "i8"), ("b.h5", "--memory", "much")):
+        for words in (("b.xyz",), ("b.h5", "--dtype", "i8"), ("b.h5", "--memory", "much"), ("b.pt", "--shard-size", "1M"),
+                      ("b.h5", "--rename", "nothing=x"), ("b.h5", "--select", "h.1", "--rename", "h.0=x")):
             told = self.cairn("convert", source, self.dir / words[0], *words[1:], code=FAILED)
             self.assertEqual(told["error"]["code"], "usage")
 

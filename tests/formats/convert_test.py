@@ -225,6 +225,65 @@ class ForPyTorch(Convert):
         for key in ("callbacks", "hyper_parameters", "pytorch-lightning_version"):
             self.assertIn(key, found)
 
+    def test_by_way_of_a_container_a_distributed_checkpoint_keeps_its_places(self):
+        corpus_entries()
+        self.cairn("convert", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.h5")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt")
+        self.cairn("convert", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "c.pt")
+        self.assertEqual(set(self.load(self.dir / "b.pt", floats=True)), {"model", "optimizer", "extra"})
+        self.assertTrue(self.cairn("diff", self.dir / "b.pt", self.dir / "c.pt")["equal"])
+
+    def test_deepspeeds_model_is_lightnings_and_its_state_is_told_to_be_apart(self):
+        corpus_entries()
+        source = CORPUS / "deepspeed" / "stage2_ws2"
+        self.cairn("convert", source, self.dir / "a.h5")
+        model = self.load_weights(self.dir / "a.h5")
+        for start in (source, self.dir / "a.h5"):
+            told = self.cairn("convert", start, self.dir / "b.ckpt", "--force")
+            self.assertIn("optimizer", [left["name"] for left in told["left_out"]])
+            found = self.load(self.dir / "b.ckpt", floats=True)
+            self.assertEqual({name: raw(value) for name, value in found["state_dict"].items()},
+                             {name: raw(value) for name, value in model.items()})
+            self.assertEqual(found["global_step"], 20)
+
+    def load_weights(self, container):
+        self.cairn("convert", container, self.dir / "weights.pt", "--weights-only", "--force")
+        return self.load(self.dir / "weights.pt")
+
+    def test_a_pickled_module_is_lightnings_by_way_of_a_container(self):
+        corpus_entries()
+        self.cairn("convert", CORPUS / "inference" / "1.13" / "sequential_model.pt", self.dir / "a.h5")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.ckpt")
+        found = self.load(self.dir / "b.ckpt", floats=True)
+        self.assert_same(dict(found["state_dict"]), self.load_weights(self.dir / "a.h5"))
+
+    def test_the_order_of_keys_is_no_difference(self):
+        value = {"model": {"w": torch.ones(2)}, "epoch": 3, "loss": torch.zeros(1), "name": "x"}
+        found = self.there_and_back(value)
+        self.assertEqual(set(found), set(value))
+        self.cairn("convert", self.dir / "b.pt", self.dir / "c.h5")
+        self.assertTrue(self.cairn("diff", self.dir / "a.h5", self.dir / "c.h5")["equal"])
+
+    def test_two_formats_are_compared_by_what_they_mean(self):
+        corpus_entries()
+        self.cairn("convert", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.pt")
+        done = run([BIN / "cairn", "diff", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.pt", "--json"])
+        told = json.loads(done.stdout)
+        self.assertEqual((told["only_in_a"], told["only_in_b"]), ([], []))
+
+    def test_a_number_and_a_text_are_two_keys(self):
+        torch.save({"7": torch.zeros(2), 7: torch.ones(2)}, self.dir / "a.pt")
+        self.assertTrue(self.cairn("diff", self.dir / "a.pt", self.dir / "a.pt")["equal"])
+        torch.save({"7": torch.zeros(2), 7: torch.zeros(2)}, self.dir / "b.pt")
+        done = run([BIN / "cairn", "diff", self.dir / "a.pt", self.dir / "b.pt", "--json"])
+        self.assertFalse(json.loads(done.stdout)["equal"])
+
+    def test_a_directory_is_known_by_its_file(self):
+        corpus_entries()
+        for name in ("dcp/r2_fsdp2_adamw/.metadata", "deepspeed/stage2_ws2/latest"):
+            path = CORPUS / name
+            self.assertEqual(self.cairn("inspect", path)["tensors"], self.cairn("inspect", path.parent)["tensors"])
+
     def test_weights_alone_are_a_state_dict(self):
         state = {"w": torch.ones(3, 2), "b": torch.zeros(2)}
         torch.save({"model": state, "epoch": 1}, self.dir / "a.pt")

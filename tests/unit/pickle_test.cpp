@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <bit>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -211,6 +213,43 @@ TEST(Pickle, ALargeDictIsLookedUpByTextAndHasEachKeyOnce) {
   }
   EXPECT_EQ(graph.integer(*graph.find(graph.root(), "1")), 102);
   EXPECT_FALSE(graph.find(graph.root(), "k38"));
+}
+
+TEST(Pickle, NumbersThatAreEqualAreOneKeyWhateverTheirType) {
+  const auto real = [](double value) {
+    std::string bytes = "G";
+    for (int shift = 56; shift >= 0; shift -= 8) {
+      bytes += static_cast<char>(std::bit_cast<std::uint64_t>(value) >> shift);
+    }
+    return bytes;
+  };
+  const std::string complex = "c__builtin__\ncomplex\n" + real(1) + real(0) + "\x86R";
+  for (const std::string& key : {std::string("\x88"), real(1), complex}) {
+    const Graph graph = parse_text("\x80\x02}(K\x01K\x05" + key + "K\x06u.");
+    const auto pairs = graph.pairs(graph.root());
+    ASSERT_EQ(pairs.size(), 2U);
+    EXPECT_EQ(graph.integer(pairs[0]), 1);
+    EXPECT_EQ(graph.integer(pairs[1]), 6);
+  }
+  const std::string nan = real(std::numeric_limits<double>::quiet_NaN());
+  const Graph apart = parse_text("\x80\x02}(" + real(0.5) + "N" + real(1e300) + "N" + nan + "N" +
+                                 nan + "NK\x01Nu.");
+  EXPECT_EQ(apart.pairs(apart.root()).size(), 10U);
+}
+
+TEST(Pickle, NumbersAndTextsOfOldProtocolsAreAsPythonReadsThem) {
+  EXPECT_EQ(failure_of("I010\n.").first, Errc::corrupt);  // 8 or 10
+  EXPECT_EQ(failure_of("L-010L\n.").first, Errc::corrupt);
+  EXPECT_EQ(parse_text("I0\n.").integer(parse_text("I0\n.").root()), 0);
+  const Graph plus = parse_text("F+1.5\n.");
+  EXPECT_EQ(plus.real(plus.root()), 1.5);
+  const Graph even = parse_text("V\\\\u0041\\\\\\u0041\n.");
+  EXPECT_EQ(even.text(even.root()), "\\\\u0041\\\\A");
+}
+
+TEST(Pickle, ACounterOfAListIsNotItsPairs) {
+  const Graph graph = parse_text("ccollections\nCounter\n(((Vx\nK\x05tttR."sv);
+  EXPECT_EQ(graph.kind(graph.root()), Kind::object);
 }
 
 TEST(Pickle, ADictThatBecomesSmallByItsRepeatedKeys) {

@@ -1,6 +1,8 @@
 // Keys of dicts: each once, and found quickly in large ones.
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <compare>
 #include <utility>
 
@@ -14,22 +16,53 @@ namespace {
 // A text of megabytes as the key of thousands of dicts costs the file a few bytes each.
 constexpr std::uint64_t kMostLookedAt = 1 << 30;
 
-/// A text or an integer as a key: True is 1.
+/// A text or a number as a key. Numbers are equal across types: True, 1, 1.0 and 1+0j are one key.
 struct Key {
   bool is_text = false;
+  bool is_real = false;  // and no integer of 64 bits
   std::string_view text;
   std::int64_t number = 0;
+  std::uint64_t bits = 0;  // of a real
 
   Key(const Graph& graph, Ref ref) : is_text(graph.kind(ref) == Kind::text) {
     if (is_text) text = graph.text(ref);
     if (graph.kind(ref) == Kind::integer) number = graph.integer(ref);
     if (graph.kind(ref) == Kind::boolean) number = graph.boolean(ref);
+    if (graph.kind(ref) == Kind::complex) ref = graph.elements(ref)[0];
+    if (graph.kind(ref) == Kind::real) set(graph.real(ref));
   }
   auto operator<=>(const Key&) const = default;
+  std::uint64_t hash() const {
+    return is_text ? digest_of(text) : static_cast<std::uint64_t>(number) ^ bits;
+  }
+
+ private:
+  void set(double real) {
+    constexpr double kMost = 9223372036854775808.0;  // 2^63
+    is_real = real < -kMost || real >= kMost || std::trunc(real) != real;
+    if (is_real) {
+      bits = std::bit_cast<std::uint64_t>(real);
+    } else {
+      number = static_cast<std::int64_t>(real);
+    }
+  }
 };
 
-bool is_comparable(Kind kind) {
-  return kind == Kind::text || kind == Kind::integer || kind == Kind::boolean;
+/// Not NaN, which is equal to nothing; nor what no checkpoint has as keys of tensors.
+bool is_comparable(const Graph& graph, Ref ref) {
+  switch (graph.kind(ref)) {
+    case Kind::text:
+    case Kind::integer:
+    case Kind::boolean:
+      return true;
+    case Kind::real:
+      return !std::isnan(graph.real(ref));
+    case Kind::complex:
+      return graph.real(graph.elements(ref)[1]) == 0 &&
+             is_comparable(graph, graph.elements(ref)[0]);
+    default:
+      return false;
+  }
 }
 
 }  // namespace
@@ -57,9 +90,9 @@ bool Machine::less(Ref a, Ref b) {
 
 bool Machine::has_equal_keys(std::span<const Ref> few) {
   for (std::size_t i = 2; i < few.size(); i += 2) {
-    if (!is_comparable(graph_.kind(few[i]))) continue;
+    if (!is_comparable(graph_, few[i])) continue;
     for (std::size_t j = 0; j < i; j += 2) {
-      if (is_comparable(graph_.kind(few[j])) && equal(few[i], few[j])) return true;
+      if (is_comparable(graph_, few[j]) && equal(few[i], few[j])) return true;
     }
   }
   return false;
@@ -71,10 +104,10 @@ std::vector<Graph::HashedKey> Machine::settle(Refs& pairs) {
   spend(bytes);
   keys.reserve(pairs.size() / 2);
   for (std::uint32_t i = 0; i < pairs.size(); i += 2) {
-    if (!is_comparable(graph_.kind(pairs[i]))) continue;
+    if (!is_comparable(graph_, pairs[i])) continue;
     const Key key(graph_, pairs[i]);
     look_at(key.text);
-    keys.push_back({key.is_text ? digest_of(key.text) : static_cast<std::uint64_t>(key.number), i});
+    keys.push_back({key.hash(), i});
   }
   // Texts lie all over the stream: they are compared only where their hashes are equal.
   std::sort(keys.begin(), keys.end(), [&](const auto& a, const auto& b) {

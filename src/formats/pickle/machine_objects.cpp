@@ -107,8 +107,10 @@ Ref Machine::reconstructed(std::span<const Ref> args) {
 Ref Machine::dict_of(Class cls, std::span<const Ref> args) {
   if (args.size() > 1) return kNoRef;
   std::vector<Ref> pairs;
+  // A Counter counts what is in a list.
+  if (cls == Class::counter && !args.empty() && graph_.kind(args[0]) != Kind::dict) return kNoRef;
   if (!args.empty()) {
-    // Python 2 wrote an OrderedDict as a list of pairs; a Counter is made from a dict.
+    // Python 2 wrote an OrderedDict as a list of pairs.
     switch (graph_.kind(args[0])) {
       case Kind::dict:
         pairs.assign(graph_.pairs(args[0]).begin(), graph_.pairs(args[0]).end());

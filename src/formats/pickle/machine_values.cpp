@@ -111,6 +111,11 @@ Ref Machine::integer(std::int64_t value) {
 Ref Machine::integer_of_text(std::string_view digits) {
   const std::string_view all = digits;
   if (digits.ends_with('L')) digits.remove_suffix(1);
+  // Which base that is depends on who reads it.
+  const std::string_view plain = digits.substr(digits.starts_with('-') ? 1 : 0);
+  if (plain.size() > 1 && plain.front() == '0') {
+    fail(Errc::corrupt, "{}: '{}' is no number", where(), all.substr(0, 40));
+  }
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error == std::errc() && end == digits.data() + digits.size()) return integer(value);

@@ -60,7 +60,10 @@ std::string text_of_escapes(std::string_view raw, const std::string& where) {
   for (std::size_t at = 0; at < raw.size();) {
     const auto byte = static_cast<unsigned char>(raw[at++]);
     const char kind = at < raw.size() ? raw[at] : '\0';
-    if (byte == '\\' && (kind == 'u' || kind == 'U')) {
+    if (byte == '\\' && kind == '\\') {
+      text += "\\\\";  // both stay, and what follows is no escape
+      ++at;
+    } else if (byte == '\\' && (kind == 'u' || kind == 'U')) {
       ++at;
       const std::uint32_t point = digits_at(raw, at, kind == 'u' ? 4 : 8, 16, where);
       if (point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) {
@@ -115,6 +118,7 @@ double real_of_text(std::string_view text, const std::string& where) {
   if (text == "inf") return kInfinity;
   if (text == "-inf") return -kInfinity;
   if (text == "nan" || text == "-nan") return std::numeric_limits<double>::quiet_NaN();
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
