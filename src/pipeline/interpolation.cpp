@@ -139,6 +139,9 @@ class Interpolator {
     if (part.type == Value::Type::list || part.type == Value::Type::mapping) {
       place.refuse(at, "puts a list or a mapping into a text");
     }
+    if (part.type == Value::Type::scalar && part.text == "\?\?\?") {
+      place.refuse(at, "puts a value into a text that is '\?\?\?' still: give it one");
+    }
     text.text += part.type == Value::Type::null ? "null" : part.text;
     text.secret = text.secret || part.secret;
   }

@@ -249,6 +249,7 @@ TEST(Config, InterpolationsThatCannotBeReplacedAreErrors) {
   EXPECT_TRUE(holds(error_of("save: {dir: '${oc.envv:X}'}"), "uses the resolver 'oc.envv'"));
   EXPECT_TRUE(holds(error_of("save: {dir: '${oc.env:X'}"), "without its '}'"));
   EXPECT_TRUE(holds(error_of("x-a: [1]\nsave: {dir: 'a${x-a}'}"), "a list or a mapping"));
+  EXPECT_TRUE(holds(error_of("x-o: '\?\?\?'\nsave: {dir: '${x-o}/x'}"), "'\?\?\?' still"));
   EXPECT_TRUE(holds(error_of("save: {dir: '${.....a}'}"), "does not exist"));
 }
 
