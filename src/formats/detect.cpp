@@ -180,21 +180,33 @@ std::optional<FoundFormat> found_by_its_file(const fs::path& path) {
   constexpr std::array<std::string_view, 4> kNames{".metadata", "latest", "latest_universal",
                                                    "latest_checkpointed_iteration.txt"};
   const std::string name = path.filename().string();
-  if (!is_file(path) || std::find(kNames.begin(), kNames.end(), name) == kNames.end()) return {};
+  if (std::find(kNames.begin(), kNames.end(), name) == kNames.end()) return {};
   const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
   auto found = find_in_directory(directory);
   if (found && found->path != directory) return {};
   return found;
 }
 
+FoundFormat find_of_file(const fs::path& path) {
+  Format format = Format::pickle;
+  try {
+    format = format_of_file(File::open_read(path));
+  } catch (const Error& error) {
+    if (error.code() != Errc::unsupported) throw;
+    if (auto found = found_by_its_file(path)) return *found;
+    throw;
+  }
+  if (format == Format::pickle) {
+    if (auto found = found_by_its_file(path)) return *found;
+  }
+  return {format, path};
+}
+
 }  // namespace
 
 FoundFormat find_format(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_directory(path, ignored)) {
-    if (auto found = found_by_its_file(path)) return *found;
-    return {format_of_file(File::open_read(path)), path};
-  }
+  if (!fs::is_directory(path, ignored)) return find_of_file(path);
   auto found = find_in_directory(path);
   if (!found) {
     fail(Errc::unsupported, "the directory '{}' holds no checkpoint that cairn knows: {}",
