@@ -82,7 +82,7 @@ TargetFormat target_format(const std::string& out, const std::string& to, bool h
     return to == word || (to.empty() && std::find(ends.begin(), ends.end(), end) != ends.end());
   };
   if (is("cairn", {".h5"})) return TargetFormat::cairn;
-  if (is("safetensors", {".safetensors", ".json"})) return TargetFormat::safetensors;
+  if (is("safetensors", {".safetensors"})) return TargetFormat::safetensors;
   if (is("torch", {".pt", ".pth", ".bin"})) return TargetFormat::torch;
   if (is("lightning", {".ckpt"})) return TargetFormat::lightning;
   if (to.empty() && has_shards) return TargetFormat::safetensors;

@@ -124,13 +124,13 @@ Json side(const Manifest& manifest) {
 class OtherNames {
  public:
   OtherNames(const Manifest& from, const Manifest& in)
-      : in_(in),
-        names_(in.tensors),
+      : names_(in.tensors),
         from_names_(from),
         from_container_(from.is_container()),
         mixed_(from.format != in.format) {
-    if (names_.duplicate()) {
-      for (std::size_t t = 0; t < in.tensors.size(); ++t) by_path_.emplace(in.tensors[t].path, t);
+    by_paths_ = !mixed_ && (names_.duplicate() || TensorNames(from.tensors).duplicate());
+    for (std::size_t t = 0; by_paths_ && t < in.tensors.size(); ++t) {
+      by_path_.emplace(in.tensors[t].path, t);
     }
     if (mixed_ && in.is_container()) aliases_ = detail::names::aliases_in(in.documents);
     if (!mixed_ || in.is_container()) return;
@@ -140,10 +140,9 @@ class OtherNames {
   }
 
   std::optional<std::size_t> find(const TensorEntry& tensor) const {
+    if (by_paths_) return by_path(tensor);
     const auto position = names_.find(tensor.name);
-    if (!mixed_)
-      return position && in_.tensors[*position].path != tensor.path ? by_path(tensor) : position;
-    if (position) return position;
+    if (position || !mixed_) return position;
     const std::string name = from_container_ ? tensor.name : from_names_.of(tensor);
     if (in_container_) return in_container_->find(name);
     const auto alias = aliases_.find(name);
@@ -156,12 +155,12 @@ class OtherNames {
     return found == by_path_.end() ? std::nullopt : std::optional(found->second);
   }
 
-  const Manifest& in_;
   TensorNames names_;
   detail::names::ContainerNames from_names_;
   bool from_container_;
   bool mixed_;
-  std::map<std::vector<PathKey>, std::size_t> by_path_;  // where a name is there twice
+  bool by_paths_ = false;  // a name is there twice
+  std::map<std::vector<PathKey>, std::size_t> by_path_;
   std::map<std::string, std::string> aliases_;
   std::vector<std::string> mapped_;
   std::optional<TensorNames> in_container_;

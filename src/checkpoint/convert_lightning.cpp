@@ -1,9 +1,14 @@
+#include <algorithm>
+
 #include "checkpoint/convert_tree.hpp"
+#include "formats/torch/values.hpp"
+#include "manifest/documents.hpp"
 
 namespace cairn::detail {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using Path = std::vector<PathKey>;
 
 /// The layout of the loops is that of all releases since, and newer ones migrate what is older.
 constexpr const char* kVersion = "2.0.0";
@@ -53,7 +58,46 @@ Json loops(std::uint64_t epoch, std::uint64_t step) {
           {"predict_loop", evaluation}};
 }
 
+/// Whether the groups of an optimizer have their parameters' names in place of numbers.
+bool has_names(const Json& optimizer) {
+  const Json groups = optimizer.value("param_groups", Json());
+  return groups.is_array() && std::any_of(groups.begin(), groups.end(), [](const Json& group) {
+           const Json params = group.is_object() ? group.value("params", Json()) : Json();
+           return params.is_array() && !params.empty() && params.front().is_string();
+         });
+}
+
 }  // namespace
+
+std::vector<std::pair<Path, Path>> lightning_moves(
+    const std::string& format, const std::map<std::string, std::string>& documents,
+    std::vector<LeftOut>& left_out) {
+  const Json training = document_of(documents, "training");
+  std::vector<std::pair<Path, Path>> moves;
+  const bool own = training.is_object() && training.value("kind", "") == "lightning";
+  if (own && format != "dcp") return moves;  // of a distributed one, the keys are others
+  const Json roles = document_of(documents, "roles");
+  if (roles.contains("model")) {
+    moves.emplace_back(torch::path_of(roles["model"]), Path{std::string("state_dict")});
+  }
+  std::int64_t number = 0;
+  for (const Json& optimizer : document_of(documents, "optimizers")) {
+    if (has_names(optimizer)) {
+      left_out.push_back(
+          {torch::name_of(torch::path_of(optimizer.at("path"))),
+           "an optimizer that knows its parameters by names stays where it is, for Lightning looks "
+           "for numbers"});
+      continue;
+    }
+    moves.emplace_back(torch::path_of(optimizer.at("path")),
+                       Path{std::string("optimizer_states"), number++});
+  }
+  for (const char* key :
+       {"scheduler", "lr_scheduler", "scheduler_state_dict", "lr_scheduler_state_dict"}) {
+    moves.emplace_back(Path{std::string(key)}, Path{std::string("lr_schedulers"), std::int64_t{0}});
+  }
+  return moves;
+}
 
 void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step) {
   const Json wanted = {{"epoch", epoch},

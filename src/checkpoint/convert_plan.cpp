@@ -49,7 +49,7 @@ class Planner {
     if (plan_.tensors.empty() && !source_.tensors.empty()) {
       fail(Errc::not_found, "no tensor of '{}' is wanted", source_.path().string());
     }
-    check_rules();
+    check_rules(select);
     check_names();
     plan_.step = travelling_.step;
     if (!options_.weights_only) tell_left_out();
@@ -144,15 +144,19 @@ class Planner {
   /// What a cast can start from: floats can become floats, and nothing else can.
   bool is_float(DType dtype) const { return can_cast(dtype, DType::f32); }
 
-  /// A rule that renames nothing is a slip.
-  void check_rules() const {
+  /// A rule that renames nothing is a slip. Names of tied weights count, too.
+  void check_rules(const CompiledFilter& select) const {
     std::vector<bool> used(options_.rename.size());
-    for (const std::size_t t : plan_.sources) {
-      std::string name = source_.tensors[t].name;
+    const auto follow = [&](std::string name) {
       for (std::size_t r = 0; r < used.size(); ++r) {
         used[r] = rename(name, options_.rename[r]) || used[r];
       }
+    };
+    if (used.empty()) return;
+    for (const TensorEntry& tensor : source_.tensors) {
+      if (select.matches(tensor.name)) follow(tensor.name);
     }
+    for (const auto& [alias, name] : aliases_) follow(alias);
     const auto idle = std::find(used.begin(), used.end(), false);
     if (idle == used.end()) return;
     fail(Errc::usage,

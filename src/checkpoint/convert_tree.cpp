@@ -45,7 +45,7 @@ class TorchPlanner {
   void plan() {
     plan_storages(source_, source_.format == "torch" ? document("aliases") : Json(), plan_);
     if (by_meaning_) find_parameters();
-    if (lightning_) find_moves();
+    if (lightning_) moves_ = lightning_moves(source_.format, documents_, plan_.result.left_out);
     find_model_keys();
     place_tensors();
     if (!options_.weights_only) {
@@ -73,8 +73,7 @@ class TorchPlanner {
     return {std::string("optimizer")};
   }
 
-  // Where the keys of another file go, for Lightning.
-  void find_moves();
+  /// Where the keys of another file go.
   Path moved(Path path) const;
 
   void place_tensors();
@@ -106,7 +105,7 @@ class TorchPlanner {
   const bool by_meaning_;   ///< it tells what they are by names of containers
   Path model_keys_;
   std::map<std::string, std::int64_t> parameters_;  ///< numbers in the optimizer, by name
-  std::vector<std::pair<Path, Path>> moves_;
+  std::vector<std::pair<Path, Path>> moves_;        ///< for Lightning
 };
 
 void TorchPlanner::find_parameters() {
@@ -157,42 +156,6 @@ Path TorchPlanner::path_by_meaning(const std::string& name) const {
   return {std::string(names::kOwnKey), std::string(names::kOwnTensors), name};
 }
 
-/// Whether the groups of an optimizer have their parameters' names in place of numbers.
-bool has_names(const Json& optimizer) {
-  const Json groups = optimizer.value("param_groups", Json());
-  return groups.is_array() && std::any_of(groups.begin(), groups.end(), [](const Json& group) {
-           const Json params = group.is_object() ? group.value("params", Json()) : Json();
-           return params.is_array() && !params.empty() && params.front().is_string();
-         });
-}
-
-void TorchPlanner::find_moves() {
-  const Json training = document("training");
-  const bool own = training.is_object() && training.value("kind", "") == "lightning";
-  if (own && source_.format != "dcp") return;  // of a distributed one, the keys are others
-  const Json roles = document("roles");
-  if (roles.contains("model")) {
-    moves_.emplace_back(torch::path_of(roles["model"]), Path{std::string("state_dict")});
-  }
-  std::int64_t number = 0;
-  for (const Json& optimizer : document("optimizers")) {
-    if (has_names(optimizer)) {
-      plan_.result.left_out.push_back(
-          {torch::name_of(torch::path_of(optimizer.at("path"))),
-           "an optimizer that knows its parameters by names stays where it is, for Lightning looks "
-           "for numbers"});
-      continue;
-    }
-    moves_.emplace_back(torch::path_of(optimizer.at("path")),
-                        Path{std::string("optimizer_states"), number++});
-  }
-  for (const char* key :
-       {"scheduler", "lr_scheduler", "scheduler_state_dict", "lr_scheduler_state_dict"}) {
-    moves_.emplace_back(Path{std::string(key)},
-                        Path{std::string("lr_schedulers"), std::int64_t{0}});
-  }
-}
-
 Path TorchPlanner::moved(Path path) const {
   for (const auto& [from, to] : moves_) {
     if (!starts_with(path, from) || path.size() == from.size()) continue;
@@ -232,15 +195,15 @@ void TorchPlanner::place_tensors() {
     const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
     const Json tree = document(kTree);
     const Path weights{std::string("state_dict")};
-    const bool has_weights = std::any_of(tree.begin(), tree.end(), [&](const Json& item) {
-      return starts_with(moved(torch::path_of(item.at(1))), weights);
-    });
+    // A model alone, wherever it lay, is Lightning's weights.
+    const bool alone = lightning_ && std::none_of(tree.begin(), tree.end(), [&](const Json& item) {
+                         return starts_with(moved(torch::path_of(item.at(1))), weights);
+                       });
     for (const Json& item : tree) {
       const auto& name = item.at(0).get_ref<const std::string&>();
       const auto t = by_name.find(name);
       if (!t) continue;  // it was left out, or has another name now
-      // A model alone, wherever it lay, is Lightning's weights.
-      if (lightning_ && !has_weights && name.starts_with(kModel)) continue;
+      if (alone && name.starts_with(kModel)) continue;
       tree_.add_tensor(moved(torch::path_of(item.at(1))), *t);
       placed[*t] = true;
     }
@@ -261,10 +224,12 @@ void TorchPlanner::place_tensors() {
   if (by_meaning_ || source_.format == "deepspeed") place_aliases();
 }
 
-/// Whether it is an optimizer's, and goes where only cairn finds it.
+/// Whether it is an optimizer's (of Megatron: whatever is not the model's), and goes where only
+/// cairn finds it.
 bool TorchPlanner::is_state_apart(std::size_t t, const Path& path) const {
-  return path.size() == 3 && path[0] == PathKey(std::string(names::kOwnKey)) &&
-         names_.of(source_.tensors[plan_.sources[t]]).starts_with("optimizer/");
+  if (path.size() != 3 || path[0] != PathKey(std::string(names::kOwnKey))) return false;
+  const std::string name = names_.of(source_.tensors[plan_.sources[t]]);
+  return name.starts_with("optimizer/") || name.starts_with("megatron/");
 }
 
 /// Tied weights that a container has once are there by all their names again.
@@ -402,22 +367,21 @@ void TorchPlanner::complete() {
          "--weights-only",
          source_.path().string());
   }
-  const Json context = fields("context");
-  const Json training = document("training");
-  const auto number = [&](const char* key, std::uint64_t otherwise) {
-    for (const Json* from : {&context, &training}) {
-      const auto found = from->find(key);
-      if (found != from->end() && found->is_number_unsigned()) return found->get<std::uint64_t>();
+  using Place = std::pair<const char*, const char*>;  // a document, and a key in it
+  const auto number = [&](std::initializer_list<Place> places, std::uint64_t otherwise) {
+    for (const auto& [name, key] : places) {
+      const Json facts = std::string_view(name) == "context" ? fields(name) : document(name);
+      const auto found = facts.find(key);
+      if (found != facts.end() && found->is_number_unsigned()) return found->get<std::uint64_t>();
     }
     return otherwise;
   };
-  std::uint64_t step = travelling_.step;
-  for (const auto& [name, key] :
-       {std::pair("deepspeed", "global_steps"), std::pair("megatron", "iteration")}) {
-    const Json facts = document(name);
-    if (facts.is_object()) step = facts.value(key, step);
-  }
-  complete_lightning(tree_, number("epoch", 0), number("global_step", step));
+  complete_lightning(tree_, number({{"context", "epoch"}, {"training", "epoch"}}, 0),
+                     number({{"context", "global_step"},
+                             {"training", "global_step"},
+                             {"deepspeed", "global_steps"},
+                             {"megatron", "iteration"}},
+                            travelling_.step));
 }
 
 }  // namespace

@@ -16,6 +16,12 @@ void plan_torch(const Manifest& source, const Travelling& travelling, const Conv
 void plan_storages(const Manifest& source, const nlohmann::ordered_json& aliases,
                    ConvertPlan& plan);
 
+/// Where the keys of another training go in Lightning's checkpoints: {from, to}. `documents` are
+/// those of a tree of `format`. What stays where it is joins `left_out`. Local.
+std::vector<std::pair<std::vector<PathKey>, std::vector<PathKey>>> lightning_moves(
+    const std::string& format, const std::map<std::string, std::string>& documents,
+    std::vector<LeftOut>& left_out);
+
 /// Adds what Lightning's checkpoints have and `tree` has not. Local.
 void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step);
 

@@ -278,6 +278,22 @@ class ForPyTorch(Convert):
         done = run([BIN / "cairn", "diff", self.dir / "a.pt", self.dir / "b.pt", "--json"])
         self.assertFalse(json.loads(done.stdout)["equal"])
 
+    def test_a_key_that_only_one_has_is_told_by_its_path(self):
+        torch.save({"7": torch.zeros(2), 7: torch.zeros(2)}, self.dir / "a.pt")
+        torch.save({"7": torch.zeros(2)}, self.dir / "b.pt")
+        for first, second, side in (("a", "b", "only_in_a"), ("b", "a", "only_in_b")):
+            done = run([BIN / "cairn", "diff", self.dir / f"{first}.pt", self.dir / f"{second}.pt", "--json"])
+            self.assertEqual(json.loads(done.stdout)[side], ["7"])
+
+    def test_a_tied_weight_is_renamed_alone(self):
+        weight = torch.ones(2, 3)
+        torch.save({"embed.w": weight, "lm.w": weight}, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "b.pt", "--rename", "lm.=head.")
+        self.assertEqual(set(self.load(self.dir / "b.pt")), {"embed.w", "head.w"})
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5", "--rename", "lm.=head.")
+        model = self.cairn("inspect", self.dir / "a.h5")["documents"]["model"]
+        self.assertEqual(model["aliases"], {"head.w": "embed.w"})
+
     def test_a_directory_is_known_by_its_file(self):
         corpus_entries()
         for name in ("dcp/r2_fsdp2_adamw/.metadata", "deepspeed/stage2_ws2/latest"):

@@ -162,6 +162,23 @@ class Megatron(Case):
         self.assertIn("mp_rank_01/model/language_model/encoder/layers.3.mlp.dense_h_to_4h.weight", names)
         self.assertIn("mp_rank_01/rng_state/0/torch_rng_state", names)
 
+    def test_for_lightning_the_state_is_told_to_be_apart(self):
+        root = self.dir / "run"
+        for rank in range(2):
+            part = root / "iter_0000005" / f"mp_rank_0{rank}"
+            part.mkdir(parents=True)
+            (part / "model_optim_rng.pt").write_bytes(fake_torch.archive({
+                "model": {"encoder": {"final_layernorm.weight": fake_torch.tensor((2,), bytes(8))}},
+                "optimizer": {"state": {0: {"exp_avg": fake_torch.tensor((2,), bytes(8))}}},
+                "args": {"tensor_model_parallel_size": 2}, "checkpoint_version": 3.0, "iteration": 5}))
+        (root / "latest_checkpointed_iteration.txt").write_text("5")
+        code, told = self.cairn("convert", root, self.dir / "a.ckpt")
+        self.assertEqual(code, 0, told)
+        self.assertIn("optimizer", [left["name"] for left in told["left_out"]])
+        table = self.cairn("inspect", self.dir / "a.ckpt")[1]
+        self.assertIn("state_dict/encoder.final_layernorm.weight", [t["name"] for t in table["tensors"]])
+        self.assertEqual(table["documents"]["training"]["global_step"], 5)
+
     def test_a_missing_rank_is_noticed(self):
         root = self.write(2, 2)
         path = root / "iter_0000020" / "mp_rank_01_001"

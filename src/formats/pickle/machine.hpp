@@ -74,7 +74,7 @@ class Machine {
   std::uint32_t new_container();
   /// A container that is no value of its own; made where there is none yet.
   Refs& added_to(std::uint32_t& container);
-  // Keys that are texts or integers (machine_keys.cpp).
+  // Keys that are texts or numbers (machine_keys.cpp).
   bool equal(Ref a, Ref b);
   bool less(Ref a, Ref b);
   bool has_equal_keys(std::span<const Ref> few);
