@@ -164,6 +164,8 @@ class Corpus(MigrateConfig):
                 again = json.loads(self.cairn(path, "--json", *words).stdout)
                 self.assertEqual((again["changed"], again["text"]), (False, report["text"]))
                 self.assertEqual(again["warnings"], [])
+                # A '???' that was carried over is the user's to replace before the configuration can be used.
+                path.write_bytes(path.read_bytes().replace(b": ???", b": given"))
         done = run([BIN / "cairn", "config", "check", *paths], env=env)
         self.assertEqual(done.returncode, FINE, done.stdout + done.stderr)
         self.assertEqual(done.stdout.count("ok: "), len(paths))
