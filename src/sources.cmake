@@ -98,6 +98,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/dcp/parts.cpp
   src/formats/dcp/reader.cpp
   src/formats/dcp/safetensors.cpp
+  src/formats/dcp/stored_index.cpp
   src/formats/dcp/values.cpp
   src/formats/deepspeed/model_file.cpp
   src/formats/deepspeed/partitions.cpp

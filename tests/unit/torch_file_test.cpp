@@ -302,7 +302,7 @@ std::string with_pickle(const std::string& file_bytes, const fs::path& path,
   std::vector<ZipPart> parts;
   const ZipTable table = ZipTable::read(file, 0, file.size());
   for (const ZipMember& member : table.members()) {
-    const auto bytes = read_member(file, member, 1 << 20);
+    const auto bytes = table.read_member(file, member, 1 << 20);
     parts.push_back({member.name, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}});
     if (member.name.ends_with("/data.pkl")) change(parts.back().data);
   }

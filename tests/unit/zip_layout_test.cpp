@@ -46,7 +46,7 @@ TEST(ZipLayout, MembersAndPositionsBeyondFourGibibytesAreFound) {
   EXPECT_EQ(large.crc, 2U);
   const ZipMember& last = *table.find("model/data/1");
   EXPECT_EQ(last.offset, small_at);
-  const std::vector<std::byte> bytes = read_member(again, last, 1 << 10);
+  const std::vector<std::byte> bytes = table.read_member(again, last, 1 << 10);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()), small);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/text.hpp"
 #include "base/throw.hpp"
+#include "formats/dcp/stored_index.hpp"
 #include "formats/pickle/parse.hpp"
 #include "formats/torch/storages.hpp"
 #include "formats/torch/tensor.hpp"
@@ -18,11 +19,8 @@ using pickle::Graph;
 using pickle::Kind;
 using pickle::Ref;
 
-/// Key of what is stored: the name, and the corner of the box; a value has none.
-using StoredKey = std::pair<std::string_view, std::optional<Shape>>;
 /// Where newer releases of Megatron keep options, iteration and the like, as one dict.
 constexpr std::string_view kMegatronCommon = "common_state/shard_0_1";
-constexpr std::uint64_t kOfStored = 64;  // what a map takes for each, beside the key's shape
 
 class Reader {
  public:
@@ -34,7 +32,7 @@ class Reader {
       fail(Errc::unsupported, "it is a pickle, but not of PyTorch's distributed checkpoints");
     }
     read_storage(root);
-    read_paths(root);
+    paths_ = find(root, "planner_data");
     Metadata metadata;
     for (const pickle::Global& global : graph_.globals()) {
       metadata.globals.insert(global.module + "." + global.name);
@@ -94,32 +92,25 @@ class Reader {
 
   void read_storage(Ref root) {
     const auto entries = graph_.pairs(field(root, "storage_data"));
+    stored_.reserve(entries.size() / 2);
     for (std::size_t i = 0; i < entries.size(); i += 2) {
       const Ref name = field(entries[i], "fqn");
       if (!is_text(name)) fail(Errc::corrupt, "a name is no text");
       const auto corner = find(entries[i], "offset");
-      StoredKey key{graph_.text(name), std::nullopt};
-      if (corner && graph_.kind(*corner) != Kind::none) key.second = shape(*corner, "an offset");
-      parts_bytes_.add_bytes(kOfStored);
-      if (key.second) parts_bytes_.add_name({}, *key.second);
-      stored_[std::move(key)] = entries[i + 1];
+      const bool is_part = corner && graph_.kind(*corner) != Kind::none;
+      const Shape start = is_part ? shape(*corner, "an offset") : Shape();
+      // A long name may be there once in the file, and be that of many.
+      parts_bytes_.add_name(graph_.text(name), start);
+      stored_.add(graph_.text(name), is_part ? &start : nullptr, entries[i + 1]);
     }
-  }
-
-  void read_paths(Ref root) {
-    const auto planned = find(root, "planner_data");
-    if (!planned) return;
-    const auto entries = graph_.pairs(*planned);
-    for (std::size_t i = 0; i < entries.size(); i += 2) {
-      if (is_text(entries[i])) paths_[graph_.text(entries[i])] = entries[i + 1];
-    }
+    stored_.settle();
   }
 
   std::vector<PathKey> path_of(const std::string& name) const {
-    const auto known = paths_.find(name);
-    if (known == paths_.end()) return {name};
+    const auto known = paths_ ? graph_.find(*paths_, name) : std::nullopt;
+    if (!known) return {name};
     std::vector<PathKey> path;
-    for (const Ref key : graph_.elements(known->second)) {
+    for (const Ref key : graph_.elements(*known)) {
       if (is_text(key)) {
         path.emplace_back(std::string(graph_.text(key)));
       } else if (graph_.kind(key) == Kind::integer) {
@@ -160,15 +151,15 @@ class Reader {
   }
 
   Stored part_at(const std::string& name, const Shape& corner) const {
-    const auto found = stored_.find({name, corner});
-    if (found == stored_.end()) {
+    const auto found = stored_.find(name, &corner);
+    if (!found) {
       fail(Errc::corrupt, "the part of tensor '{}' at {} is stored nowhere", name,
            to_string(corner));
     }
-    if (is_transformed(found->second)) {
+    if (is_transformed(*found)) {
       fail(Errc::unsupported, "tensor '{}' is compressed or otherwise transformed", name);
     }
-    return stored_at(found->second);
+    return stored_at(*found);
   }
 
   Stored stored_at(Ref info) const {
@@ -207,10 +198,9 @@ class Reader {
   }
 
   ValueMetadata value(const std::string& name) {
-    const auto found = stored_.find({name, std::nullopt});
-    if (found == stored_.end()) fail(Errc::corrupt, "the value '{}' is stored nowhere", name);
-    ValueMetadata value{name, path_of(name), stored_at(found->second),
-                        is_transformed(found->second)};
+    const auto found = stored_.find(name, nullptr);
+    if (!found) fail(Errc::corrupt, "the value '{}' is stored nowhere", name);
+    ValueMetadata value{name, path_of(name), stored_at(*found), is_transformed(*found)};
     if (name == kMegatronCommon) value.path.clear();
     parts_bytes_.add_name(name, {});
     parts_bytes_.add_bytes(sizeof(value) + value.path.size() * sizeof(PathKey));
@@ -239,8 +229,8 @@ class Reader {
 
   const Graph& graph_;
   TableBytes& parts_bytes_;
-  std::map<StoredKey, Ref> stored_;
-  std::map<std::string_view, Ref> paths_;
+  StoredIndex stored_;
+  std::optional<Ref> paths_;  // a dict: of each name, its keys
 };
 
 }  // namespace
@@ -252,6 +242,7 @@ Metadata read_metadata(std::vector<std::byte> bytes, TableBytes& parts_bytes) {
 }
 
 void check_boxes(const TensorMetadata& tensor) {
+  if (tensor.boxes.size() == 1 && tensor.boxes[0].count == tensor.shape) return;
   TensorEntry entry;
   entry.name = tensor.name;
   entry.dtype = tensor.dtype;

@@ -31,7 +31,7 @@ Placed place_of(const DataFiles::Open& data, PartPickles& pickles, const TensorM
            member.name.find('/') + kPickle.size() == member.name.size();
   });
   if (pickled == members.end()) fail(Errc::corrupt, "a part of '{}' has no pickle", tensor.name);
-  const PartPickle part = pickles.read(read_member(data.file, *pickled, kMostPickleBytes));
+  const PartPickle part = pickles.read(archive.read_member(data.file, *pickled, kMostPickleBytes));
   if (part.dtype != tensor.dtype || part.shape != box.count) {
     fail(Errc::corrupt, "tensor '{}' has a part {} of {}, but {} {} is stored there", tensor.name,
          to_string(box), to_string(tensor.dtype), to_string(part.dtype), to_string(part.shape));

@@ -40,12 +40,14 @@ constexpr std::uint64_t kMostMetadataBytes = std::uint64_t{1} << 30;
 
 /// Each part has bytes of its own.
 void sort_checksums(std::vector<Checksum>& checksums) {
-  std::sort(checksums.begin(), checksums.end(), [](const Checksum& a, const Checksum& b) {
+  const auto before = [](const Checksum& a, const Checksum& b) {
     return std::pair(a.file, a.offset) < std::pair(b.file, b.offset);
-  });
+  };
+  const bool are_sorted = std::is_sorted(checksums.begin(), checksums.end(), before);
+  if (!are_sorted) std::sort(checksums.begin(), checksums.end(), before);
   for (std::size_t i = 1; i < checksums.size(); ++i) {
-    const Checksum& before = checksums[i - 1];
-    if (before.file == checksums[i].file && before.offset + before.bytes > checksums[i].offset) {
+    const Checksum& last = checksums[i - 1];
+    if (last.file == checksums[i].file && last.offset + last.bytes > checksums[i].offset) {
       fail(Errc::corrupt, "two parts of tensors lie at the same place");
     }
   }

@@ -63,8 +63,8 @@ std::string plain_json(std::string_view text) {
 }
 
 /// The text of the metadata, which fits the memory when it is parsed. Errors: corrupt, unsafe.
-std::string text_of(const File& file, const ZipMember& member) {
-  const std::vector<std::byte> bytes = read_member(file, member, kMostBytes);
+std::string text_of(const File& file, const Archive& archive, const ZipMember& member) {
+  const std::vector<std::byte> bytes = archive.table().read_member(file, member, kMostBytes);
   const std::string_view raw(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (is_deeper(raw, kMostDepth)) fail(Errc::unsafe, "it is nested deeper than {}", kMostDepth);
   // Every value begins the text, or stands behind one of these.
@@ -131,7 +131,7 @@ std::string anemoi_metadata_of(const File& file, const Archive& archive,
     const ZipMember* member = find_member(archive);
     if (member == nullptr) return {};
     const nlohmann::json metadata =
-        nlohmann::json::parse(text_of(file, *member), nullptr, /*allow_exceptions=*/false);
+        nlohmann::json::parse(text_of(file, archive, *member), nullptr, /*allow_exceptions=*/false);
     if (!metadata.is_object()) fail(Errc::corrupt, "'{}' is no JSON", member->name);
     Json json = {{"member", member->name}, {"offset", member->offset}, {"bytes", member->bytes}};
     Json supporting = Json::array();

@@ -34,9 +34,10 @@ std::string_view folder_of(std::string_view name) { return name.substr(0, name.f
   fail(Errc::unsupported, "it is a zip archive, but not one of torch.save: it has no 'data.pkl'");
 }
 
-std::string text_of(const File& file, const ZipMember* member) {
+std::string text_of(const File& file, const Archive& archive, std::string_view name) {
+  const ZipMember* member = archive.find(name);
   if (member == nullptr) return {};
-  const std::vector<std::byte> bytes = read_member(file, *member, kMostTextBytes);
+  const std::vector<std::byte> bytes = archive.table().read_member(file, *member, kMostTextBytes);
   std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   while (!text.empty() && (text.back() == '\n' || text.back() == '\r')) text.pop_back();
   return text;
@@ -71,7 +72,7 @@ Archive Archive::open(const File& file, std::uint64_t begin, std::uint64_t bytes
          "it is a TorchScript archive, which is a program; load it with torch.jit.load and save "
          "its state_dict() with torch.save");
   }
-  archive.version_ = text_of(file, archive.find("version"));
+  archive.version_ = text_of(file, archive, "version");
   int version = 0;
   const std::string& text = archive.version_;
   std::from_chars(text.data(), text.data() + text.size(), version);
@@ -79,7 +80,7 @@ Archive Archive::open(const File& file, std::uint64_t begin, std::uint64_t bytes
     fail(Errc::unsupported, "it has version {} of PyTorch's format; up to {} are known", version,
          kNewestVersion);
   }
-  archive.byteorder_ = text_of(file, archive.find("byteorder"));
+  archive.byteorder_ = text_of(file, archive, "byteorder");
   if (!archive.byteorder_.empty() && archive.byteorder_ != "little") {
     fail(Errc::unsupported, "its byte order is '{}'; save it again on a little-endian machine",
          archive.byteorder_);
@@ -92,7 +93,7 @@ const ZipMember* Archive::find(std::string_view name) const {
 }
 
 pickle::Graph Archive::read_pickle(const File& file) const {
-  return pickle::parse(read_member(file, *find(kPickle), kMostPickleBytes), kPickle);
+  return pickle::parse(table_.read_member(file, *find(kPickle), kMostPickleBytes), kPickle);
 }
 
 void Archive::place(Storages& storages) const {

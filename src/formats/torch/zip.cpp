@@ -56,16 +56,16 @@ class Window {
   std::uint64_t bytes() const { return bytes_; }
   std::span<const std::byte> tail() const { return tail_; }
   std::uint64_t tail_start() const { return bytes_ - tail_.size(); }
-  std::vector<std::byte> read(std::uint64_t position, std::uint64_t count) const {
+  /// Bytes of the archive. Lifetime: until `room` changes.
+  std::span<const std::byte> read(std::uint64_t position, std::uint64_t count,
+                                  std::vector<std::byte>& room) const {
     if (position > bytes_ || count > bytes_ - position) fail(Errc::corrupt, "it ends early");
-    if (position >= tail_start()) {
-      const auto first = tail_.begin() + static_cast<std::ptrdiff_t>(position - tail_start());
-      return {first, first + static_cast<std::ptrdiff_t>(count)};
-    }
-    std::vector<std::byte> result(count);
-    file_.read_at(begin_ + position, result);
-    return result;
+    if (position >= tail_start()) return tail().subspan(position - tail_start(), count);
+    room.resize(count);
+    file_.read_at(begin_ + position, room);
+    return room;
   }
+  std::vector<std::byte> take_tail() && { return std::move(tail_); }
 
  private:
   const File& file_;
@@ -94,7 +94,8 @@ std::uint64_t find_end(const Window& window) {
 
 Place find_table(const Window& window) {
   const std::uint64_t end = find_end(window);
-  const std::vector<std::byte> record = window.read(end, kEndBytes);
+  std::vector<std::byte> room;
+  const auto record = window.tail().subspan(end - window.tail_start(), kEndBytes);
   Place place{at<std::uint32_t>(record, 16), at<std::uint32_t>(record, 12),
               at<std::uint16_t>(record, 10)};
   std::uint64_t table_end = end;
@@ -103,11 +104,11 @@ Place find_table(const Window& window) {
   std::uint64_t here = at<std::uint16_t>(record, 8);
   const bool has_locator =
       end >= kLocatorBytes &&
-      at<std::uint32_t>(window.read(end - kLocatorBytes, kLocatorBytes), 0) == 0x07064b50;
+      at<std::uint32_t>(window.read(end - kLocatorBytes, kLocatorBytes, room), 0) == 0x07064b50;
   if (has_locator) {
-    const std::vector<std::byte> locator = window.read(end - kLocatorBytes, kLocatorBytes);
+    const auto locator = window.read(end - kLocatorBytes, kLocatorBytes, room);
     const auto position = at<std::uint64_t>(locator, 8);
-    const std::vector<std::byte> record64 = window.read(position, kEnd64Bytes);
+    const auto record64 = window.read(position, kEnd64Bytes, room);
     const auto record_bytes = at<std::uint64_t>(record64, 4);
     if (at<std::uint32_t>(record64, 0) != 0x06064b50 || record_bytes < kEnd64Bytes - 12 ||
         record_bytes > window.bytes() || position + 12 + record_bytes != end - kLocatorBytes) {
@@ -204,13 +205,13 @@ class Headers {
     if (position > end_ || count > end_ - position) {
       fail(Errc::corrupt, "the zip archive's table points behind its data");
     }
-    if (position < start_ || position + count > start_ + buffer_.size()) {
+    if (position < start_ || position + count > start_ + bytes_.size()) {
       // Small members lie close together, the headers of large ones far apart.
       const std::uint64_t ahead = position - start_ < 4 * kAhead ? kAhead : 512;
       start_ = position;
-      buffer_ = window_.read(position, std::min(std::max(count, ahead), end_ - position));
+      bytes_ = window_.read(position, std::min(std::max(count, ahead), end_ - position), room_);
     }
-    return std::span(buffer_).subspan(position - start_, count);
+    return bytes_.subspan(position - start_, count);
   }
 
  private:
@@ -218,7 +219,8 @@ class Headers {
   const Window& window_;
   std::uint64_t end_;
   std::uint64_t start_ = 0;
-  std::vector<std::byte> buffer_;
+  std::span<const std::byte> bytes_;  // from there on
+  std::vector<std::byte> room_;
 };
 
 /// Turns the position of a member's local header into that of its data, and checks that header.
@@ -270,9 +272,10 @@ void forget_missing_crcs(std::vector<ZipMember>& members) {
 }  // namespace
 
 ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t bytes) {
-  const Window window(file, begin, bytes);
+  Window window(file, begin, bytes);
   const Place place = find_table(window);
-  const std::vector<std::byte> table = window.read(place.start, place.bytes);
+  std::vector<std::byte> room;
+  const auto table = window.read(place.start, place.bytes, room);
   ZipTable result;
   auto& members = result.members_;
   members.reserve(std::min(place.members, table.size() / kCentralBytes));
@@ -304,6 +307,8 @@ ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t byt
     fail(Errc::corrupt, "the zip archive has two members '{}'", twice->name);
   }
   forget_missing_crcs(members);
+  result.tail_start_ = begin + window.tail_start();
+  result.tail_ = std::move(window).take_tail();
   return result;
 }
 
@@ -334,15 +339,24 @@ void check_unpacked(const ZipMember& member) {
 
 }  // namespace
 
-std::vector<std::byte> read_member(const File& file, const ZipMember& member,
-                                   std::uint64_t most_bytes) {
+std::vector<std::byte> ZipTable::bytes_of(const File& file, const ZipMember& member) const {
+  if (member.offset >= tail_start_) {
+    const auto first = tail_.begin() + static_cast<std::ptrdiff_t>(member.offset - tail_start_);
+    return {first, first + static_cast<std::ptrdiff_t>(member.bytes)};
+  }
+  std::vector<std::byte> data(member.bytes);
+  file.read_at(member.offset, data);
+  return data;
+}
+
+std::vector<std::byte> ZipTable::read_member(const File& file, const ZipMember& member,
+                                             std::uint64_t most_bytes) const {
   if (member.bytes > most_bytes || member.unpacked_bytes > most_bytes) {
     fail(Errc::unsafe, "zip member '{}' has {} bytes; at most {} are read", member.name,
          std::max(member.bytes, member.unpacked_bytes), most_bytes);
   }
   if (member.method == 8) check_unpacked(member);
-  std::vector<std::byte> data(member.bytes);
-  file.read_at(member.offset, data);
+  std::vector<std::byte> data = bytes_of(file, member);
   if (member.method == 8) {
     std::vector<std::byte> unpacked(member.unpacked_bytes);
     inflate_state state;

@@ -38,14 +38,18 @@ class ZipTable {
 
   const std::vector<ZipMember>& members() const { return members_; }
   const ZipMember* find(std::string_view name) const;
+  /// The data of a member of this archive of at most `most_bytes`, unpacked and checked against its
+  /// CRC, if any. `file`: the one that the table was read from. Local. Errors: corrupt; unsupported
+  /// (a compression other than deflate); unsafe (too long); io.
+  std::vector<std::byte> read_member(const File& file, const ZipMember& member,
+                                     std::uint64_t most_bytes) const;
 
  private:
-  std::vector<ZipMember> members_;
-};
+  std::vector<std::byte> bytes_of(const File& file, const ZipMember& member) const;
 
-/// The data of a member of at most `most_bytes`, unpacked and checked against its CRC, if any.
-/// Local. Errors: corrupt; unsupported (a compression other than deflate); unsafe (too long); io.
-std::vector<std::byte> read_member(const File& file, const ZipMember& member,
-                                   std::uint64_t most_bytes);
+  std::vector<ZipMember> members_;
+  std::vector<std::byte> tail_;  // the archive's last bytes, or all of a small one
+  std::uint64_t tail_start_ = 0;
+};
 
 }  // namespace cairn::detail
