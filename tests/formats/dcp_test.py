@@ -41,17 +41,20 @@ def many_tensors(count, length):
     names = {name: keep(text(name)) for name in (
         "offsets", "sizes", "fqn", "offset", "index", "relative_path", "length", "dtype", "layout", "requires_grad",
         "properties", "size", "chunks", "state_dict_metadata", "planner_data", "storage_data")}
-    file = keep(text("__0_0.distcp"))
+    file, model = keep(text("__0_0.distcp")), keep(text("model"))
     zero, two = size + b"K\x00\x85\x85R", size + b"K\x02\x85\x85R"
-    entries, storage = [], []
+    entries, storage, paths = [], [], []
     for i in range(count):
-        name = text(f"model.layers.{i}.self_attn.q_proj.weight")
+        key = f"layers.{i}.self_attn.q_proj.weight"
+        name = text("model." + key)
         part = made(chunk, offsets=zero, sizes=two)
         entries.append(name + made(tensor, properties=made(properties, dtype=dtype, layout=b"N", requires_grad=b"\x89"),
                                    size=two, chunks=b"]" + part + b"a"))
         storage.append(made(index, fqn=name, offset=zero, index=b"N") +
                        made(info, relative_path=file, offset=number(i * length), length=number(length)))
-    whole = made(root, state_dict_metadata=b"}(" + b"".join(entries) + b"u", planner_data=b"}",
+        paths.append(name + model + text(key) + b"\x86")
+    whole = made(root, state_dict_metadata=b"}(" + b"".join(entries) + b"u",
+                 planner_data=b"}(" + b"".join(paths) + b"u",
                  storage_data=b"}(" + b"".join(storage) + b"u")
     return b"\x80\x02" + b"".join(kept) + whole + b"."
 

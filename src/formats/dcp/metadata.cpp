@@ -43,6 +43,7 @@ class Reader {
       metadata.version = graph_.text(*version);
     }
     const auto entries = graph_.pairs(field(root, "state_dict_metadata"));
+    metadata.tensors.reserve(entries.size() / 2);
     for (std::size_t i = 0; i < entries.size(); i += 2) {
       const std::string name = text(entries[i], "a name");
       if (is_a(entries[i + 1], "TensorStorageMetadata")) {
@@ -110,6 +111,7 @@ class Reader {
     const auto known = paths_ ? graph_.find(*paths_, name) : std::nullopt;
     if (!known) return {name};
     std::vector<PathKey> path;
+    path.reserve(graph_.elements(*known).size());
     for (const Ref key : graph_.elements(*known)) {
       if (is_text(key)) {
         path.emplace_back(std::string(graph_.text(key)));

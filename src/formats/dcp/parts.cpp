@@ -37,7 +37,7 @@ Placed place_of(const DataFiles::Open& data, PartPickles& pickles, const TensorM
          to_string(box), to_string(tensor.dtype), to_string(part.dtype), to_string(part.shape));
   }
   const std::string top = pickled->name.substr(0, pickled->name.size() - kPickle.size());
-  const ZipMember* bytes = archive.find(fmt::format("{}/data/{}", top, part.storage));
+  const ZipMember* bytes = archive.find(top + "/data/" + part.storage);
   if (bytes == nullptr || bytes->bytes < part.storage_bytes) {
     fail(Errc::corrupt, "a part of tensor '{}' lacks its bytes", tensor.name);
   }
@@ -134,6 +134,7 @@ bool Placed::is_like(const Placed& other) const {
 
 std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
   std::vector<Placed> places;
+  places.reserve(tensor.boxes.size());
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
     const DataFiles::Open& data = files.open(tensor.stored[i].file);
     places.push_back(place_of(data, files.pickles(), tensor, tensor.boxes[i], tensor.stored[i]));

@@ -40,9 +40,9 @@ void StoredIndex::settle() {
 
 std::optional<pickle::Ref> StoredIndex::find(std::string_view name, const Shape* corner) const {
   const Key key = key_of(name, corner);
-  const auto behind =
-      std::upper_bound(places_.begin(), places_.end(), key,
-                       [&](const Key& wanted, const Place& place) { return wanted < key_of(place); });
+  const auto behind = std::upper_bound(
+      places_.begin(), places_.end(), key,
+      [&](const Key& wanted, const Place& place) { return wanted < key_of(place); });
   if (behind == places_.begin() || key_of(behind[-1]) != key) return std::nullopt;
   return behind[-1].info;
 }
