@@ -17,14 +17,21 @@ constexpr std::uint64_t kMostPickleBytes = 1 << 20;  // of a single tensor
 constexpr std::string_view kPickle = "/data.pkl";    // below the archive's top
 constexpr std::size_t kMostOpen = 256;               // a process may open about 1000
 
+ZipTable archive_of(DataFiles::Open& data, const Stored& stored) {
+  if (stored.bytes > DataFiles::Open::kSmallBytes) {
+    return ZipTable::read(data.file, stored.offset, stored.bytes);
+  }
+  return ZipTable::read(data.read_small(stored), stored.offset);
+}
+
 /// Looks into the file that torch.save wrote of one part of a tensor.
-Placed place_of(const DataFiles::Open& data, PartPickles& pickles, const TensorMetadata& tensor,
+Placed place_of(DataFiles::Open& data, PartPickles& pickles, const TensorMetadata& tensor,
                 const Box& box, const Stored& stored) {
   if (stored.offset > data.bytes || stored.bytes > data.bytes - stored.offset) {
     fail(Errc::corrupt, "a part of tensor '{}' lies behind the end of '{}'", tensor.name,
          stored.file);
   }
-  const ZipTable archive = ZipTable::read(data.file, stored.offset, stored.bytes);
+  const ZipTable archive = archive_of(data, stored);
   const auto& members = archive.members();
   const auto pickled = std::find_if(members.begin(), members.end(), [](const ZipMember& member) {
     return member.name.ends_with(kPickle) &&
@@ -99,7 +106,22 @@ PartPickle PartPickles::read(std::vector<std::byte> bytes) {
   return known_.emplace(std::move(text), std::move(part)).first->second;
 }
 
-const DataFiles::Open& DataFiles::open(const std::string& name) {
+std::vector<std::byte> DataFiles::Open::read_small(const Stored& stored) {
+  constexpr std::uint64_t kAhead = 64 << 10;
+  if (stored.offset < start_ || stored.offset + stored.bytes > start_ + block_.size()) {
+    const bool follows = stored.offset == next_;
+    block_.clear();  // of which nothing is left should this fail
+    std::vector<std::byte> block(follows ? std::min(kAhead, bytes - stored.offset) : stored.bytes);
+    file.read_at(stored.offset, block);
+    block_ = std::move(block);
+    start_ = stored.offset;
+  }
+  next_ = stored.offset + stored.bytes;
+  const auto first = block_.begin() + static_cast<std::ptrdiff_t>(stored.offset - start_);
+  return {first, first + static_cast<std::ptrdiff_t>(stored.bytes)};
+}
+
+DataFiles::Open& DataFiles::open(const std::string& name) {
   auto known = open_.find(name);
   if (known == open_.end()) {
     if (open_.size() == kMostOpen) open_.clear();
@@ -118,7 +140,7 @@ DataFiles::Open DataFiles::open_new(const std::string& name) {
       table_bytes_.add_file(bytes);
       manifest_.files.push_back({directory_ / name, bytes, Access::extents, file.fingerprint()});
     }
-    return {std::move(file), number->second, bytes};
+    return Open(std::move(file), number->second, bytes);
   } catch (const Error& error) {
     if (error.code() != Errc::not_found) throw;
     fail(Errc::corrupt, "its data file '{}' does not exist", name);
@@ -136,7 +158,7 @@ std::vector<Placed> places_of(DataFiles& files, const TensorMetadata& tensor) {
   std::vector<Placed> places;
   places.reserve(tensor.boxes.size());
   for (std::size_t i = 0; i < tensor.boxes.size(); ++i) {
-    const DataFiles::Open& data = files.open(tensor.stored[i].file);
+    DataFiles::Open& data = files.open(tensor.stored[i].file);
     places.push_back(place_of(data, files.pickles(), tensor, tensor.boxes[i], tensor.stored[i]));
   }
   return places;

@@ -43,14 +43,29 @@ class DataFiles {
   DataFiles(const std::filesystem::path& directory, Manifest& manifest, TableBytes& table_bytes)
       : directory_(directory), manifest_(manifest), table_bytes_(table_bytes) {}
 
+  /// A file that is open.
   struct Open {
+    static constexpr std::uint64_t kSmallBytes = 16 << 10;
+
+    Open(File opened, std::uint32_t number_in_manifest, std::uint64_t size)
+        : file(std::move(opened)), number(number_in_manifest), bytes(size) {}
+
+    /// A small part, which lies in the file. Those that follow each other take few requests.
+    /// Errors: io.
+    std::vector<std::byte> read_small(const Stored& stored);
+
     File file;
     std::uint32_t number;  ///< in the manifest
     std::uint64_t bytes;
+
+   private:
+    std::vector<std::byte> block_;
+    std::uint64_t start_ = 0;  // of the block
+    std::uint64_t next_ = 0;   // where the last part ended
   };
 
   /// Lifetime: the result until the next call. Errors: corrupt (no such file), io.
-  const Open& open(const std::string& name);
+  Open& open(const std::string& name);
   PartPickles& pickles() { return pickles_; }
 
  private:

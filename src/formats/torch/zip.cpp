@@ -46,13 +46,17 @@ struct Place {
 /// tensor, cost one request.
 class Window {
  public:
+  /// Of an archive that is in memory as a whole.
+  Window(std::vector<std::byte> archive, std::uint64_t begin)
+      : begin_(begin), bytes_(archive.size()), tail_(std::move(archive)) {}
   Window(const File& file, std::uint64_t begin, std::uint64_t bytes)
-      : file_(file), begin_(begin), bytes_(bytes) {
+      : file_(&file), begin_(begin), bytes_(bytes) {
     constexpr std::uint64_t kMostComment = 0xffff;
     tail_.resize(std::min(bytes, kEndBytes + kMostComment));
-    file_.read_at(begin_ + tail_start(), tail_);
+    file_->read_at(begin_ + tail_start(), tail_);
   }
 
+  std::uint64_t begin() const { return begin_; }
   std::uint64_t bytes() const { return bytes_; }
   std::span<const std::byte> tail() const { return tail_; }
   std::uint64_t tail_start() const { return bytes_ - tail_.size(); }
@@ -62,13 +66,13 @@ class Window {
     if (position > bytes_ || count > bytes_ - position) fail(Errc::corrupt, "it ends early");
     if (position >= tail_start()) return tail().subspan(position - tail_start(), count);
     room.resize(count);
-    file_.read_at(begin_ + position, room);
+    file_->read_at(begin_ + position, room);
     return room;
   }
   std::vector<std::byte> take_tail() && { return std::move(tail_); }
 
  private:
-  const File& file_;
+  const File* file_ = nullptr;
   std::uint64_t begin_;
   std::uint64_t bytes_;
   std::vector<std::byte> tail_;
@@ -269,15 +273,12 @@ void forget_missing_crcs(std::vector<ZipMember>& members) {
   }
 }
 
-}  // namespace
-
-ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t bytes) {
-  Window window(file, begin, bytes);
+/// All members, checked, sorted by name.
+std::vector<ZipMember> members_of(const Window& window) {
   const Place place = find_table(window);
   std::vector<std::byte> room;
   const auto table = window.read(place.start, place.bytes, room);
-  ZipTable result;
-  auto& members = result.members_;
+  std::vector<ZipMember> members;
   members.reserve(std::min(place.members, table.size() / kCentralBytes));
   std::size_t position = 0;
   while (position < table.size()) members.push_back(read_central(table, position));
@@ -296,7 +297,7 @@ ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t byt
       fail(Errc::corrupt, "zip member '{}' overlaps another one", member.name);
     }
     end = settle(member, headers, place.start);
-    member.offset += begin;
+    member.offset += window.begin();
   }
   std::sort(members.begin(), members.end(),
             [](const ZipMember& a, const ZipMember& b) { return a.name < b.name; });
@@ -307,9 +308,27 @@ ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t byt
     fail(Errc::corrupt, "the zip archive has two members '{}'", twice->name);
   }
   forget_missing_crcs(members);
-  result.tail_start_ = begin + window.tail_start();
-  result.tail_ = std::move(window).take_tail();
-  return result;
+  return members;
+}
+
+}  // namespace
+
+ZipTable ZipTable::read(const File& file, std::uint64_t begin, std::uint64_t bytes) {
+  ZipTable table;
+  Window window(file, begin, bytes);
+  table.members_ = members_of(window);
+  table.tail_start_ = begin + window.tail_start();
+  table.tail_ = std::move(window).take_tail();
+  return table;
+}
+
+ZipTable ZipTable::read(std::vector<std::byte> archive, std::uint64_t begin) {
+  ZipTable table;
+  Window window(std::move(archive), begin);
+  table.members_ = members_of(window);
+  table.tail_start_ = begin;
+  table.tail_ = std::move(window).take_tail();
+  return table;
 }
 
 const ZipMember* ZipTable::find(std::string_view name) const {

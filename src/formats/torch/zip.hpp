@@ -35,6 +35,8 @@ class ZipTable {
   /// Errors: corrupt; unsupported (encrypted, several disks); unsafe (a name that leaves the
   /// archive, a table that takes too much memory); io.
   static ZipTable read(const File& file, std::uint64_t begin, std::uint64_t bytes);
+  /// The same of an archive that was read already, `begin` bytes from the start of its file.
+  static ZipTable read(std::vector<std::byte> archive, std::uint64_t begin);
 
   const std::vector<ZipMember>& members() const { return members_; }
   const ZipMember* find(std::string_view name) const;
