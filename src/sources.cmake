@@ -101,6 +101,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/dcp/stored_index.cpp
   src/formats/dcp/values.cpp
   src/formats/deepspeed/model_file.cpp
+  src/formats/deepspeed/optimizer.cpp
   src/formats/deepspeed/partitions.cpp
   src/formats/deepspeed/reader.cpp
   src/formats/deepspeed/tag.cpp

@@ -225,7 +225,8 @@ class Planner {
     const bool stays = is_tree(source_) && options_.to != TargetFormat::safetensors;
     for (const auto& [name, text] : source_.documents) {
       const bool kept = name == kMetadata && options_.to == TargetFormat::safetensors;
-      const bool in_tree = name == "model" && options_.to != TargetFormat::safetensors;
+      const bool in_tree = (name == "model" && options_.to != TargetFormat::safetensors) ||
+                           (name == "optimizer" && options_.to == TargetFormat::lightning);
       if (kept || in_tree || is_origin(name) || name == "values") continue;
       if (!describes_tree(name)) {
         left_out.push_back({name, "a document that this format has no place for"});

@@ -44,13 +44,14 @@ class TorchPlanner {
 
   void plan() {
     plan_storages(source_, source_.format == "torch" ? document("aliases") : Json(), plan_);
-    if (by_meaning_) find_parameters();
+    if (has_meaning()) find_parameters();
     if (lightning_) moves_ = lightning_moves(source_.format, documents_, plan_.result.left_out);
     find_model_keys();
     place_tensors();
     if (!options_.weights_only) {
       if (has_tree_) add_values();
       if (by_meaning_) add_state();
+      if (!by_meaning_ && has_meaning()) add_optimizer();
     }
     if (has_tree_) set_kinds();
     if (lightning_) complete();
@@ -63,6 +64,9 @@ class TorchPlanner {
     Json json = document_of(travelling_.documents, name);
     return json.is_object() ? std::move(json) : Json::object();
   }
+
+  /// Whether tensors go where their names of containers belong.
+  bool has_meaning() const { return by_meaning_ || (lightning_ && is_parallel_); }
 
   // Where a container's tensors go.
   void find_parameters();
@@ -85,6 +89,7 @@ class TorchPlanner {
   void set_kinds();
   void add_state();
   void add_optimizer();
+  void add_step(Path path, std::int64_t number, const Json& group);
   void add_schedule();
   void add_own();
   bool is_packed(const std::string& document) const {
@@ -318,19 +323,32 @@ void TorchPlanner::add_state() {
   add_own();
 }
 
+/// PyTorch counts the steps of each parameter; other optimizers once for a group.
+void TorchPlanner::add_step(Path path, std::int64_t number, const Json& group) {
+  const Json step = group.value("step", Json());
+  path.emplace_back(number);
+  if (!step.is_number_integer() || !tree_.contains(path)) return;
+  path.emplace_back(std::string("step"));
+  if (!tree_.contains(path)) tree_.add_value(path, step);
+}
+
 void TorchPlanner::add_optimizer() {
   Json groups = fields("optimizer").value("param_groups", Json());
   if (!groups.is_array()) return;
-  std::int64_t next = 0;
-  for (Json& group : groups) {
-    Json numbers = Json::array();
-    for (std::size_t i = 0; i < group["params"].size(); ++i) numbers.push_back(next++);
-    group["param_names"] = std::exchange(group["params"], std::move(numbers));
-  }
   Path path = optimizer_keys();
   path.emplace_back(std::string("state"));
   if (!tree_.contains(path)) tree_.add_value(path, Json::object());
   tree_.set_kind(path, torch::Tree::Kind::dict);
+  std::int64_t next = 0;
+  for (Json& group : groups) {
+    Json numbers = Json::array();
+    for (std::size_t i = 0; i < group["params"].size(); ++i) {
+      add_step(path, next, group);
+      numbers.push_back(next++);
+    }
+    group["param_names"] = std::exchange(group["params"], std::move(numbers));
+    group.erase("step");
+  }
   path.back() = std::string("param_groups");
   tree_.add_value(path, std::move(groups));
 }

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <set>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 
@@ -17,6 +19,8 @@ namespace {
 
 using torch::optim::Optimizer;
 using Betas = std::tuple<double, double>;
+
+constexpr std::string_view kStep = "step";
 
 struct OptionWriter {
   Json& to;
@@ -32,7 +36,7 @@ struct OptionReader {
   void operator()(const char* name, double& value) const {
     value = number_from_json(from.at(name));
   }
-  void operator()(const char* name, bool& value) const { value = from.at(name).get<bool>(); }
+  void operator()(const char* name, bool& value) const { value = from.value(name, false); }
   void operator()(const char* name, Betas& value) const {
     value = {number_from_json(from.at(name).at(0)), number_from_json(from.at(name).at(1))};
   }
@@ -121,6 +125,7 @@ struct SlotPreparer {
   const std::string& parameter;
   const at::Tensor& like;
   const SlotFinder& find;
+  std::optional<std::int64_t> group_step;
   std::vector<OptimizerSlot>& slots;
   Plan<Traits>& plan;
 
@@ -138,7 +143,7 @@ struct SlotPreparer {
   }
   void operator()(const char* slot, std::int64_t& count) const {
     const std::string name = slot_name(parameter, slot);
-    count = 0;
+    count = group_step.value_or(0);
     const auto dtype = find(name);
     if (!dtype) return;
     // PyTorch keeps it as a float.
@@ -150,10 +155,21 @@ struct SlotPreparer {
   }
 };
 
+/// The steps of those of a group's parameters that do not count their own. `group` may be null.
+std::optional<std::int64_t> step_of(const Json* group) {
+  if (group == nullptr || !group->contains(kStep)) return std::nullopt;
+  const Json& step = group->at(kStep);
+  if (!step.is_number_integer() || step.get<std::int64_t>() < 0) return std::nullopt;
+  return step.get<std::int64_t>();
+}
+
+/// `group`: the parameter's as it was saved, or null.
 template <class Traits>
 void prepare_state(const Optimizer& optimizer, const std::string& name, const at::Tensor& parameter,
-                   const SlotFinder& find, PreparedOptimizer& prepared, Plan<Traits>& plan) {
+                   const Json* group, const SlotFinder& find, PreparedOptimizer& prepared,
+                   Plan<Traits>& plan) {
   using State = typename Traits::State;
+  const std::optional<std::int64_t> group_step = step_of(group);
   const auto has = [&](const char* slot) { return find(slot_name(name, slot)).has_value(); };
   bool any = false;
   State probe;
@@ -164,7 +180,7 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
     return;
   }
   for (const char* slot : Traits::kRequired) {
-    if (!has(slot)) {
+    if (!has(slot) && !(slot == kStep && group_step)) {
       fail(Errc::mismatch,
            "the checkpoint has state of parameter '{}' but no '{}'; {} can't use it", name,
            slot_name(name, slot), Traits::kName);
@@ -174,7 +190,8 @@ void prepare_state(const Optimizer& optimizer, const std::string& name, const at
   auto state = known == optimizer.state().end()
                    ? std::make_unique<State>()
                    : std::make_unique<State>(dynamic_cast<const State&>(*known->second));
-  Traits::slots(*state, SlotPreparer<Traits>{name, parameter, find, prepared.slots, plan});
+  Traits::slots(*state,
+                SlotPreparer<Traits>{name, parameter, find, group_step, prepared.slots, plan});
   plan.states.emplace_back(std::move(key), std::move(state));
 }
 
@@ -184,7 +201,8 @@ void check_options(const Json& document) {
   typename Traits::Options options(0.0);  // whose names are asked for
   for (const Json& group : document.at("param_groups")) {
     Traits::options(options, [&](const char* name, const auto&) {
-      if (group.contains(name)) return;
+      // DeepSpeed's own Adam has no AMSGrad, and says nothing of it.
+      if (group.contains(name) || std::string_view(name) == "amsgrad") return;
       fail(
           Errc::mismatch,
           "the checkpoint's optimizer has no option '{}', so it is no {}; give an optimizer of its "
@@ -267,18 +285,19 @@ PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, con
     }
   }
 
-  for_each_parameter(optimizer, names,
-                     [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
-                       const auto position = positions[g].find(name);
-                       if (position == positions[g].end()) {
-                         fail(Errc::mismatch,
-                              "parameter '{}' is in group {} of the given optimizer but not of the "
-                              "checkpoint's; build the parameter groups as in the saved run",
-                              name, g);
-                       }
-                       prepared.matched[position->second] = 1;
-                       prepare_state<Traits>(optimizer, name, parameter, find, prepared, *plan);
-                     });
+  for_each_parameter(
+      optimizer, names, [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
+        const auto position = positions[g].find(name);
+        if (position == positions[g].end()) {
+          fail(Errc::mismatch,
+               "parameter '{}' is in group {} of the given optimizer but not of the "
+               "checkpoint's; build the parameter groups as in the saved run",
+               name, g);
+        }
+        prepared.matched[position->second] = 1;
+        const Json* saved = grouped ? &document.at("param_groups").at(g) : nullptr;
+        prepare_state<Traits>(optimizer, name, parameter, saved, find, prepared, *plan);
+      });
   prepared.apply = [plan, &optimizer] { apply<Traits>(optimizer, *plan); };
   return prepared;
 }

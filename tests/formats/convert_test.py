@@ -1,6 +1,7 @@
 """What `cairn convert` writes is read by PyTorch and the safetensors library, and by no code of cairn's in between."""
 
 import collections
+import hashlib
 import json
 import struct
 import unittest
@@ -233,18 +234,43 @@ class ForPyTorch(Convert):
         self.assertEqual(set(self.load(self.dir / "b.pt", floats=True)), {"model", "optimizer", "extra"})
         self.assertTrue(self.cairn("diff", self.dir / "b.pt", self.dir / "c.pt")["equal"])
 
-    def test_deepspeeds_model_is_lightnings_and_its_state_is_told_to_be_apart(self):
+    def test_deepspeeds_training_goes_on_in_pytorch_and_lightning(self):
         corpus_entries()
-        source = CORPUS / "deepspeed" / "stage2_ws2"
-        self.cairn("convert", source, self.dir / "a.h5")
-        model = self.load_weights(self.dir / "a.h5")
-        for start in (source, self.dir / "a.h5"):
-            told = self.cairn("convert", start, self.dir / "b.ckpt", "--force")
-            self.assertIn("optimizer", [left["name"] for left in told["left_out"]])
-            found = self.load(self.dir / "b.ckpt", floats=True)
-            self.assertEqual({name: raw(value) for name, value in found["state_dict"].items()},
-                             {name: raw(value) for name, value in model.items()})
-            self.assertEqual(found["global_step"], 20)
+        for name in ("stage1_ws2_padded", "stage2_ws2", "stage3_ws2"):
+            source = CORPUS / "deepspeed" / name
+            self.cairn("convert", source, self.dir / "a.h5", "--force", ranks=2)
+            weights = self.load_weights(self.dir / "a.h5")
+            sums = {t["name"]: t["sha256"] for t in self.cairn("inspect", source, "--hash", "sha256")["tensors"]}
+            groups = self.cairn("inspect", source)["documents"]["deepspeed"]["param_groups"]
+            for start, target in ((self.dir / "a.h5", "b.pt"), (source, "b.ckpt"), (self.dir / "a.h5", "c.ckpt")):
+                with self.subTest(source=name, start=start.name, target=target):
+                    told = self.cairn("convert", start, self.dir / target, "--force")
+                    self.assertNotIn("optimizer", [left["name"] for left in told["left_out"]])
+                    found = self.load(self.dir / target, floats=True)
+                    if target.endswith(".ckpt"):
+                        self.assertEqual(found["global_step"], 20)
+                    model = found["state_dict" if target.endswith(".ckpt") else "model"]
+                    self.assertEqual({key: raw(value) for key, value in model.items()},
+                                     {key: raw(value) for key, value in weights.items()})
+                    self.go_on(found["optimizer_states"][0] if target.endswith(".ckpt") else found["optimizer"],
+                               model, groups, sums)
+
+    def go_on(self, state, model, groups, sums):
+        """PyTorch's own AdamW takes the state, by the groups of the file, and goes on from its step, which was 2."""
+        names = [group["param_names"] for group in state["param_groups"]]
+        parameters = {name: torch.nn.Parameter(model[name].float()) for of_group in names for name in of_group}
+        optimizer = torch.optim.AdamW([{"params": [parameters[name] for name in of_group]} for of_group in names])
+        optimizer.load_state_dict(state)
+        self.assertEqual([(group["lr"], tuple(group["betas"]), group["weight_decay"]) for group in optimizer.param_groups],
+                         [(group["lr"], tuple(group["betas"]), group["weight_decay"]) for group in groups])
+        self.assertEqual({f"fp32/{name}" for name in parameters}, {name for name in sums if name.startswith("fp32/")})
+        for name, parameter in parameters.items():
+            for slot in ("exp_avg", "exp_avg_sq"):
+                value = optimizer.state[parameter][slot]
+                self.assertEqual(hashlib.sha256(raw(value)).hexdigest(), sums[f"{slot}/{name}"], name)
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        self.assertEqual({float(optimizer.state[parameter]["step"]) for parameter in parameters.values()}, {3.0})
 
     def load_weights(self, container):
         self.cairn("convert", container, self.dir / "weights.pt", "--weights-only", "--force")

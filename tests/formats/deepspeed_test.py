@@ -69,7 +69,7 @@ class DeepSpeed(Case):
             "zero/a/step.pt": 7,
             "zero/b.c/fp32.pt": fake_torch.tensor((6,), floats(0, 1, 2, 3, 4, 5)),
             "zero/b.c/step.pt": 7,
-            "zero/optimizer_state.pt": {"zero_stage": 2, "param_groups": []},
+            "zero/optimizer_state.pt": {"zero_stage": 2, "param_groups": [{"lr": 0.5, "params": [0]}]},
             "mp_rank_00_model_states.pt": {
                 "module": {"a": fake_torch.tensor((2, 2), floats(1, 2, 3, 4))},
                 "param_shapes": [{"a": fake_torch.size(2, 2), "b.c": fake_torch.size(*shape)}],
@@ -93,6 +93,8 @@ class DeepSpeed(Case):
         facts = table["documents"]["deepspeed"]
         self.assertEqual({key: facts[key] for key in ("tag", "universal", "step", "zero_stage", "global_steps")},
                          {"tag": tag.name, "universal": True, "step": 7, "zero_stage": 2, "global_steps": 7})
+        self.assertEqual(table["documents"]["optimizer"],
+                         {"type": None, "param_groups": [{"lr": 0.5, "params": ["a", "b.c"], "step": 7}]})
         self.assertEqual(self.cairn("inspect", tag)[1]["tensors"].__len__(), 4)
         target = self.dir / "a.h5"
         self.assertEqual(self.cairn("convert", tag, target, ranks=2)[0], 0)
@@ -171,6 +173,45 @@ class DeepSpeed(Case):
             # Stage 3 divides a group once more.
             told = [group for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
             self.assertEqual(told, wanted["param_groups"])
+
+    def stage_1(self, steps, params):
+        """One rank, with a group of `a` and one of `b`, stepped as often as told."""
+        tag = self.dir / "global_step7"
+        self.model_file(tag, {"param_shapes": [{"a": fake_torch.size(2)}, {"b": fake_torch.size(3)}]})
+        flat = {count: fake_torch.tensor((count,), bytes(4 * count)) for count in (2, 3)}
+        state = {number: {"exp_avg": flat[count], **({} if steps[number] is None else {"step": steps[number]})}
+                 for number, count in enumerate((2, 3))}
+        (tag / "zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+            "optimizer_state_dict": {"zero_stage": 1, "partition_count": 1,
+                                     "single_partition_of_fp32_groups": [flat[2], flat[3]],
+                                     "base_optimizer_state": {"state": state, "param_groups": [
+                                         {"lr": 0.5, "params": of_group} for of_group in params]}}}))
+        return tag
+
+    def test_groups_of_parameters_have_names_and_steps(self):
+        float_step = fake_torch.tensor((), floats(9))
+        cases = {
+            "as DeepSpeed has it": ((7, float_step), [[0], [1]], [(["a"], 7), (["b"], 9)], [7, 9.0]),
+            "not stepped yet": ((7, None), [[0], [1]], [(["a"], 7), (["b"], None)], [7, None]),
+            "no number of steps": ((7, -1), [[1], [0]], [(["b"], None), (["a"], 7)], [7, -1]),
+            "runs of one group": ((7, 7), [[0, 1]], [(["a", "b"], 7)], 7),
+            "runs of different steps": ((7, 8), [[0, 1]], [(["a", "b"], None)], [7, 8]),
+            "the parameters' numbers": ((7, 7), [[0, 1, 2, 3]], [(["a", "b"], 7)], 7),
+            "unknown numbers": ((7, 7), [[0], [2]], None, 7),
+            "one twice": ((7, 7), [[0], [0]], None, 7),
+        }
+        for name, (steps, params, groups, told) in cases.items():
+            with self.subTest(name=name):
+                tag = self.stage_1(steps, params)
+                code, table = self.cairn("inspect", tag)
+                self.assertEqual(code, 0, table)
+                self.assertEqual(table["documents"]["deepspeed"]["optimizer"], {"step": told})
+                document = table["documents"].get("optimizer")
+                self.assertEqual(document and [(group["params"], group.get("step")) for group in document["param_groups"]],
+                                 groups)
+                code, told = self.cairn("convert", tag, self.dir / "a.ckpt", "--force")
+                self.assertEqual(code, 0, told)
+                self.assertEqual("optimizer" in [left["name"] for left in told["left_out"]], groups is None)
 
     def model_file(self, tag, change):
         """Puts a file of the model in the place of that of the corpus, whose tensors it names anew."""

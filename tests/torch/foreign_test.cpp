@@ -227,6 +227,46 @@ TEST(Foreign, ADistributedCheckpointGoesOn) {
   manager.close();
 }
 
+/// The model of the corpus' files of DeepSpeed's stage 3.
+struct Divided : nn::Module {
+  Divided() {
+    encoder = register_module("encoder", nn::Linear(5, 3));
+    decoder = register_module("decoder", nn::Linear(nn::LinearOptions(3, 5).bias(false)));
+    scale = register_parameter("scale", at::zeros({1}));
+    auto frozen = register_module("frozen", std::make_shared<Bag>());
+    frozen->register_parameter("w", at::zeros({3, 3}, at::kBFloat16), /*requires_grad=*/false);
+    register_buffer("counter", at::zeros({1}));
+  }
+  nn::Linear encoder{nullptr}, decoder{nullptr};
+  at::Tensor scale;
+};
+
+TEST(Foreign, DeepSpeedsTrainingGoesOn) {
+  CAIRN_IN_CORPUS(path, "deepspeed/stage3_ws2");
+  for (const auto& source : {path, converted(path)}) {
+    auto manager = loading(source);
+    Divided model;
+    std::vector<optim::OptimizerParamGroup> groups;
+    groups.emplace_back(std::vector<at::Tensor>{model.encoder->weight, model.encoder->bias});
+    groups.emplace_back(std::vector<at::Tensor>{model.decoder->weight, model.scale});
+    optim::AdamW optimizer(groups, optim::AdamWOptions(9));
+    const auto context = manager.load_checkpoint(model, optimizer);
+    EXPECT_EQ(context.report.fraction_matched, 1);
+    EXPECT_TRUE(model.decoder->weight.equal(in_file(path, "fp32/decoder.weight", {5, 3})));
+    for (const auto& group : optimizer.param_groups()) {
+      EXPECT_EQ(group.options().get_lr(), 0.001);
+      EXPECT_EQ(static_cast<const optim::AdamWOptions&>(group.options()).weight_decay(), 0.1);
+    }
+    const auto& state = state_of<optim::AdamWParamState>(optimizer, model.decoder->weight);
+    EXPECT_TRUE(state.exp_avg().equal(in_file(path, "exp_avg/decoder.weight", {5, 3})));
+    EXPECT_EQ(state.step(), 2);  // which DeepSpeed keeps once for a group
+    model.decoder->weight.mutable_grad() = at::ones({5, 3});
+    optimizer.step();
+    EXPECT_EQ(state_of<optim::AdamWParamState>(optimizer, model.decoder->weight).step(), 3);
+    manager.close();
+  }
+}
+
 TEST(Foreign, WeightsOfAWrappedModel) {
   // "module." is what PyTorch's DistributedDataParallel puts before every name.
   const auto path = scratch() / "model.safetensors";

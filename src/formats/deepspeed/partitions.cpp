@@ -54,13 +54,19 @@ void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Pa
   if (number < 0 || number >= static_cast<std::int64_t>(count)) {
     file.corrupt("its optimizer has the state of more groups than there are");
   }
+  const auto once = [&](const std::string& slot) -> Once& {
+    std::vector<Once>& runs = partition.once[slot];
+    if (runs.empty()) table_bytes.add_bytes(sizeof(Once) * count);
+    runs.resize(count);
+    return runs[static_cast<std::size_t>(number)];
+  };
   file.for_each(state, [&](const std::string& slot, Ref ref) {
     table_bytes.add_bytes(2 * slot.size() + kRunBytes);
     if (!torch::is_tensor(graph, ref)) {
       if (const auto value = torch::scalar_of(graph, ref)) {
-        std::string& text = partition.values[slot];
-        text = value->at("value").dump();
+        std::string text = value->at("value").dump();
         table_bytes.add_bytes(text.size());
+        once(slot) = std::move(text);
       }
     } else if (const auto found = file.tensor(ref, slot); found.tensor.shape.size() == 1) {
       auto& runs = partition.runs[slot];
@@ -68,7 +74,7 @@ void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Pa
       runs.resize(count);
       runs[static_cast<std::size_t>(number)] = run_of(file, ref, slot);
     } else if (found.tensor.shape.empty()) {
-      partition.numbers[slot] = {file.number(), found.offset, 1, found.tensor.dtype};
+      once(slot) = Run{file.number(), found.offset, 1, found.tensor.dtype};
     } else {
       file.corrupt(fmt::format("'{}' is no flat run of elements", slot));
     }
@@ -253,11 +259,16 @@ DType common_dtype(const std::vector<Chain>& ranks, const std::string& role) {
   return dtype;
 }
 
+/// Elements of a divided parameter in each rank.
+std::uint64_t part_of(const Parameter& parameter, std::size_t ranks) {
+  return (element_count(parameter.shape) + ranks - 1) / ranks;
+}
+
 void add_part_by_part(const std::vector<Chain>& ranks, std::uint64_t first, const std::string& role,
                       DType dtype, const Parameter& parameter, Manifest& manifest,
                       TableBytes& table_bytes) {
   const std::uint64_t count = element_count(parameter.shape);
-  const std::uint64_t part = (count + ranks.size() - 1) / ranks.size();
+  const std::uint64_t part = part_of(parameter, ranks.size());
   TensorEntry entry = entry_of(role, parameter.name, dtype, parameter.shape);
   for (std::size_t r = 0; r < ranks.size(); ++r) {
     const std::uint64_t before = std::min(count, r * part);
@@ -292,7 +303,7 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
     std::uint64_t first = 0;
     for (const Parameter& parameter : parameters) {
       add_part_by_part(chains, first, role, dtype, parameter, manifest, table_bytes);
-      first += (element_count(parameter.shape) + ranks.size() - 1) / ranks.size();
+      first += part_of(parameter, ranks.size());
     }
     // Each parameter's padding is in its parts, and nothing else is there: what is left over
     // belongs to a parameter that the model does not tell, and others may have been cut at wrong
@@ -303,6 +314,25 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
            chains[r].ends.back(), role, first);
     }
   }
+}
+
+std::vector<std::vector<Parameter>> divided_groups(const std::vector<Partition>& ranks,
+                                                   const std::vector<Parameter>& parameters) {
+  const std::vector<Run>& runs = ranks[0].runs.at(kWeights);
+  std::vector<std::vector<Parameter>> groups(runs.size());
+  std::size_t group = 0;
+  std::uint64_t filled = 0;
+  for (const Parameter& parameter : parameters) {
+    const std::uint64_t part = part_of(parameter, ranks.size());
+    while (group < groups.size() && filled == runs[group].elements) {
+      ++group;
+      filled = 0;
+    }
+    if (group == groups.size() || part > runs[group].elements - filled) return {parameters};
+    filled += part;
+    groups[group].push_back(parameter);
+  }
+  return groups;
 }
 
 }  // namespace cairn::detail::deepspeed

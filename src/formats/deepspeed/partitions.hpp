@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "cairn/manifest.hpp"
@@ -21,15 +22,17 @@ struct Run {
 /// What a run takes in memory, with the lists that it is put into on the way to a tensor.
 inline constexpr std::uint64_t kRunBytes = 3 * sizeof(Run);
 
+/// A value for a whole run: as JSON, or where it lies; nothing where the run has none.
+using Once = std::variant<std::monostate, std::string, Run>;
+
 /// What one rank's optimizer file holds: by what it is ("fp32", "exp_avg", ...), one run for each
 /// group of parameters, or (stage 3) for each sub-group.
 struct Partition {
   std::int64_t stage = 0;
   std::int64_t ranks = 0;
   std::map<std::string, std::vector<Run>> runs;
-  /// What the optimizer keeps once for a run, such as its step: as JSON, or where it lies.
-  std::map<std::string, std::string> values;
-  std::map<std::string, Run> numbers;
+  /// What the optimizer keeps once for each run, such as its step.
+  std::map<std::string, std::vector<Once>> once;
   std::string param_groups;  ///< JSON; empty where there are none
 };
 
@@ -51,6 +54,10 @@ void add_groups(const std::vector<Partition>& ranks,
 /// each rank's groups, one behind the other, which they fill.
 void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
                  Manifest& manifest, TableBytes& table_bytes);
+/// The parameters in each of stage 3's groups, which hold whole parameters; where they do not, all
+/// as one.
+std::vector<std::vector<Parameter>> divided_groups(const std::vector<Partition>& ranks,
+                                                   const std::vector<Parameter>& parameters);
 
 /// The parts of a divided tensor, at `first` of each rank's runs. Adds what is called
 /// `role`/`name`.

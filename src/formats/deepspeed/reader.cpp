@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <regex>
-#include <span>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -14,6 +13,7 @@
 
 #include "base/throw.hpp"
 #include "formats/deepspeed/model_file.hpp"
+#include "formats/deepspeed/optimizer.hpp"
 #include "formats/deepspeed/partitions.hpp"
 #include "formats/deepspeed/tag.hpp"
 #include "formats/deepspeed/universal.hpp"
@@ -129,38 +129,6 @@ std::int64_t saved_stage(const Files& files, const StateFile& model) {
   return model.graph().integer(stage);
 }
 
-/// A number that lies in a file.
-std::optional<Json> number_at(const deepspeed::Run& run, const Manifest& manifest) {
-  const File file = File::open_read(manifest.files.at(run.file).path);
-  const auto as = [&](auto value) -> Json {
-    file.read_at(run.offset, std::as_writable_bytes(std::span(&value, 1)));
-    return value;
-  };
-  switch (run.dtype) {
-    case DType::f32:
-      return as(0.0F);
-    case DType::f64:
-      return as(0.0);
-    case DType::i64:
-      return as(std::int64_t{0});
-    case DType::i32:
-      return as(std::int32_t{0});
-    default:
-      return std::nullopt;
-  }
-}
-
-/// What the optimizer has once, and what its groups of parameters are set to.
-void add_optimizer(const Partition& partition, const Manifest& manifest, Json& json) {
-  Json values = Json::object();
-  for (const auto& [slot, text] : partition.values) values[slot] = Json::parse(text);
-  for (const auto& [slot, run] : partition.numbers) {
-    if (auto value = number_at(run, manifest)) values[slot] = std::move(*value);
-  }
-  if (!values.empty()) json["optimizer"] = std::move(values);
-  if (!partition.param_groups.empty()) json["param_groups"] = Json::parse(partition.param_groups);
-}
-
 /// A model without partitions of ZeRO: as it was saved without ZeRO (stage 0), or what is left
 /// where the optimizer's files are missing. Returns the stage. Stage 3 has its weights in these
 /// alone.
@@ -198,16 +166,15 @@ std::vector<Partition> partitions_of(const Files& files, Manifest& manifest,
     }
     require_all(files.optimizers, last.ranks, "the optimizer");
     if (partitions.size() == 1) continue;
-    last.values.clear();  // what all ranks have alike is told by the first
-    last.numbers.clear();
+    last.once.clear();  // what all ranks have alike is told by the first
     last.param_groups = {};
   }
   return partitions;
 }
 
-/// The partitions of ZeRO, put together.
+/// The partitions of ZeRO, put together, and what they say of the optimizer.
 void add_partitions(const std::vector<Partition>& partitions, const StateFile& model,
-                    Manifest& manifest, TableBytes& table_bytes) {
+                    Manifest& manifest, TableBytes& table_bytes, Json& told) {
   const bool divided = partitions.front().stage == 3;
   std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model, table_bytes);
   if (divided) {
@@ -217,10 +184,16 @@ void add_partitions(const std::vector<Partition>& partitions, const StateFile& m
                  std::make_move_iterator(group.end()));
     }
     deepspeed::add_divided(partitions, all, manifest, table_bytes);
+    groups = deepspeed::divided_groups(partitions, all);
   } else {
     deepspeed::add_groups(partitions, groups, manifest, table_bytes);
     deepspeed::add_module(model, manifest, table_bytes);
   }
+  const auto values = deepspeed::tell_optimizer(partitions.front(), manifest, told);
+  const auto steps = values.find("step");
+  deepspeed::add_optimizer_document(told.value("param_groups", Json()), groups,
+                                    steps == values.end() ? std::vector<Json>() : steps->second,
+                                    manifest, table_bytes);
   deepspeed::add_untrained(model, divided, manifest, table_bytes);
 }
 
@@ -238,7 +211,7 @@ void read_tag(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes) 
     if (partitions.empty()) {
       stage = read_module(files, model, manifest, table_bytes);
     } else {
-      add_partitions(partitions, model, manifest, table_bytes);
+      add_partitions(partitions, model, manifest, table_bytes, facts);
       deepspeed::add_aliases(facts, manifest);
       if (stage == 3) frozen.emplace(model, table_bytes);
     }
@@ -252,7 +225,6 @@ void read_tag(const fs::path& tag, Manifest& manifest, TableBytes& table_bytes) 
   }
   Json told = {{"tag", tag.filename().string()}, {"zero_stage", stage}};
   told.update(facts);
-  if (!partitions.empty()) add_optimizer(partitions.front(), manifest, told);
   manifest.documents["deepspeed"] = told.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -12,7 +12,9 @@
 #include "base/throw.hpp"
 #include "base/utf8.hpp"
 #include "formats/deepspeed/model_file.hpp"
+#include "formats/deepspeed/optimizer.hpp"
 #include "formats/deepspeed/partitions.hpp"
+#include "formats/torch/facts.hpp"
 #include "formats/torch/state_file.hpp"
 #include "formats/torch/values.hpp"
 #include "os/file.hpp"
@@ -75,7 +77,8 @@ class Universal {
     }
     if (models.empty()) return;
     const StateFile model(whole.empty() ? models[0] : whole[0], manifest_, table_bytes_);
-    for (const auto& group : groups_of(model, table_bytes_)) {
+    groups_ = groups_of(model, table_bytes_);
+    for (const auto& group : groups_) {
       for (const Parameter& parameter : group) shapes_[parameter.name] = parameter.shape;
     }
     facts_ = facts_of(model, table_bytes_);
@@ -141,6 +144,27 @@ class Universal {
     const StateFile file(path, manifest_, table_bytes_, fmt::format("zero/{}", kOptimizer));
     const Ref stage = file.find(file.root(), "zero_stage");
     if (stage != kNoRef) facts_["zero_stage"] = file.integer(stage, "zero_stage");
+    const Ref groups = file.find(file.root(), "param_groups");
+    if (groups != kNoRef) facts_["param_groups"] = torch::plain_json(file.graph(), groups);
+  }
+
+  /// The step of each group of parameters, where all of it has the same.
+  std::vector<Json> steps() const {
+    const auto known = numbers_.find("step");
+    std::vector<Json> steps(groups_.size());
+    if (known == numbers_.end()) return steps;
+    const auto step_of = [&](const Parameter& parameter) {
+      const auto step = known->second.find(parameter.name);
+      return step == known->second.end() ? Json() : step->second;
+    };
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      if (groups_[g].empty()) continue;
+      const Json first = step_of(groups_[g][0]);
+      const bool same = std::all_of(groups_[g].begin(), groups_[g].end(),
+                                    [&](const auto& next) { return step_of(next) == first; });
+      if (same) steps[g] = first;
+    }
+    return steps;
   }
 
   void finish() {
@@ -153,12 +177,15 @@ class Universal {
       });
       facts_[role] = same ? by_name.begin()->second : Json(by_name);
     }
+    add_optimizer_document(facts_.value("param_groups", Json()), groups_, steps(), manifest_,
+                           table_bytes_);
     manifest_.documents["deepspeed"] = facts_.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 
   const fs::path& tag_;
   Manifest& manifest_;
   TableBytes& table_bytes_;
+  std::vector<std::vector<Parameter>> groups_;
   std::map<std::string, Shape> shapes_;
   std::map<std::string, std::map<std::string, Json>> numbers_;  // by role and parameter
   Json facts_ = Json::object();
