@@ -100,6 +100,9 @@ std::vector<std::pair<Path, Path>> lightning_moves(
 }
 
 void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step) {
+  // A checkpoint of Lightning's own has its arguments under these keys, or has none.
+  const PathKey version[] = {std::string("pytorch-lightning_version")};
+  const bool own = tree.contains(version);
   const Json wanted = {{"epoch", epoch},
                        {"global_step", step},
                        {"pytorch-lightning_version", kVersion},
@@ -111,6 +114,7 @@ void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t st
                        {"hyper_parameters", Json::object()}};
   for (const auto& [key, value] : wanted.items()) {
     const PathKey path[] = {key};
+    if (own && (key == "hparams_name" || key == "hyper_parameters")) continue;
     if (!tree.contains(path)) tree.add_value(path, value);
   }
 }

@@ -100,6 +100,9 @@ class Containers(Migrate):
         self.assertFalse((self.dir / "c.h5").exists())
         self.cairn("migrate", source, "-o", self.dir / "d.h5", "--steps", steps, "--to", "0.1")
         self.assertIn("model/large", self.table(self.dir / "d.h5")[0])
+        for unknown in ("3_step", "0.0.1"):
+            told = self.cairn("migrate", source, "-o", self.dir / "e.h5", "--steps", steps, "--to", unknown, code=FAILED)
+            self.assertRegex(told["error"]["message"], rf"'{unknown}'; there are: 1_step \(0\.1\), 2_step")
 
     def test_nothing_is_replaced_and_nothing_half_done(self):
         source = self.sample()

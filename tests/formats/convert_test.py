@@ -226,6 +226,13 @@ class ForPyTorch(Convert):
         for key in ("callbacks", "hyper_parameters", "pytorch-lightning_version"):
             self.assertIn(key, found)
 
+    def test_lightnings_own_checkpoint_gets_no_arguments(self):
+        mine = {"epoch": 1, "global_step": 5, "pytorch-lightning_version": "2.4.0", "state_dict": {"w": torch.ones(2)},
+                "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+        torch.save(mine, self.dir / "a.ckpt")
+        self.cairn("convert", self.dir / "a.ckpt", self.dir / "b.ckpt")
+        self.assertEqual(set(self.load(self.dir / "b.ckpt", floats=True)), set(mine))
+
     def test_by_way_of_a_container_a_distributed_checkpoint_keeps_its_places(self):
         corpus_entries()
         self.cairn("convert", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.h5")

@@ -20,6 +20,16 @@ std::string text_of(const Manifest& manifest) {
   return packed == travelling.end() ? std::string() : packed->second;
 }
 
+/// "a (1.0), b (1.1)".
+template <class List>
+std::string names_in(const List& list) {
+  std::string text;
+  for (const auto& migration : list) {
+    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", migration.name, migration.version);
+  }
+  return text;
+}
+
 /// How many of a list of migrations `to` reaches: up to the one of that name, or all whose version
 /// is not beyond it. Errors: usage.
 template <class List>
@@ -28,7 +38,9 @@ std::size_t end_of(const List& list, const std::string& to) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (list[i].name == to) return i + 1;
   }
-  if (to.find('_') != std::string::npos) fail(Errc::usage, "no migration is called '{}'", to);
+  if (to.find('_') != std::string::npos) {
+    fail(Errc::usage, "no migration is called '{}'; there are: {}", to, names_in(list));
+  }
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (compare_versions(list[i].version, to) <= 0) end = i + 1;
   }
@@ -124,7 +136,9 @@ Missing missing_in(const std::vector<Applied>& history, const std::vector<Migrat
     fail(Errc::usage, "'{}' has '{}' behind it, which is beyond {}; --rollback takes it back", file,
          migrations[*done.rbegin()].name, to);
   }
-  if (end == 0) fail(Errc::usage, "no migration leads to '{}'", to);
+  if (end == 0) {
+    fail(Errc::usage, "no migration leads to '{}'; there are: {}", to, names_in(migrations));
+  }
   for (std::size_t i = 0; i < end; ++i) {
     if (done.contains(i)) continue;
     if (migrations[i].is_final) {
