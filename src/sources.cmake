@@ -154,6 +154,7 @@ target_sources(cairn_core_obj PRIVATE
   src/formats/torch/walk.cpp
   src/formats/torch/writer.cpp
   src/formats/torch/zip.cpp
+  src/formats/torch/zip_member.cpp
   src/formats/torch/zip_writer.cpp
   src/transfer/cast.cpp
   src/transfer/copy_writer.cpp
@@ -176,6 +177,7 @@ target_sources(cairn_core_obj PRIVATE
   src/checkpoint/convert_container.cpp
   src/checkpoint/convert_documents.cpp
   src/checkpoint/convert_lightning.cpp
+  src/checkpoint/convert_optimizer.cpp
   src/checkpoint/convert_plan.cpp
   src/checkpoint/convert_safetensors.cpp
   src/checkpoint/convert_share.cpp

@@ -51,7 +51,7 @@ class TorchPlanner {
     if (!options_.weights_only) {
       if (has_tree_) add_values();
       if (by_meaning_) add_state();
-      if (!by_meaning_ && has_meaning()) add_optimizer();
+      if (!by_meaning_ && has_meaning()) add_groups();
     }
     if (has_tree_) set_kinds();
     if (lightning_) complete();
@@ -88,8 +88,7 @@ class TorchPlanner {
   void add_arrays();
   void set_kinds();
   void add_state();
-  void add_optimizer();
-  void add_step(Path path, std::int64_t number, const Json& group);
+  void add_groups();
   void add_schedule();
   void add_own();
   bool is_packed(const std::string& document) const {
@@ -313,7 +312,7 @@ void TorchPlanner::set_kinds() {
 /// What the documents of a container say, as a training in Python has it.
 void TorchPlanner::add_state() {
   if (!has_tree_) {
-    add_optimizer();
+    add_groups();
     const Json context = fields("context");
     for (const char* key : {"epoch", "global_step"}) {
       if (context.contains(key)) tree_.add_value(Path{std::string(key)}, context[key]);
@@ -323,34 +322,19 @@ void TorchPlanner::add_state() {
   add_own();
 }
 
-/// PyTorch counts the steps of each parameter; other optimizers once for a group.
-void TorchPlanner::add_step(Path path, std::int64_t number, const Json& group) {
-  const Json step = group.value("step", Json());
-  path.emplace_back(number);
-  if (!step.is_number_integer() || !tree_.contains(path)) return;
-  path.emplace_back(std::string("step"));
-  if (!tree_.contains(path)) tree_.add_value(path, step);
-}
-
-void TorchPlanner::add_optimizer() {
+void TorchPlanner::add_groups() {
   Json groups = fields("optimizer").value("param_groups", Json());
   if (!groups.is_array()) return;
-  Path path = optimizer_keys();
-  path.emplace_back(std::string("state"));
-  if (!tree_.contains(path)) tree_.add_value(path, Json::object());
-  tree_.set_kind(path, torch::Tree::Kind::dict);
-  std::int64_t next = 0;
-  for (Json& group : groups) {
-    Json numbers = Json::array();
-    for (std::size_t i = 0; i < group["params"].size(); ++i) {
-      add_step(path, next, group);
-      numbers.push_back(next++);
-    }
-    group["param_names"] = std::exchange(group["params"], std::move(numbers));
-    group.erase("step");
-  }
-  path.back() = std::string("param_groups");
-  tree_.add_value(path, std::move(groups));
+  Path state = optimizer_keys();
+  state.emplace_back(std::string("state"));
+  const bool selected =
+      tree_.contains(state) ||
+      std::none_of(source_.tensors.begin(), source_.tensors.end(), [&](const TensorEntry& tensor) {
+        return names_.of(tensor).starts_with("optimizer/");
+      });
+  if (selected) return add_optimizer(plan_.torch.file, optimizer_keys(), std::move(groups));
+  plan_.result.left_out.push_back(
+      {"optimizer", "nothing of its state is selected, so that its groups are left out, too"});
 }
 
 /// A scheduler of LibTorch knows its steps alone; those of Python take any part of their state.

@@ -22,6 +22,12 @@ std::vector<std::pair<std::vector<PathKey>, std::vector<PathKey>>> lightning_mov
     const std::string& format, const std::map<std::string, std::string>& documents,
     std::vector<LeftOut>& left_out);
 
+/// Adds the groups of an optimizer, at `keys`: those of a container's document `optimizer`, whose
+/// parameters get numbers as in PyTorch. State of them that does not count its own steps gets its
+/// group's. Local.
+void add_optimizer(torch::NewFile& file, const std::vector<PathKey>& keys,
+                   nlohmann::ordered_json groups);
+
 /// Adds what Lightning's checkpoints have and `tree` has not. Local.
 void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step);
 

@@ -104,6 +104,7 @@ class Translation {
         numbers.insert(number.dump(-1, ' ', false, Json::error_handler_t::replace));
       }
       group["params"] = std::move(names);
+      group.erase("step");  // PyTorch's count is in the state; Apex leaves an old one here
     }
     if (numbers.size() != parameters_.size()) return;
     groups_ = std::move(groups);

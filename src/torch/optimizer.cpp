@@ -31,12 +31,21 @@ struct OptionWriter {
   }
 };
 
+/// Whether a group may lack an option, which is off then: DeepSpeed's own Adam has no AMSGrad.
+/// Other optimizers of PyTorch's lack it, too, and are told from Adam by that.
+bool lacks(const Json& group, std::string_view option) {
+  return option == "amsgrad" && !group.contains(option) && group.contains("bias_correction") &&
+         !group.contains("max_coeff");  // LAMB has
+}
+
 struct OptionReader {
   const Json& from;
   void operator()(const char* name, double& value) const {
     value = number_from_json(from.at(name));
   }
-  void operator()(const char* name, bool& value) const { value = from.value(name, false); }
+  void operator()(const char* name, bool& value) const {
+    value = lacks(from, name) ? false : from.at(name).get<bool>();
+  }
   void operator()(const char* name, Betas& value) const {
     value = {number_from_json(from.at(name).at(0)), number_from_json(from.at(name).at(1))};
   }
@@ -159,7 +168,8 @@ struct SlotPreparer {
 std::optional<std::int64_t> step_of(const Json* group) {
   if (group == nullptr || !group->contains(kStep)) return std::nullopt;
   const Json& step = group->at(kStep);
-  if (!step.is_number_integer() || step.get<std::int64_t>() < 0) return std::nullopt;
+  // What has state was stepped.
+  if (!step.is_number_integer() || step.get<std::int64_t>() <= 0) return std::nullopt;
   return step.get<std::int64_t>();
 }
 
@@ -201,8 +211,7 @@ void check_options(const Json& document) {
   typename Traits::Options options(0.0);  // whose names are asked for
   for (const Json& group : document.at("param_groups")) {
     Traits::options(options, [&](const char* name, const auto&) {
-      // DeepSpeed's own Adam has no AMSGrad, and says nothing of it.
-      if (group.contains(name) || std::string_view(name) == "amsgrad") return;
+      if (group.contains(name) || lacks(group, name)) return;
       fail(
           Errc::mismatch,
           "the checkpoint's optimizer has no option '{}', so it is no {}; give an optimizer of its "
@@ -211,6 +220,12 @@ void check_options(const Json& document) {
     });
     if (group.value("maximize", false)) {
       fail(Errc::mismatch, "the checkpoint's optimizer maximizes, which LibTorch's {} does not",
+           Traits::kName);
+    }
+    if (!group.value("bias_correction", true)) {
+      fail(Errc::mismatch,
+           "the checkpoint's optimizer does not correct the bias of its moments, as LibTorch's {} "
+           "does",
            Traits::kName);
     }
   }
@@ -289,6 +304,13 @@ PreparedOptimizer prepare(Optimizer& optimizer, const ParameterNames& names, con
       optimizer, names, [&](std::size_t g, const std::string& name, const at::Tensor& parameter) {
         const auto position = positions[g].find(name);
         if (position == positions[g].end()) {
+          // DeepSpeed's groups have no parameters that are not trained.
+          const bool frozen =
+              grouped && document.at("type").is_null() && !parameter.requires_grad();
+          if (frozen) {
+            plan->states.emplace_back(state_key(parameter), nullptr);
+            return;
+          }
           fail(Errc::mismatch,
                "parameter '{}' is in group {} of the given optimizer but not of the "
                "checkpoint's; build the parameter groups as in the saved run",

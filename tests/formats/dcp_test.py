@@ -322,12 +322,40 @@ class Dcp(Case):
         count = 100_000
         path = self.dir / "many"
         path.mkdir()
-        archive = fake_torch.save((2,), bytes(8))
-        (path / "__0_0.distcp").write_bytes(archive * count)
-        (path / ".metadata").write_bytes(many_tensors(count, len(archive)))
-        code, told = self.cairn("inspect", path)
+        contents = [struct.pack("<2f", i, -i) for i in range(7)]
+        archives = [fake_torch.save((2,), content) for content in contents]
+        (path / "__0_0.distcp").write_bytes(b"".join(archives[i % 7] for i in range(count)))
+        (path / ".metadata").write_bytes(many_tensors(count, len(archives[0])))
+        code, told = self.cairn("inspect", path, "--hash", "sha256")
         self.assertEqual(code, 0, told)
         self.assertEqual(len(told["tensors"]), count)
+        sums = [hashlib.sha256(content).hexdigest() for content in contents]
+        for tensor in told["tensors"]:
+            layer = int(tensor["name"].split(".")[2])
+            self.assertEqual(tensor["sha256"], sums[layer % 7], tensor["name"])
+            self.assertEqual(tensor["path"], ["model", tensor["name"].removeprefix("model.")])
+
+    def test_small_parts_in_any_order(self):
+        order = [3, 4, 5, 0, 1, 2, 8, 6, 7]
+        contents = [struct.pack("<2f", i, i) for i in range(9)]
+        archives = [fake_torch.save((2,), content) for content in contents]
+        bytes_of_each = len(archives[0])
+        fake_torch.dcp(self.dir / "a", {f"w{i}": ((2,), (f"w{i}",), [((0,), (2,), archives[i])]) for i in order},
+                       at={f"w{i}": i * bytes_of_each for i in order}, later={"w4": 8 * bytes_of_each, "w8": 4 * bytes_of_each})
+        (self.dir / "a" / "__0_0.distcp").write_bytes(b"".join(archives))
+        code, told = self.cairn("inspect", self.dir / "a", "--hash", "sha256")
+        self.assertEqual(code, 0, told)
+        contents[4], contents[8] = contents[8], contents[4]  # of two equal keys, the last counts
+        self.assertEqual({t["name"]: t["sha256"] for t in told["tensors"]},
+                         {f"w{i}": hashlib.sha256(contents[i]).hexdigest() for i in order})
+
+    def test_one_text_in_many_paths_takes_its_memory(self):
+        names, key = [f"n{i}" for i in range(2000)], "k" * (1 << 20)
+        path = self.dir / "a"
+        fake_torch.dcp(path, {name: ((0,), (key,), []) for name in names})
+        self.assertLess((path / ".metadata").stat().st_size, 4 << 20)
+        code, told = self.cairn("inspect", path, memory=memory_for(path))
+        self.assertEqual((code, told["error"]["code"]), (2, "unsafe"), told)
 
     def test_parts_must_fit(self):
         two = fake_torch.save((2,), bytes(8))

@@ -174,7 +174,7 @@ class DeepSpeed(Case):
             told = [group for i, group in enumerate(groups) if i == 0 or group != groups[i - 1]]
             self.assertEqual(told, wanted["param_groups"])
 
-    def stage_1(self, steps, params):
+    def stage_1(self, steps, params, options={}):
         """One rank, with a group of `a` and one of `b`, stepped as often as told."""
         tag = self.dir / "global_step7"
         self.model_file(tag, {"param_shapes": [{"a": fake_torch.size(2)}, {"b": fake_torch.size(3)}]})
@@ -185,7 +185,7 @@ class DeepSpeed(Case):
             "optimizer_state_dict": {"zero_stage": 1, "partition_count": 1,
                                      "single_partition_of_fp32_groups": [flat[2], flat[3]],
                                      "base_optimizer_state": {"state": state, "param_groups": [
-                                         {"lr": 0.5, "params": of_group} for of_group in params]}}}))
+                                         {"lr": 0.5, "params": of_group, **options} for of_group in params]}}}))
         return tag
 
     def test_groups_of_parameters_have_names_and_steps(self):
@@ -200,18 +200,48 @@ class DeepSpeed(Case):
             "unknown numbers": ((7, 7), [[0], [2]], None, 7),
             "one twice": ((7, 7), [[0], [0]], None, 7),
         }
-        for name, (steps, params, groups, told) in cases.items():
+        # DeepSpeed's own Adam leaves a 0 in the groups; older ones count there, and only there.
+        cases |= {
+            "an old step in the groups": ((7, 8), [[0], [1]], [(["a"], 7), (["b"], 8)], [7, 8], {"step": 0}),
+            "an old step and different ones": ((7, 8), [[0, 1]], [(["a", "b"], None)], [7, 8], {"step": 0}),
+            "steps of groups": ((None, None), [[0], [1]], [(["a"], 5), (["b"], 5)], None, {"step": 5}),
+        }
+        for name, (steps, params, groups, told, *options) in cases.items():
             with self.subTest(name=name):
-                tag = self.stage_1(steps, params)
+                tag = self.stage_1(steps, params, *options)
                 code, table = self.cairn("inspect", tag)
                 self.assertEqual(code, 0, table)
-                self.assertEqual(table["documents"]["deepspeed"]["optimizer"], {"step": told})
+                self.assertEqual(table["documents"]["deepspeed"].get("optimizer", {}).get("step"), told)
                 document = table["documents"].get("optimizer")
                 self.assertEqual(document and [(group["params"], group.get("step")) for group in document["param_groups"]],
                                  groups)
                 code, told = self.cairn("convert", tag, self.dir / "a.ckpt", "--force")
                 self.assertEqual(code, 0, told)
                 self.assertEqual("optimizer" in [left["name"] for left in told["left_out"]], groups is None)
+
+    def test_groups_of_which_nothing_is_selected_are_left_out(self):
+        tag = self.stage_1((7, 7), [[0], [1]])
+        code, told = self.cairn("convert", tag, self.dir / "a.ckpt", "--select", "^fp32/")
+        self.assertEqual(code, 0, told)
+        self.assertIn("selected", {left["name"]: left["why"] for left in told["left_out"]}["optimizer"])
+        table = self.cairn("inspect", self.dir / "a.ckpt")[1]
+        self.assertEqual(table["documents"].get("optimizers", []), [])
+
+    def test_parameters_that_were_reordered_are_in_the_order_of_the_module(self):
+        tag = self.stage_1((7, 7), [[0, 1]])
+        weights = {name: fake_torch.tensor((count,), bytes(4 * count)) for name, count in (("b", 3), ("a", 2))}
+        for on in (False, True):
+            self.model_file(tag, {"param_shapes": [{"a": fake_torch.size(2), "b": fake_torch.size(3)}], "module": weights,
+                                  "ds_config": {"zero_optimization": {"stage": 1, "round_robin_gradients": on}}})
+            flat = fake_torch.tensor((5,), bytes(20))
+            (tag / "zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+                "optimizer_state_dict": {"zero_stage": 1, "partition_count": 1, "single_partition_of_fp32_groups": [flat],
+                                         "base_optimizer_state": {"state": {0: {"exp_avg": flat}},
+                                                                  "param_groups": [{"params": [0]}]}}}))
+            code, table = self.cairn("inspect", tag)
+            self.assertEqual(code, 0, table)
+            self.assertEqual(table["documents"]["optimizer"]["param_groups"][0]["params"], ["b", "a"] if on else ["a", "b"])
+            self.assertEqual([w for w in table["warnings"] if "round_robin" in w] != [], on)
 
     def model_file(self, tag, change):
         """Puts a file of the model in the place of that of the corpus, whose tensors it names anew."""
@@ -269,6 +299,33 @@ class DeepSpeed(Case):
                 "module": {}, "buffer_names": [], "frozen_param_shapes": None, "frozen_param_fragments": None,
                 "param_shapes": [{"a": fake_torch.size(3), "b": fake_torch.size(4)}]}))
         return tag
+
+    def test_groups_of_stage_3_have_whole_parameters(self):
+        """Each run has a part of the parameters; groups number the runs, and the model names parameters by runs, or all
+        at once."""
+        shapes = {"a": 3, "z": 0, "b": 4, "c": 2, "y": 0}  # 2, 0, 2, 1 and 0 elements in each rank
+        divided = [["a", "z"], ["b", "c", "y"]]
+        cases = [([[0, 1]], divided, [["a", "z", "b", "c", "y"]]), ([[0], [1]], divided, divided),
+                 ([[0], [1]], [list(shapes)], divided), ([[1], [0]], divided, divided[::-1]), ([[0], [5]], divided, None)]
+        for number, (params, named, wanted) in enumerate(cases):
+            with self.subTest(params=params, named=named):
+                tag = self.dir / f"tag{number}"
+                tag.mkdir()
+                flat = [fake_torch.tensor((count,), bytes(4 * count)) for count in (2, 3)]
+                state = {"state": {i: {"exp_avg": flat[i], "step": 4} for i in range(2)},
+                         "param_groups": [{"lr": i, "params": of_group} for i, of_group in enumerate(params)]}
+                for rank in range(2):
+                    (tag / f"zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+                        "optimizer_state_dict": {"zero_stage": 3, "partition_count": 2, "fp32_flat_groups": flat,
+                                                 "optimizer_state_dict": state}}))
+                    (tag / f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt").write_bytes(fake_torch.archive({
+                        "module": {}, "buffer_names": [], "frozen_param_shapes": None, "frozen_param_fragments": None,
+                        "param_shapes": [{name: fake_torch.size(shapes[name]) for name in group} for group in named]}))
+                code, table = self.cairn("inspect", tag)
+                self.assertEqual(code, 0, table)
+                document = table["documents"].get("optimizer")
+                self.assertEqual(document and [(g["lr"], g["params"], g["step"]) for g in document["param_groups"]],
+                                 wanted and [(i, names, 4) for i, names in enumerate(wanted)])
 
     def test_stage_3_has_nothing_left_over(self):
         code, table = self.cairn("inspect", self.stage_3("exact", 4))

@@ -151,10 +151,11 @@ def save(shape, data, kind="FloatStorage", item=4, strides=None, first=0):
     return archive(tensor(shape, data, kind, item, strides, first, key="0"))
 
 
-def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
+def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None, later=None):
     """A directory of the distributed checkpoint: {name: (shape, path, [(start, count, archive)])}, and of values that
     are no tensors {name: (path, archive)}. With `rank`, what that rank alone saved, beside what others did. `at` tells where
-    parts are said to be in the data file instead, by their tensors' or values' names."""
+    parts are said to be in the data file instead, by their tensors' or values' names; `later` where the first part of a
+    tensor is said to be once more, behind all others."""
     data_file = f"__{rank or 0}_0.distcp"
     metadata = "torch.distributed.checkpoint.metadata"
     entries, storage, data = {}, {}, b""
@@ -170,6 +171,11 @@ def dcp(directory, tensors, values=None, dtype="float32", rank=None, at=None):
             "dtype": named("torch", dtype), "layout": None, "requires_grad": False})
         entries[name] = made(metadata, "TensorStorageMetadata",
                              {"properties": properties, "size": size(*shape), "chunks": chunks})
+    for name, offset in (later or {}).items():
+        start, _, archive = tensors[name][2][0]
+        index = made(metadata, "MetadataIndex", {"fqn": name, "offset": size(*start), "index": None})
+        storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {
+            "relative_path": data_file, "offset": offset, "length": len(archive)})
     for name, (_, content) in (values or {}).items():
         index = made(metadata, "MetadataIndex", {"fqn": name, "offset": None, "index": None})
         storage[index] = made("torch.distributed.checkpoint.filesystem", "_StorageInfo", {

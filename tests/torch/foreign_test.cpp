@@ -1,5 +1,6 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/modules/normalization.h>
+#include <torch/optim/adam.h>
 #include <torch/optim/adamw.h>
 #include <torch/optim/schedulers/step_lr.h>
 #include <torch/optim/sgd.h>
@@ -98,11 +99,12 @@ TEST(Foreign, ALightningCheckpointGoesOn) {
   manager.close();
 }
 
-/// `path` as a container.
-std::filesystem::path converted(const std::filesystem::path& path) {
-  const auto target = scratch() / "converted.h5";
+std::filesystem::path converted(const std::filesystem::path& path,
+                                detail::TargetFormat to = detail::TargetFormat::cairn) {
+  const bool lightning = to == detail::TargetFormat::lightning;
+  const auto target = scratch() / (lightning ? "converted.ckpt" : "converted.h5");
   detail::ConvertOptions options;
-  options.to = detail::TargetFormat::cairn;
+  options.to = to;
   detail::convert_checkpoint(world(), open_checkpoint(world(), path), target, options);
   return target;
 }
@@ -243,12 +245,15 @@ struct Divided : nn::Module {
 
 TEST(Foreign, DeepSpeedsTrainingGoesOn) {
   CAIRN_IN_CORPUS(path, "deepspeed/stage3_ws2");
-  for (const auto& source : {path, converted(path)}) {
+  for (const auto& source :
+       {path, converted(path), converted(path, detail::TargetFormat::lightning)}) {
     auto manager = loading(source);
     Divided model;
     std::vector<optim::OptimizerParamGroup> groups;
     groups.emplace_back(std::vector<at::Tensor>{model.encoder->weight, model.encoder->bias});
-    groups.emplace_back(std::vector<at::Tensor>{model.decoder->weight, model.scale});
+    // What is not trained DeepSpeed's groups do not have.
+    const at::Tensor frozen = model.named_parameters()["frozen.w"];
+    groups.emplace_back(std::vector<at::Tensor>{model.decoder->weight, model.scale, frozen});
     optim::AdamW optimizer(groups, optim::AdamWOptions(9));
     const auto context = manager.load_checkpoint(model, optimizer);
     EXPECT_EQ(context.report.fraction_matched, 1);
@@ -264,6 +269,49 @@ TEST(Foreign, DeepSpeedsTrainingGoesOn) {
     optimizer.step();
     EXPECT_EQ(state_of<optim::AdamWParamState>(optimizer, model.decoder->weight).step(), 3);
     manager.close();
+  }
+}
+
+/// A checkpoint of one parameter with Adam's moments; `group` are the options of its group.
+std::filesystem::path with_moments(const std::string& group) {
+  const auto path = checkpoint_path(scratch(), 1);
+  const at::Tensor values = counting({3});
+  StateView state;
+  for (const char* name :
+       {"model/weight", "optimizer/weight/exp_avg", "optimizer/weight/exp_avg_sq"}) {
+    state.tensors.push_back({name, DType::f32, Placement::replicated({3}),
+                             static_cast<const std::byte*>(values.data_ptr())});
+  }
+  state.documents["optimizer"] =
+      R"({"type": null, "param_groups": [{"params": ["weight"], "lr": 0.5, "betas": [0.5, 0.5], )"
+      R"("eps": 0, "weight_decay": 0)" +
+      group + "}]}";
+  state.step = 1;
+  Saver(world(), {}).save(path, state);
+  return path;
+}
+
+TEST(Foreign, AdamIsToldFromItsRelativesByItsOptions) {
+  const auto load = [](const std::string& group) {
+    auto manager = loading(with_moments(group));
+    Bag bag = bag_with(counting({3}, 9));
+    optim::Adam optimizer(bag.parameters(), optim::AdamOptions(9).amsgrad(true));
+    manager.load_checkpoint(bag, optimizer);
+    manager.close();
+    EXPECT_FALSE(
+        static_cast<const optim::AdamOptions&>(optimizer.param_groups()[0].options()).amsgrad());
+    return state_of<optim::AdamParamState>(optimizer, bag.parameters()[0]).step();
+  };
+  EXPECT_EQ(load(R"(, "amsgrad": false, "step": 4)"), 4);
+  EXPECT_EQ(load(R"(, "bias_correction": true, "step": 5)"), 5) << "DeepSpeed's own";
+  for (const char* other : {R"(, "step": 4)",                                              // RAdam
+                            R"(, "bias_correction": true, "max_coeff": 10, "step": 4)",    // LAMB
+                            R"(, "bias_correction": false, "step": 4)",                    //
+                            R"(, "amsgrad": false, "bias_correction": false, "step": 4)",  //
+                            R"(, "amsgrad": false, "maximize": true, "step": 4)",          //
+                            R"(, "amsgrad": false, "step": 0)",  // it has moments, and was stepped
+                            R"(, "amsgrad": false)"}) {
+    expect_same_error(Errc::mismatch, [&] { load(other); });
   }
 }
 

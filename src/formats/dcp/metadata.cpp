@@ -43,7 +43,6 @@ class Reader {
       metadata.version = graph_.text(*version);
     }
     const auto entries = graph_.pairs(field(root, "state_dict_metadata"));
-    metadata.tensors.reserve(entries.size() / 2);
     for (std::size_t i = 0; i < entries.size(); i += 2) {
       const std::string name = text(entries[i], "a name");
       if (is_a(entries[i + 1], "TensorStorageMetadata")) {
@@ -93,7 +92,6 @@ class Reader {
 
   void read_storage(Ref root) {
     const auto entries = graph_.pairs(field(root, "storage_data"));
-    stored_.reserve(entries.size() / 2);
     for (std::size_t i = 0; i < entries.size(); i += 2) {
       const Ref name = field(entries[i], "fqn");
       if (!is_text(name)) fail(Errc::corrupt, "a name is no text");
@@ -114,6 +112,7 @@ class Reader {
     path.reserve(graph_.elements(*known).size());
     for (const Ref key : graph_.elements(*known)) {
       if (is_text(key)) {
+        parts_bytes_.add_bytes(graph_.text(key).size());  // one text may be in many paths
         path.emplace_back(std::string(graph_.text(key)));
       } else if (graph_.kind(key) == Kind::integer) {
         path.emplace_back(graph_.integer(key));

@@ -31,10 +31,8 @@ void StoredIndex::add(std::string_view name, const Shape* corner, pickle::Ref in
 }
 
 void StoredIndex::settle() {
-  std::sort(places_.begin(), places_.end(), [&](const Place& a, const Place& b) {
-    if (a.hash != b.hash) return a.hash < b.hash;
-    const auto order = key_of(a) <=> key_of(b);
-    return order == 0 ? a.info < b.info : order < 0;
+  std::stable_sort(places_.begin(), places_.end(), [&](const Place& a, const Place& b) {
+    return a.hash != b.hash ? a.hash < b.hash : key_of(a) < key_of(b);
   });
 }
 

@@ -17,7 +17,6 @@ namespace cairn::detail::dcp {
 /// of the names: that of the graph. All members are Local.
 class StoredIndex {
  public:
-  void reserve(std::size_t count) { places_.reserve(count); }
   /// `corner`: null for a value.
   void add(std::string_view name, const Shape* corner, pickle::Ref info);
   /// To be called once, after all was added and before anything is looked for.

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 
@@ -47,7 +49,13 @@ std::optional<std::uint64_t> count_of(const Json& json) {
   return static_cast<std::uint64_t>(number);
 }
 
-/// Which runs each group has, if that can be told.
+std::vector<std::size_t> first_numbers(std::size_t count) {
+  std::vector<std::size_t> numbers(count);
+  std::iota(numbers.begin(), numbers.end(), std::size_t{0});
+  return numbers;
+}
+
+/// Which runs each group has; nothing where that can't be told.
 std::optional<std::vector<std::vector<std::size_t>>> runs_of(const Json& param_groups,
                                                              std::size_t count) {
   std::vector<std::vector<std::size_t>> runs;
@@ -62,24 +70,22 @@ std::optional<std::vector<std::vector<std::size_t>>> runs_of(const Json& param_g
     runs.emplace_back(all.end() - static_cast<std::ptrdiff_t>(params->size()), all.end());
   }
   std::sort(all.begin(), all.end());
-  std::vector<std::size_t> wanted(count);
-  for (std::size_t i = 0; i < count; ++i) wanted[i] = i;
-  if (all == wanted) return runs;
-  if (runs.size() != 1) return std::nullopt;
-  runs[0] = std::move(wanted);
+  if (all != first_numbers(count)) return std::nullopt;
   return runs;
 }
 
-/// The step of all of some runs.
-std::optional<std::uint64_t> step_of(const std::vector<std::size_t>& runs,
-                                     const std::vector<Json>& steps) {
-  std::optional<std::uint64_t> common;
-  for (const std::size_t run : runs) {
-    const auto step = run < steps.size() ? count_of(steps[run]) : std::nullopt;
-    if (!step || (common && *common != *step)) return std::nullopt;
-    common = step;
-  }
-  return common;
+/// Sets how often the runs of a group were stepped. What the group says itself counts where no run
+/// does: DeepSpeed's own Adam writes a 0 into it, and counts in the runs.
+void set_step(const std::vector<std::size_t>& runs, const std::vector<Json>& steps, Json& group) {
+  std::vector<Json> known;
+  for (const std::size_t run : runs) known.push_back(run < steps.size() ? steps[run] : Json());
+  const auto is_known = [](const Json& step) { return !step.is_null(); };
+  if (std::none_of(known.begin(), known.end(), is_known)) return;
+  group.erase("step");
+  const bool same =
+      std::all_of(known.begin(), known.end(), [&](const Json& step) { return step == known[0]; });
+  const auto step = same ? count_of(known[0]) : std::nullopt;
+  if (step) group["step"] = *step;
 }
 
 }  // namespace
@@ -111,24 +117,50 @@ std::map<std::string, std::vector<Json>> tell_optimizer(const Partition& partiti
   return by_run;
 }
 
+void undo_round_robin(const torch::StateFile& model, std::vector<std::vector<Parameter>>& groups,
+                      Manifest& manifest) {
+  const pickle::Ref zero = model.find(model.find(model.root(), "ds_config"), "zero_optimization");
+  const pickle::Ref flag = model.find(zero, "round_robin_gradients");
+  const bool reordered = flag != pickle::kNoRef &&
+                         model.graph().kind(flag) == pickle::Kind::boolean &&
+                         model.graph().boolean(flag);
+  if (!reordered) return;
+  std::unordered_map<std::string, std::size_t> places;
+  model.for_each(model.find(model.root(), "module"), [&](const std::string& name, pickle::Ref) {
+    places.emplace(name, places.size());
+  });
+  const auto place_of = [&](const Parameter& parameter) {
+    const auto found = places.find(parameter.name);
+    return found == places.end() ? places.size() : found->second;
+  };
+  for (auto& group : groups) {
+    std::stable_sort(group.begin(), group.end(), [&](const Parameter& a, const Parameter& b) {
+      return place_of(a) < place_of(b);
+    });
+  }
+  manifest.warnings.emplace_back(
+      "it was saved with round_robin_gradients, which hides the order of the parameters in the "
+      "optimizer's groups; that of the module is taken");
+}
+
 void add_optimizer_document(const Json& param_groups,
                             const std::vector<std::vector<Parameter>>& groups,
                             const std::vector<Json>& steps, Manifest& manifest,
                             TableBytes& table_bytes) {
   if (!param_groups.is_array() || param_groups.empty()) return;
-  const auto runs = runs_of(param_groups, groups.size());
-  if (!runs) return;
+  const auto numbered = runs_of(param_groups, groups.size());
+  if (!numbered && (param_groups.size() != 1 || !param_groups[0].is_object())) return;
   Json named = param_groups;
   for (std::size_t g = 0; g < named.size(); ++g) {
     Json names = Json::array();
-    for (const std::size_t run : (*runs)[g]) {
+    for (const std::size_t run : numbered ? (*numbered)[g] : first_numbers(groups.size())) {
       for (const Parameter& parameter : groups[run]) {
         table_bytes.add_bytes(kOfName + 3 * parameter.name.size());
         names.push_back(parameter.name);
       }
     }
     named[g]["params"] = std::move(names);
-    if (const auto step = step_of((*runs)[g], steps)) named[g]["step"] = *step;
+    set_step(numbered ? (*numbered)[g] : first_numbers(steps.size()), steps, named[g]);
   }
   manifest.documents["optimizer"] =
       Json{{"type", nullptr}, {"param_groups", std::move(named)}}.dump(

@@ -7,6 +7,7 @@
 #include "cairn/manifest.hpp"
 #include "formats/deepspeed/partitions.hpp"
 #include "formats/table_bytes.hpp"
+#include "formats/torch/state_file.hpp"
 #include "formats/torch/values.hpp"
 
 namespace cairn::detail::deepspeed {
@@ -19,11 +20,17 @@ std::map<std::string, std::vector<torch::Json>> tell_optimizer(const Partition& 
                                                                const Manifest& manifest,
                                                                torch::Json& told);
 
+/// Brings groups whose parameters DeepSpeed reordered (`round_robin_gradients`, which names them in
+/// that order) into the order of the module, which is most likely that of the optimizer's groups;
+/// a warning says so. Nothing where it did not. Local.
+void undo_round_robin(const torch::StateFile& model, std::vector<std::vector<Parameter>>& groups,
+                      Manifest& manifest);
+
 /// Adds the document `optimizer` of a container, whose groups have their parameters by name.
 /// `param_groups`: those of the optimizer, which number the runs; `groups`: the parameters in each
-/// run; `steps`: how often each run was stepped, or nothing. Without the document nobody knows
-/// which group a parameter is in: so it is where the numbers are not those of the runs, and there
-/// are several groups. Local. Errors: unsafe.
+/// run; `steps`: how often each run was stepped, or nothing. There is no document where nobody
+/// knows which group a parameter is in: where there are several, and the numbers are not the runs'.
+/// Local. Errors: unsafe.
 void add_optimizer_document(const torch::Json& param_groups,
                             const std::vector<std::vector<Parameter>>& groups,
                             const std::vector<torch::Json>& steps, Manifest& manifest,

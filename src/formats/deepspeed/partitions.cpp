@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -45,8 +46,11 @@ std::int64_t stage_of(const torch::StateFile& file, Ref state) {
   return file.integer(stage, "zero_stage");
 }
 
+// A text as JSON by run, once more in two documents that grow, and written.
+constexpr std::uint64_t kTimesTold = 6;
+
 /// The state of a run of parameters: {exp_avg, exp_avg_sq, step}. What is as long as the run goes
-/// with it, all else counts for all.
+/// with it, all else counts once for all of it.
 void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Partition& partition,
                 TableBytes& table_bytes) {
   const auto& graph = file.graph();
@@ -65,7 +69,7 @@ void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Pa
     if (!torch::is_tensor(graph, ref)) {
       if (const auto value = torch::scalar_of(graph, ref)) {
         std::string text = value->at("value").dump();
-        table_bytes.add_bytes(text.size());
+        table_bytes.add_bytes(kTimesTold * text.size());
         once(slot) = std::move(text);
       }
     } else if (const auto found = file.tensor(ref, slot); found.tensor.shape.size() == 1) {
@@ -293,17 +297,20 @@ void add_divided_tensor(const std::vector<std::vector<Run>>& ranks, std::uint64_
                    table_bytes);
 }
 
-void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
-                 Manifest& manifest, TableBytes& table_bytes) {
+void add_divided(const std::vector<Partition>& ranks,
+                 const std::vector<std::vector<Parameter>>& groups, Manifest& manifest,
+                 TableBytes& table_bytes) {
   for (const std::string& role : roles_of(ranks)) {
     std::vector<std::vector<Run>> runs;
     for (const Partition& rank : ranks) runs.push_back(rank.runs.at(role));
     const std::vector<Chain> chains = chains_of(runs);
     const DType dtype = common_dtype(chains, role);
     std::uint64_t first = 0;
-    for (const Parameter& parameter : parameters) {
-      add_part_by_part(chains, first, role, dtype, parameter, manifest, table_bytes);
-      first += part_of(parameter, ranks.size());
+    for (const auto& group : groups) {
+      for (const Parameter& parameter : group) {
+        add_part_by_part(chains, first, role, dtype, parameter, manifest, table_bytes);
+        first += part_of(parameter, ranks.size());
+      }
     }
     // Each parameter's padding is in its parts, and nothing else is there: what is left over
     // belongs to a parameter that the model does not tell, and others may have been cut at wrong
@@ -317,20 +324,28 @@ void add_divided(const std::vector<Partition>& ranks, const std::vector<Paramete
 }
 
 std::vector<std::vector<Parameter>> divided_groups(const std::vector<Partition>& ranks,
-                                                   const std::vector<Parameter>& parameters) {
+                                                   std::vector<std::vector<Parameter>> groups) {
   const std::vector<Run>& runs = ranks[0].runs.at(kWeights);
-  std::vector<std::vector<Parameter>> groups(runs.size());
-  std::size_t group = 0;
-  std::uint64_t filled = 0;
-  for (const Parameter& parameter : parameters) {
+  const auto fills = [&](const std::vector<Parameter>& group, const Run& run) {
+    std::uint64_t filled = 0;
+    for (const Parameter& parameter : group) filled += part_of(parameter, ranks.size());
+    return filled == run.elements;
+  };
+  if (std::equal(groups.begin(), groups.end(), runs.begin(), runs.end(), fills)) return groups;
+  std::vector<Parameter> all;
+  for (auto& group : groups) {
+    all.insert(all.end(), std::make_move_iterator(group.begin()),
+               std::make_move_iterator(group.end()));
+  }
+  groups.assign(std::max<std::size_t>(1, runs.size()), {});
+  std::size_t at = 0;
+  std::uint64_t left = runs.empty() ? 0 : runs[0].elements;
+  for (const Parameter& parameter : all) {
     const std::uint64_t part = part_of(parameter, ranks.size());
-    while (group < groups.size() && filled == runs[group].elements) {
-      ++group;
-      filled = 0;
-    }
-    if (group == groups.size() || part > runs[group].elements - filled) return {parameters};
-    filled += part;
-    groups[group].push_back(parameter);
+    while (left == 0 && part != 0 && at + 1 < runs.size()) left = runs[++at].elements;
+    if (part > left) return {std::move(all)};
+    left -= part;
+    groups[at].push_back(parameter);
   }
   return groups;
 }

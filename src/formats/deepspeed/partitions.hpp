@@ -52,12 +52,13 @@ void add_groups(const std::vector<Partition>& ranks,
                 TableBytes& table_bytes);
 /// The same for stage 3: each parameter is divided among all ranks, and lies at the same place in
 /// each rank's groups, one behind the other, which they fill.
-void add_divided(const std::vector<Partition>& ranks, const std::vector<Parameter>& parameters,
-                 Manifest& manifest, TableBytes& table_bytes);
-/// The parameters in each of stage 3's groups, which hold whole parameters; where they do not, all
-/// as one.
+void add_divided(const std::vector<Partition>& ranks,
+                 const std::vector<std::vector<Parameter>>& groups, Manifest& manifest,
+                 TableBytes& table_bytes);
+/// The parameters in each run of stage 3: the model's `groups` where these fill the runs, else by
+/// what fills them, which hold whole parameters; or all as one.
 std::vector<std::vector<Parameter>> divided_groups(const std::vector<Partition>& ranks,
-                                                   const std::vector<Parameter>& parameters);
+                                                   std::vector<std::vector<Parameter>> groups);
 
 /// The parts of a divided tensor, at `first` of each rank's runs. Adds what is called
 /// `role`/`name`.

@@ -178,16 +178,12 @@ void add_partitions(const std::vector<Partition>& partitions, const StateFile& m
   const bool divided = partitions.front().stage == 3;
   std::vector<std::vector<Parameter>> groups = deepspeed::groups_of(model, table_bytes);
   if (divided) {
-    std::vector<Parameter> all;
-    for (auto& group : groups) {
-      all.insert(all.end(), std::make_move_iterator(group.begin()),
-                 std::make_move_iterator(group.end()));
-    }
-    deepspeed::add_divided(partitions, all, manifest, table_bytes);
-    groups = deepspeed::divided_groups(partitions, all);
+    deepspeed::add_divided(partitions, groups, manifest, table_bytes);
+    groups = deepspeed::divided_groups(partitions, std::move(groups));
   } else {
     deepspeed::add_groups(partitions, groups, manifest, table_bytes);
     deepspeed::add_module(model, manifest, table_bytes);
+    deepspeed::undo_round_robin(model, groups, manifest);
   }
   const auto values = deepspeed::tell_optimizer(partitions.front(), manifest, told);
   const auto steps = values.find("step");

@@ -78,6 +78,7 @@ class Universal {
     if (models.empty()) return;
     const StateFile model(whole.empty() ? models[0] : whole[0], manifest_, table_bytes_);
     groups_ = groups_of(model, table_bytes_);
+    undo_round_robin(model, groups_, manifest_);
     for (const auto& group : groups_) {
       for (const Parameter& parameter : group) shapes_[parameter.name] = parameter.shape;
     }
@@ -148,6 +149,15 @@ class Universal {
     if (groups != kNoRef) facts_["param_groups"] = torch::plain_json(file.graph(), groups);
   }
 
+  /// The file of one pipeline stage names its own parameters alone.
+  bool has_all_groups() const {
+    return std::all_of(manifest_.tensors.begin(), manifest_.tensors.end(),
+                       [&](const TensorEntry& tensor) {
+                         return tensor.path[0] != PathKey(std::string(kWeights)) ||
+                                shapes_.contains(std::get<std::string>(tensor.path[1]));
+                       });
+  }
+
   /// The step of each group of parameters, where all of it has the same.
   std::vector<Json> steps() const {
     const auto known = numbers_.find("step");
@@ -177,8 +187,10 @@ class Universal {
       });
       facts_[role] = same ? by_name.begin()->second : Json(by_name);
     }
-    add_optimizer_document(facts_.value("param_groups", Json()), groups_, steps(), manifest_,
-                           table_bytes_);
+    if (has_all_groups()) {
+      add_optimizer_document(facts_.value("param_groups", Json()), groups_, steps(), manifest_,
+                             table_bytes_);
+    }
     manifest_.documents["deepspeed"] = facts_.dump(-1, ' ', false, Json::error_handler_t::replace);
   }
 

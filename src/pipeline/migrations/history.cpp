@@ -27,7 +27,7 @@ std::string names_in(const List& list) {
   for (const auto& migration : list) {
     text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", migration.name, migration.version);
   }
-  return text;
+  return text.empty() ? "none" : text;
 }
 
 /// How many of a list of migrations `to` reaches: up to the one of that name, or all whose version
@@ -39,7 +39,7 @@ std::size_t end_of(const List& list, const std::string& to) {
     if (list[i].name == to) return i + 1;
   }
   if (to.find('_') != std::string::npos) {
-    fail(Errc::usage, "no migration is called '{}'; there are: {}", to, names_in(list));
+    fail(Errc::usage, "no migration here is called '{}'; there are: {}", to, names_in(list));
   }
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (compare_versions(list[i].version, to) <= 0) end = i + 1;
