@@ -356,6 +356,7 @@ class Dcp(Case):
         self.assertLess((path / ".metadata").stat().st_size, 4 << 20)
         code, told = self.cairn("inspect", path, memory=memory_for(path))
         self.assertEqual((code, told["error"]["code"]), (2, "unsafe"), told)
+        self.assertIn("table of tensors", told["error"]["message"])
 
     def test_parts_must_fit(self):
         two = fake_torch.save((2,), bytes(8))
