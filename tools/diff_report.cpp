@@ -11,6 +11,7 @@
 
 #include "base/json_numbers.hpp"
 #include "base/json_text.hpp"
+#include "checkpoint/convert_documents.hpp"
 #include "manifest/container_names.hpp"
 #include "output.hpp"
 
@@ -53,6 +54,7 @@ void compare_documents(const Manifest& a, const Manifest& b, DiffReport& report)
     if (is_same) continue;
     const bool origin = std::find(kOriginDocuments.begin(), kOriginDocuments.end(), name) !=
                             kOriginDocuments.end() ||
+                        (mixed && detail::is_origin(name)) ||
                         (mixed && (!a.documents.contains(name) || !b.documents.contains(name)));
     (origin ? report.origin_documents : report.documents).push_back(name);
   }
@@ -119,15 +121,23 @@ Json side(const Manifest& manifest) {
   return json;
 }
 
-/// Finds the tensors of one file by those of another: by their names, and between two formats by
-/// the names that they would have in a container. Of two tensors with one name the path decides.
+bool share_names(const Manifest& a, const Manifest& b) {
+  const TensorNames names(b.tensors);
+  return std::any_of(a.tensors.begin(), a.tensors.end(), [&](const TensorEntry& tensor) {
+    return names.find(tensor.name).has_value();
+  });
+}
+
+/// Finds the tensors of one file by those of another: by their names, and between two formats, or
+/// files of one that have no name in common (Lightning's and other trainers'), by the names that
+/// they would have in a container. Of two tensors with one name the path decides.
 class OtherNames {
  public:
   OtherNames(const Manifest& from, const Manifest& in)
       : names_(in.tensors),
         from_names_(from),
         from_container_(from.is_container()),
-        mixed_(from.format != in.format) {
+        mixed_(from.format != in.format || !share_names(from, in)) {
     by_paths_ = !mixed_ && (names_.duplicate() || TensorNames(from.tensors).duplicate());
     for (std::size_t t = 0; by_paths_ && t < in.tensors.size(); ++t) {
       by_path_.emplace(in.tensors[t].path, t);

@@ -94,6 +94,22 @@ bool describes_tree(std::string_view document) {
   return std::find(kNames.begin(), kNames.end(), document) != kNames.end();
 }
 
+std::optional<std::uint64_t> progress_in(const Json& training, std::string_view key) {
+  constexpr std::array<std::string_view, 7> kDicts{
+      "", "trainer", "trainer_state", "train_state", "extra_state", "extra", "app"};
+  if (!training.is_object()) return std::nullopt;
+  for (const std::string_view name : kDicts) {
+    const Json dict = name.empty() ? training : training.value(std::string(name), Json());
+    if (!dict.is_object()) continue;
+    const Json count = dict.value(std::string(key), Json());
+    // What is no number, or negative, is none.
+    if (count.is_number_integer() && count.get<std::int64_t>() >= 0) {
+      return count.get<std::uint64_t>();
+    }
+  }
+  return std::nullopt;
+}
+
 Json metadata_of(const Manifest& source) {
   Json metadata = document_of(source.documents, kMetadata);
   const bool is_flat =

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -36,6 +37,11 @@ bool is_tree(const Manifest& source);
 bool is_origin(std::string_view document);
 /// Whether a document describes what else is in a file of PyTorch's, beside its tensors. Local.
 bool describes_tree(std::string_view document);
+
+/// A count that a training noted under a key, at the root of what is beside its weights, or else in
+/// one of the dicts in which trainers keep such. Local.
+std::optional<std::uint64_t> progress_in(const nlohmann::ordered_json& training,
+                                         std::string_view key);
 
 inline constexpr const char* kMetadata = "__metadata__";
 /// The document of a container that says at which paths its tensors were: a list of [name, path].

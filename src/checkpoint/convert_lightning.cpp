@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <initializer_list>
 
 #include "checkpoint/convert_tree.hpp"
 #include "formats/torch/values.hpp"
@@ -83,10 +84,10 @@ std::vector<std::pair<Path, Path>> lightning_moves(
   std::int64_t number = 0;
   for (const Json& optimizer : document_of(documents, "optimizers")) {
     if (has_names(optimizer)) {
-      left_out.push_back(
-          {torch::name_of(torch::path_of(optimizer.at("path"))),
-           "an optimizer that knows its parameters by names stays where it is, for Lightning looks "
-           "for numbers"});
+      left_out.push_back({torch::name_of(torch::path_of(optimizer.at("path"))),
+                          "it knows its parameters by names, and Lightning looks for numbers: it "
+                          "is at its old key, "
+                          "not among 'optimizer_states'"});
       continue;
     }
     moves.emplace_back(torch::path_of(optimizer.at("path")),
@@ -99,7 +100,31 @@ std::vector<std::pair<Path, Path>> lightning_moves(
   return moves;
 }
 
-void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step) {
+namespace {
+
+/// The first count that is in a document, or else `otherwise`.
+std::uint64_t count_of(const std::map<std::string, std::string>& documents,
+                       std::initializer_list<std::pair<const char*, const char*>> places,
+                       std::uint64_t otherwise) {
+  for (const auto& [name, key] : places) {
+    if (const auto count = progress_in(document_of(documents, name), key)) return *count;
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+void complete_lightning(torch::Tree& tree, const std::map<std::string, std::string>& documents,
+                        std::uint64_t step_of_source) {
+  const std::uint64_t epoch = count_of(documents, {{"context", "epoch"}, {"training", "epoch"}}, 0);
+  const std::uint64_t step = count_of(documents,
+                                      {{"context", "global_step"},
+                                       {"training", "global_step"},
+                                       {"training", "step"},
+                                       {"training", "iteration"},
+                                       {"deepspeed", "global_steps"},
+                                       {"megatron", "iteration"}},
+                                      step_of_source);
   // A checkpoint of Lightning's own has its arguments under these keys, or has none.
   const PathKey version[] = {std::string("pytorch-lightning_version")};
   const bool own = tree.contains(version);

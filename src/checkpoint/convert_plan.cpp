@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -58,6 +59,7 @@ class Planner {
         add_documents();
         break;
       case TargetFormat::safetensors:
+        if (options_.weights_only || !source_.is_container()) tell_aliases();
         add_metadata();
         break;
       case TargetFormat::torch:
@@ -77,9 +79,7 @@ class Planner {
   }
 
   std::string target_name(const TensorEntry& tensor) const {
-    TensorEntry wanted;
-    wanted.name = renamed(options_, tensor.name);
-    if (wanted.name == tensor.name) wanted.path = tensor.path;  // a new name leads elsewhere
+    const TensorEntry wanted = renamed_entry(source_, options_, tensor);
     if (to_container()) return container_name(wanted);
     if (options_.to != TargetFormat::safetensors) return wanted.name;
     // A model alone has plain names, wherever it was in its file.
@@ -188,7 +188,12 @@ class Planner {
         plan_.documents.try_emplace(kMetadata, "null");
       }
       if (is_tree(source_) && !travelling_.packed) add_tree();
+      if (lacks_state()) {
+        plan_.documents.erase("optimizer");
+        plan_.result.left_out.push_back({"optimizer", std::string(kNoState)});
+      }
     }
+    if (options_.weights_only || !options_.rename.empty()) take_aliases_along();
     if (found_aliases_.empty() || names::aliases_in(plan_.documents) == found_aliases_) return;
     Json model = document_of(plan_.documents, "model");
     if (!model.is_object()) model = {{"aliases", Json::object()}, {"quantized", Json::object()}};
@@ -201,14 +206,53 @@ class Planner {
     plan_.documents["model"] = model.dump();
   }
 
+  /// Names that stand for others, of a source that has their tensors once.
+  void take_aliases_along() {
+    if (source_.format == "torch") return;
+    std::map<std::string, std::string> names;  // now, by those in a container
+    for (std::size_t t = 0; t < plan_.tensors.size(); ++t) {
+      names[container_name(source_.tensors[plan_.sources[t]])] = plan_.tensors[t].name;
+    }
+    for (const auto& [alias, name] : aliases_) {
+      const auto now = names.find(name);
+      if (now == names.end() || !now->second.starts_with(kModel)) continue;
+      const std::string called = source_.is_container() ? renamed(options_, alias) : alias;
+      if (called.starts_with(kModel)) found_aliases_[called] = now->second;
+    }
+  }
+
+  /// Whether the source has state of an optimizer, and none of it is taken.
+  bool lacks_state() const {
+    const auto is_state = [&](const TensorEntry& tensor) {
+      return container_name(tensor).starts_with("optimizer/");
+    };
+    return !options_.select.is_empty() &&
+           std::none_of(plan_.sources.begin(), plan_.sources.end(),
+                        [&](std::size_t t) { return is_state(source_.tensors[t]); }) &&
+           std::any_of(source_.tensors.begin(), source_.tensors.end(), is_state);
+  }
+
+  /// Tied weights, whose other names safetensors have no place for.
+  void tell_aliases() {
+    std::set<std::string> taken;
+    for (const std::size_t t : plan_.sources) taken.insert(container_name(source_.tensors[t]));
+    for (const auto& [alias, name] : aliases_) {
+      if (!taken.contains(name)) continue;
+      plan_.result.left_out.push_back(
+          {names::plain_name(alias),
+           fmt::format("another name of '{}', which is there once", names::plain_name(name))});
+    }
+  }
+
   /// The paths that the names of a container do not tell, in the order of the file.
   void add_tree() {
     Json tree = Json::array();
     for (const TensorEntry& tensor : source_.tensors) {
       const std::string name = target_name(tensor);
       const auto alias = found_aliases_.find(name);
-      tree.push_back(
-          {alias == found_aliases_.end() ? name : alias->second, torch::json_of(tensor.path)});
+      const std::string called = renamed(options_, tensor.name);
+      const auto path = called == tensor.name ? tensor.path : torch::path_of_name(called);
+      tree.push_back({alias == found_aliases_.end() ? name : alias->second, torch::json_of(path)});
     }
     plan_.documents[kTree] = tree.dump();
   }
@@ -229,7 +273,10 @@ class Planner {
                            (name == "optimizer" && options_.to == TargetFormat::lightning);
       if (kept || in_tree || is_origin(name) || name == "values") continue;
       if (!describes_tree(name)) {
-        left_out.push_back({name, "a document that this format has no place for"});
+        left_out.push_back({name, name == "optimizer"
+                                      ? "groups of parameters, for which this format has no place; "
+                                        "a container has, and what is made of it"
+                                      : "a document that this format has no place for"});
         continue;
       }
       const bool holds = name == "objects" || name == "arrays" || name == "opaque";
@@ -290,6 +337,21 @@ class Planner {
 std::string renamed(const ConvertOptions& options, std::string name) {
   for (const auto& rule : options.rename) rename(name, rule);
   return name;
+}
+
+TensorEntry renamed_entry(const Manifest& source, const ConvertOptions& options,
+                          const TensorEntry& tensor) {
+  TensorEntry entry;
+  entry.name = renamed(options, tensor.name);
+  if (entry.name == tensor.name) {
+    entry.path = tensor.path;
+  } else if (source.format == "deepspeed" && tensor.path.size() == 2) {
+    const std::string role = std::get<std::string>(tensor.path[0]) + "/";
+    if (entry.name.starts_with(role)) {
+      entry.path = {tensor.path[0], entry.name.substr(role.size())};
+    }
+  }
+  return entry;
 }
 
 ConvertPlan plan_conversion(const Manifest& source, const ConvertOptions& options) {

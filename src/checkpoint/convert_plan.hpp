@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/convert.hpp"
@@ -30,6 +31,13 @@ struct ConvertPlan {
 
 /// The name with FROM=TO applied. Local.
 std::string renamed(const ConvertOptions& options, std::string name);
+/// A tensor's name after --rename, with its path where that leads to the same place still: what
+/// DeepSpeed's tensors are is told by the first part of their names. Local.
+TensorEntry renamed_entry(const Manifest& source, const ConvertOptions& options,
+                          const TensorEntry& tensor);
+/// Why an optimizer is not there.
+inline constexpr std::string_view kNoState =
+    "nothing of its state is selected, so that its groups are left out, too";
 
 // Names change between containers and others as manifest/container_names.hpp says. What a container
 // holds besides a model (`optimizer/...`) keeps its path in safetensors, which are then marked in

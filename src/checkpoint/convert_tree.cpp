@@ -36,7 +36,9 @@ class TorchPlanner {
         plan_(plan),
         tree_(plan.torch.file.tree),
         names_(source),
-        documents_(source.is_container() ? travelling.documents : source.documents),
+        documents_(source.is_container() || (travelling.packed && source.format != "torch")
+                       ? travelling.documents
+                       : source.documents),
         lightning_(options.to == TargetFormat::lightning),
         has_tree_(source.is_container() ? document("tree").is_array() : is_tree(source)),
         is_parallel_(source.format == "deepspeed" || source.format == "megatron"),
@@ -84,6 +86,8 @@ class TorchPlanner {
   Path path_of(std::size_t t) const;
   bool is_state_apart(std::size_t t, const Path& path) const;
   void place_aliases();
+  /// Of which nothing is selected, but for their groups: they are told to be left out.
+  std::vector<Path> optimizers_without_state();
   void add_values();
   void add_arrays();
   void set_kinds();
@@ -93,6 +97,11 @@ class TorchPlanner {
   void add_own();
   bool is_packed(const std::string& document) const {
     return !is_origin(document) && !(has_tree_ && describes_tree(document));
+  }
+  /// Whether it is a reason to pack documents: tied weights tell themselves.
+  bool is_packed_alone(const std::string& document) const {
+    return is_packed(document) &&
+           !(document == "model" && fields("model").value("quantized", Json()).empty());
   }
   void complete();
 
@@ -131,7 +140,7 @@ void TorchPlanner::find_model_keys() {
                   [](const TensorEntry& tensor) { return tensor.name.starts_with("model/"); });
   const bool documents =
       std::any_of(travelling_.documents.begin(), travelling_.documents.end(),
-                  [&](const auto& document) { return is_packed(document.first); });
+                  [&](const auto& document) { return is_packed_alone(document.first); });
   const bool alone = models_only && !documents && travelling_.step == 0;
   if (!alone && !options_.weights_only) model_keys_ = {std::string("model")};
 }
@@ -175,12 +184,12 @@ Path TorchPlanner::path_of(std::size_t t) const {
   const TensorEntry& tensor = source_.tensors[plan_.sources[t]];
   const std::string& name = plan_.tensors[t].name;
   if (options_.weights_only && !by_meaning_) {
-    TensorEntry wanted;
-    wanted.name = name;
-    if (name == tensor.name) wanted.path = tensor.path;
-    return path_by_meaning(names_.of(wanted));
+    return path_by_meaning(names_.of(renamed_entry(source_, options_, tensor)));
   }
-  if (lightning_ && is_parallel_ && name == tensor.name) return path_by_meaning(names_.of(tensor));
+  if (lightning_ && is_parallel_) {
+    const TensorEntry wanted = renamed_entry(source_, options_, tensor);
+    if (!wanted.path.empty()) return path_by_meaning(names_.of(wanted));
+  }
   if (by_meaning_) {
     const bool plain = !source_.is_container() && !names::looks_like_path(name) &&
                        !travelling_.paths.contains(name);
@@ -254,7 +263,8 @@ void TorchPlanner::place_aliases() {
   }
   const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
   for (const auto& [alias, name] : aliases) {
-    const auto t = by_name.find(renamed(options_, name));
+    const std::string of = source_.is_container() ? name : names::plain_name(name);
+    const auto t = by_name.find(renamed(options_, of));
     const Path path = path_by_meaning(renamed(options_, alias));
     if (t && !tree_.contains(path) && !has_tree_) tree_.add_tensor(path, *t);
   }
@@ -270,9 +280,33 @@ std::string why_left_out(const Json& object) {
   return fmt::format("an object of {}", cls);
 }
 
+std::vector<Path> TorchPlanner::optimizers_without_state() {
+  std::vector<Path> found;
+  if (options_.select.is_empty()) return found;
+  std::vector<Path> all;
+  for (const TensorEntry& tensor : source_.tensors) all.push_back(tensor.path);
+  for (const Json& item : document("tree")) all.push_back(torch::path_of(item.at(1)));
+  for (const Json& optimizer : document("optimizers")) {
+    const Path path = torch::path_of(optimizer.at("path"));
+    Path state = path;
+    state.emplace_back(std::string("state"));
+    const bool had = std::any_of(all.begin(), all.end(),
+                                 [&](const Path& tensor) { return starts_with(tensor, state); });
+    if (!had || tree_.contains(moved(state))) continue;
+    plan_.result.left_out.push_back({torch::name_of(path), std::string(kNoState)});
+    found.push_back(path);
+  }
+  return found;
+}
+
 void TorchPlanner::add_values() {
+  const std::vector<Path> without = optimizers_without_state();
   for (const Json& object : document("objects")) {
     const Path path = torch::path_of(object.at("path"));
+    const bool is_of_them = std::any_of(without.begin(), without.end(), [&](const Path& optimizer) {
+      return starts_with(path, optimizer);
+    });
+    if (is_of_them) continue;
     if (tree_.add_leaf(moved(path), object)) continue;
     plan_.result.left_out.push_back(
         {torch::name_of(path),
@@ -333,8 +367,7 @@ void TorchPlanner::add_groups() {
         return names_.of(tensor).starts_with("optimizer/");
       });
   if (selected) return add_optimizer(plan_.torch.file, optimizer_keys(), std::move(groups));
-  plan_.result.left_out.push_back(
-      {"optimizer", "nothing of its state is selected, so that its groups are left out, too"});
+  plan_.result.left_out.push_back({"optimizer", std::string(kNoState)});
 }
 
 /// A scheduler of LibTorch knows its steps alone; those of Python take any part of their state.
@@ -348,9 +381,10 @@ void TorchPlanner::add_schedule() {
 
 /// What leads back to the same container.
 void TorchPlanner::add_own() {
-  const bool any = travelling_.step != 0 ||
-                   std::any_of(travelling_.documents.begin(), travelling_.documents.end(),
-                               [&](const auto& document) { return is_packed(document.first); });
+  const bool any =
+      travelling_.step != 0 ||
+      std::any_of(travelling_.documents.begin(), travelling_.documents.end(),
+                  [&](const auto& document) { return is_packed_alone(document.first); });
   if (!any) return;
   const std::string own(names::kOwnKey);
   // With a tree the file is another program's again; the step marks one of ours.
@@ -369,21 +403,7 @@ void TorchPlanner::complete() {
          "--weights-only",
          source_.path().string());
   }
-  using Place = std::pair<const char*, const char*>;  // a document, and a key in it
-  const auto number = [&](std::initializer_list<Place> places, std::uint64_t otherwise) {
-    for (const auto& [name, key] : places) {
-      const Json facts = std::string_view(name) == "context" ? fields(name) : document(name);
-      const auto found = facts.find(key);
-      if (found != facts.end() && found->is_number_unsigned()) return found->get<std::uint64_t>();
-    }
-    return otherwise;
-  };
-  complete_lightning(tree_, number({{"context", "epoch"}, {"training", "epoch"}}, 0),
-                     number({{"context", "global_step"},
-                             {"training", "global_step"},
-                             {"deepspeed", "global_steps"},
-                             {"megatron", "iteration"}},
-                            travelling_.step));
+  complete_lightning(tree_, documents_, travelling_.step);
 }
 
 }  // namespace

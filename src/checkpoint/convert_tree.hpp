@@ -28,7 +28,9 @@ std::vector<std::pair<std::vector<PathKey>, std::vector<PathKey>>> lightning_mov
 void add_optimizer(torch::NewFile& file, const std::vector<PathKey>& keys,
                    nlohmann::ordered_json groups);
 
-/// Adds what Lightning's checkpoints have and `tree` has not. Local.
-void complete_lightning(torch::Tree& tree, std::uint64_t epoch, std::uint64_t step);
+/// Adds what Lightning's checkpoints have and `tree` has not: epoch and step are what `documents`
+/// say, or else `step`. Local.
+void complete_lightning(torch::Tree& tree, const std::map<std::string, std::string>& documents,
+                        std::uint64_t step);
 
 }  // namespace cairn::detail

@@ -29,10 +29,6 @@ constexpr const char* kContext = "context";
 constexpr std::array<std::string_view, 4> kWrappers{"module", "model", "_orig_mod",
                                                     "_forward_module"};
 
-/// The dicts in which trainers keep what is beside the model and the optimizer.
-constexpr std::array<std::string_view, 6> kProgress{"trainer",     "trainer_state", "train_state",
-                                                    "extra_state", "extra",         "app"};
-
 /// The value below a key, or null.
 Json value_at(const Json& json, std::string_view key) {
   const auto found = json.is_object() ? json.find(key) : json.end();
@@ -194,20 +190,12 @@ class Translation {
                                     json.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
 
-  /// At the root, or else in one of the dicts in which it often is.
-  std::optional<std::uint64_t> progress(std::string_view key) const {
-    auto count = count_at(training_, key);
-    for (const std::string_view dict : kProgress) {
-      if (!count) count = count_at(value_at(training_, dict), key);
-    }
-    return count;
-  }
-
   void add_context() {
-    const auto epoch = progress("epoch");
+    const auto training = document_of(manifest_.documents, "training");
+    const auto epoch = progress_in(training, "epoch");
     std::optional<std::uint64_t> step;
     for (const std::string_view key : {"global_step", "step", "iteration", "global_steps"}) {
-      if (!step) step = progress(key);
+      if (!step) step = progress_in(training, key);
     }
     if (!epoch && !step) return;
     add(kContext, {{"epoch", epoch.value_or(0)},

@@ -100,9 +100,10 @@ class Containers(Migrate):
         self.assertFalse((self.dir / "c.h5").exists())
         self.cairn("migrate", source, "-o", self.dir / "d.h5", "--steps", steps, "--to", "0.1")
         self.assertIn("model/large", self.table(self.dir / "d.h5")[0])
-        for unknown in ("3_step", "0.0.1"):
+        for unknown in ("3_step", "0.0.1", "abc", "v0.1", "0.1-rc1", "0.1 ", ".", "1e3"):
             told = self.cairn("migrate", source, "-o", self.dir / "e.h5", "--steps", steps, "--to", unknown, code=FAILED)
-            self.assertRegex(told["error"]["message"], rf"'{unknown}'; there are: 1_step \(0\.1\), 2_step")
+            self.assertRegex(told["error"]["message"], rf"'{unknown}'.*; there are: 1_step \(0\.1\), 2_step")
+        self.cairn("migrate", self.dir / "d.h5", "-o", self.dir / "e.h5", "--rollback", "--to", "+0", code=FAILED)
 
     def test_nothing_is_replaced_and_nothing_half_done(self):
         source = self.sample()

@@ -226,6 +226,89 @@ class ForPyTorch(Convert):
         for key in ("callbacks", "hyper_parameters", "pytorch-lightning_version"):
             self.assertIn(key, found)
 
+    def keys(self, path, *dicts):
+        found = self.load(path, floats=True)
+        for key in dicts:
+            found = found[key]
+        return set(found)
+
+    def test_new_names_stay_by_way_of_a_container(self):
+        corpus_entries()
+        source = CORPUS / "training" / "1.13" / "adamw_two_groups.pt"
+        self.cairn("convert", source, self.dir / "a.h5", "--rename", "model_state_dict/encoder=model_state_dict/enc")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt")
+        found = self.keys(self.dir / "b.pt", "model_state_dict")
+        self.assertLess({"enc.weight", "enc.bias"}, found)
+        self.assertNotIn("encoder.weight", found)
+
+    def test_a_new_name_of_deepspeeds_is_of_the_same_kind(self):
+        corpus_entries()
+        source = CORPUS / "deepspeed" / "stage2_ws2"
+        for number, words in enumerate((["a.ckpt"], ["b.h5"], ["c.pt", "--weights-only"],
+                                        ["d.safetensors", "--weights-only"])):
+            self.cairn("convert", source, self.dir / words[0], *words[1:], "--rename", "fp32/encoder=fp32/enc")
+            if words[0].endswith((".h5", ".safetensors")):
+                self.cairn("convert", self.dir / words[0], self.dir / f"{number}.pt", "--weights-only")
+                words[0] = f"{number}.pt"
+            found = self.keys(self.dir / words[0], *(["state_dict"] if words[0].endswith(".ckpt") else []))
+            tied = {"head.weight"} if number < 3 else set()
+            self.assertEqual(found, {"enc.weight", "enc.bias", "norm.weight", "decoder.weight", "decoder.bias",
+                                     "latlons", "frozen.table"} | tied, words)
+
+    def test_tied_weights_stay_tied_or_are_told_of(self):
+        corpus_entries()
+        source = CORPUS / "deepspeed" / "stage2_ws2"
+        self.cairn("convert", source, self.dir / "a.h5")
+        self.cairn("convert", source, self.dir / "w.h5", "--weights-only")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "v.h5", "--weights-only")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "r.h5", "--rename", "model/encoder=model/enc")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "s.safetensors")
+        for name in ("w.h5", "v.h5", "r.h5", "s.safetensors"):
+            self.cairn("convert", self.dir / name, self.dir / "b.pt", "--force")
+            model = self.load(self.dir / "b.pt", floats=True)
+            model = model.get("model", model)
+            of = "enc.weight" if name == "r.h5" else "encoder.weight"
+            self.assertEqual(model["head.weight"].data_ptr(), model[of].data_ptr(), name)
+        for start in (source, self.dir / "a.h5"):
+            told = self.cairn("convert", start, self.dir / "t.safetensors", "--weights-only", "--force")
+            self.assertIn("head.weight", [left["name"] for left in told["left_out"]])
+
+    def test_tied_weights_alone_are_a_dict_again(self):
+        tied = torch.ones(3)
+        value = {"a": tied, "b": tied}
+        self.assertEqual(list(self.there_and_back(value)), ["a", "b"])
+
+    def test_an_optimizer_of_whose_state_nothing_is_selected_is_left_out(self):
+        corpus_entries()
+        source = CORPUS / "training" / "1.13" / "adamw_two_groups.pt"
+        self.cairn("convert", source, self.dir / "a.h5")
+        for start, wanted in ((source, "model_state_dict"), (self.dir / "a.h5", "^model/")):
+            told = self.cairn("convert", start, self.dir / "b.pt", "--select", wanted, "--force")
+            self.assertIn("optimizer_state_dict", [left["name"] for left in told["left_out"]])
+            self.assertNotIn("optimizer_state_dict", self.keys(self.dir / "b.pt"))
+        told = self.cairn("convert", CORPUS / "deepspeed" / "stage2_ws2", self.dir / "c.h5", "--select", "^fp32/")
+        self.assertIn("optimizer", [left["name"] for left in told["left_out"]])
+        self.assertNotIn("optimizer", self.cairn("inspect", self.dir / "c.h5")["documents"])
+
+    def test_epoch_and_step_are_found_where_trainers_keep_them(self):
+        for progress in ({"epoch": 3, "global_step": 7}, {"trainer": {"epoch": 3, "global_step": 7}},
+                         {"extra": {"epoch": 3, "step": 7}}, {"epoch": 3, "app": {"iteration": 7}}):
+            torch.save({"model": {"w": torch.ones(2)}, "optimizer": {"state": {}, "param_groups": []}, **progress},
+                       self.dir / "a.pt")
+            self.cairn("convert", self.dir / "a.pt", self.dir / "a.ckpt", "--force")
+            found = self.load(self.dir / "a.ckpt", floats=True)
+            self.assertEqual((found["epoch"], found["global_step"]), (3, 7), progress)
+
+    def test_files_of_one_format_that_share_no_name_are_compared_by_what_they_mean(self):
+        corpus_entries()
+        source = CORPUS / "training" / "1.13" / "adamw_two_groups.pt"
+        self.cairn("convert", source, self.dir / "a.ckpt")
+        done = run([BIN / "cairn", "diff", source, self.dir / "a.ckpt", "--json"])
+        told = json.loads(done.stdout)
+        self.assertEqual((told["only_in_a"], told["only_in_b"], told["tensors"]), ([], [], []))
+        self.cairn("convert", CORPUS / "dcp" / "r1_plain", self.dir / "b.pt")
+        self.assertTrue(self.cairn("diff", CORPUS / "dcp" / "r1_plain", self.dir / "b.pt")["equal"])
+
     def test_lightnings_own_checkpoint_gets_no_arguments(self):
         mine = {"epoch": 1, "global_step": 5, "pytorch-lightning_version": "2.4.0", "state_dict": {"w": torch.ones(2)},
                 "loops": {}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}

@@ -199,6 +199,8 @@ class DeepSpeed(Case):
             "the parameters' numbers": ((7, 7), [[0, 1, 2, 3]], [(["a", "b"], 7)], 7),
             "unknown numbers": ((7, 7), [[0], [2]], None, 7),
             "one twice": ((7, 7), [[0], [0]], None, 7),
+            "options that are no values": ((7, 7), [[0], [1]], [(["a"], 7), (["b"], 7)], 7,
+                                           {"eps": fake_torch.tensor((), floats(1))}),
         }
         # DeepSpeed's own Adam leaves a 0 in the groups; older ones count there, and only there.
         cases |= {
@@ -215,9 +217,23 @@ class DeepSpeed(Case):
                 document = table["documents"].get("optimizer")
                 self.assertEqual(document and [(group["params"], group.get("step")) for group in document["param_groups"]],
                                  groups)
+                warns = " ".join(table["warnings"])
+                self.assertEqual("'eps'" in warns, "eps" in (options or [{}])[0], warns)
+                self.assertEqual("was not stepped as one" in warns, "different" in name or name == "not one step", warns)
                 code, told = self.cairn("convert", tag, self.dir / "a.ckpt", "--force")
                 self.assertEqual(code, 0, told)
                 self.assertEqual("optimizer" in [left["name"] for left in told["left_out"]], groups is None)
+
+    def test_state_may_not_be_called_as_weights_are(self):
+        for slot in ("fp32", "module", "buffer", "frozen"):
+            tag = self.dir / slot
+            self.model_file(tag, {"param_shapes": [{"a": fake_torch.size(2)}]})
+            flat = fake_torch.tensor((2,), floats(1, 2))
+            (tag / "zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(fake_torch.archive({
+                "optimizer_state_dict": {"zero_stage": 1, "partition_count": 1, "single_partition_of_fp32_groups": [flat],
+                                         "base_optimizer_state": {"state": {0: {slot: flat}}, "param_groups": []}}}))
+            code, told = self.cairn("inspect", tag)
+            self.assertEqual((code, told["error"]["code"]), (2, "corrupt"), told)
 
     def test_groups_of_which_nothing_is_selected_are_left_out(self):
         tag = self.stage_1((7, 7), [[0], [1]])

@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,7 @@ namespace fs = std::filesystem;
 using dcp::DataFiles;
 using dcp::Metadata;
 using dcp::Placed;
+using dcp::Stored;
 using dcp::TensorMetadata;
 using dcp::ValueMetadata;
 using dcp::Values;
@@ -53,6 +55,24 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
+/// Nor has it an archive with others: that would be looked into once for each of them.
+void check_places(const std::vector<TensorMetadata>& tensors) {
+  std::vector<const Stored*> all;
+  for (const TensorMetadata& tensor : tensors) {
+    for (const Stored& stored : tensor.stored) all.push_back(&stored);
+  }
+  const auto before = [](const Stored* a, const Stored* b) {
+    return std::tie(a->file, a->offset) < std::tie(b->file, b->offset);
+  };
+  if (!std::is_sorted(all.begin(), all.end(), before)) std::sort(all.begin(), all.end(), before);
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    if (all[i - 1]->file == all[i]->file &&
+        all[i]->offset - all[i - 1]->offset < all[i - 1]->bytes) {
+      fail(Errc::corrupt, "two parts of tensors lie at the same place");
+    }
+  }
+}
+
 Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_bytes) {
   const File file = File::open_read(path);
   parts_bytes.add_file(file.size());
@@ -64,7 +84,9 @@ Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_by
   }
   std::vector<std::byte> bytes(size);
   file.read_at(0, bytes);
-  return dcp::read_metadata(std::move(bytes), parts_bytes);
+  Metadata metadata = dcp::read_metadata(std::move(bytes), parts_bytes);
+  check_places(metadata.tensors);
+  return metadata;
 }
 
 /// The metadata that each rank wrote for itself (`__3.metadata`), by rank.

@@ -9,25 +9,24 @@ namespace cairn::detail::dcp {
 std::strong_ordering StoredIndex::Key::operator<=>(const Key& other) const {
   if (const auto order = hash <=> other.hash; order != 0) return order;
   if (const auto order = name <=> other.name; order != 0) return order;
-  if (const auto order = count <=> other.count; order != 0 || count == kNoCorner) return order;
-  return std::lexicographical_compare_three_way(numbers, numbers + count, other.numbers,
-                                                other.numbers + count);
+  if (corner == nullptr || other.corner == nullptr) {
+    return (corner != nullptr) <=> (other.corner != nullptr);
+  }
+  return std::lexicographical_compare_three_way(corner->begin(), corner->end(),
+                                                other.corner->begin(), other.corner->end());
 }
 
 StoredIndex::Key StoredIndex::key_of(std::string_view name, const Shape* corner) {
   constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15;  // spreads small numbers over all bits
-  Key key{digest_of(name), name, nullptr, kNoCorner};
+  Key key{digest_of(name), name, corner};
   if (corner == nullptr) return key;
-  key.numbers = corner->data();
-  key.count = static_cast<std::uint32_t>(corner->size());
   for (const std::uint64_t number : *corner) key.hash = (key.hash ^ number) * kOdd;
   return key;
 }
 
 void StoredIndex::add(std::string_view name, const Shape* corner, pickle::Ref info) {
-  const Key key = key_of(name, corner);
-  places_.push_back({key.hash, name, numbers_.size(), key.count, info});
-  if (corner != nullptr) numbers_.insert(numbers_.end(), corner->begin(), corner->end());
+  places_.push_back({key_of(name, corner).hash, name, corner == nullptr ? Shape() : *corner,
+                     corner == nullptr, info});
 }
 
 void StoredIndex::settle() {

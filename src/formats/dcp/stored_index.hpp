@@ -28,8 +28,7 @@ class StoredIndex {
   struct Key {
     std::uint64_t hash;
     std::string_view name;
-    const std::uint64_t* numbers;
-    std::uint32_t count;  // of numbers; kNoCorner for a value
+    const Shape* corner;
 
     std::strong_ordering operator<=>(const Key& other) const;
     bool operator==(const Key& other) const { return (*this <=> other) == 0; }
@@ -37,19 +36,17 @@ class StoredIndex {
   struct Place {
     std::uint64_t hash;
     std::string_view name;
-    std::size_t first;  // of its numbers
-    std::uint32_t count;
+    Shape corner;
+    bool is_value;  // and has none
     pickle::Ref info;
   };
-  static constexpr std::uint32_t kNoCorner = 0xffffffff;
 
   static Key key_of(std::string_view name, const Shape* corner);
-  Key key_of(const Place& place) const {
-    return {place.hash, place.name, numbers_.data() + place.first, place.count};
+  static Key key_of(const Place& place) {
+    return {place.hash, place.name, place.is_value ? nullptr : &place.corner};
   }
 
   std::vector<Place> places_;
-  std::vector<std::uint64_t> numbers_;  // of all corners
 };
 
 }  // namespace cairn::detail::dcp

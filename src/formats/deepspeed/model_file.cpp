@@ -26,7 +26,6 @@ namespace {
 
 // As JSON, once more where that is copied, and in two documents, which grow.
 constexpr std::uint64_t kOfAlias = 256;
-constexpr std::uint64_t kTimesTold = 6;
 
 /// What is told otherwise: weights, and what they are.
 constexpr std::array<std::string_view, 7> kOfWeights{

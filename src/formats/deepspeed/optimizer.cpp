@@ -1,11 +1,15 @@
 #include "formats/deepspeed/optimizer.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <span>
+#include <string_view>
 #include <unordered_map>
 #include <utility>
 #include <variant>
@@ -76,16 +80,38 @@ std::optional<std::vector<std::vector<std::size_t>>> runs_of(const Json& param_g
 
 /// Sets how often the runs of a group were stepped. What the group says itself counts where no run
 /// does: DeepSpeed's own Adam writes a 0 into it, and counts in the runs.
-void set_step(const std::vector<std::size_t>& runs, const std::vector<Json>& steps, Json& group) {
+/// False where they differ.
+bool set_step(const std::vector<std::size_t>& runs, const std::vector<Json>& steps, Json& group) {
   std::vector<Json> known;
   for (const std::size_t run : runs) known.push_back(run < steps.size() ? steps[run] : Json());
   const auto is_known = [](const Json& step) { return !step.is_null(); };
-  if (std::none_of(known.begin(), known.end(), is_known)) return;
+  if (std::none_of(known.begin(), known.end(), is_known)) return true;
   group.erase("step");
   const bool same =
       std::all_of(known.begin(), known.end(), [&](const Json& step) { return step == known[0]; });
   const auto step = same ? count_of(known[0]) : std::nullopt;
   if (step) group["step"] = *step;
+  return same;
+}
+
+/// Leaves out what is no plain value, such as a tensor or an object. Returns the names.
+std::string keep_plain(Json& group) {
+  const auto is_plain = [](const Json& value) {
+    return !value.is_object() &&
+           (!value.is_array() || std::none_of(value.begin(), value.end(), [](const Json& part) {
+             return part.is_structured();
+           }));
+  };
+  std::string left_out;
+  for (auto item = group.begin(); item != group.end();) {
+    if (is_plain(item.value())) {
+      ++item;
+      continue;
+    }
+    left_out += fmt::format("{}'{}'", left_out.empty() ? "" : ", ", item.key());
+    item = group.erase(item);
+  }
+  return left_out;
 }
 
 }  // namespace
@@ -151,16 +177,28 @@ void add_optimizer_document(const Json& param_groups,
   const auto numbered = runs_of(param_groups, groups.size());
   if (!numbered && (param_groups.size() != 1 || !param_groups[0].is_object())) return;
   Json named = param_groups;
+  std::set<std::string_view> seen;
   for (std::size_t g = 0; g < named.size(); ++g) {
     Json names = Json::array();
     for (const std::size_t run : numbered ? (*numbered)[g] : first_numbers(groups.size())) {
       for (const Parameter& parameter : groups[run]) {
         table_bytes.add_bytes(kOfName + 3 * parameter.name.size());
+        if (!seen.insert(parameter.name).second) return;
         names.push_back(parameter.name);
       }
     }
     named[g]["params"] = std::move(names);
-    set_step(numbered ? (*numbered)[g] : first_numbers(steps.size()), steps, named[g]);
+    if (const std::string left_out = keep_plain(named[g]); !left_out.empty()) {
+      manifest.warnings.push_back(fmt::format(
+          "group {} of the optimizer's parameters has {}, which is no plain value and is left out",
+          g, left_out));
+    }
+    if (!set_step(numbered ? (*numbered)[g] : first_numbers(steps.size()), steps, named[g])) {
+      manifest.warnings.push_back(fmt::format(
+          "group {} of the optimizer's parameters was not stepped as one, so that nobody can go on "
+          "from its steps",
+          g));
+    }
   }
   manifest.documents["optimizer"] =
       Json{{"type", nullptr}, {"param_groups", std::move(named)}}.dump(

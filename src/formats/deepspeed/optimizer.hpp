@@ -29,8 +29,8 @@ void undo_round_robin(const torch::StateFile& model, std::vector<std::vector<Par
 /// Adds the document `optimizer` of a container, whose groups have their parameters by name.
 /// `param_groups`: those of the optimizer, which number the runs; `groups`: the parameters in each
 /// run; `steps`: how often each run was stepped, or nothing. There is no document where nobody
-/// knows which group a parameter is in: where there are several, and the numbers are not the runs'.
-/// Local. Errors: unsafe.
+/// knows which group a parameter is in: where one is in two, or there are several groups, and their
+/// numbers are not the runs'. Warnings tell what could not be kept. Local. Errors: unsafe.
 void add_optimizer_document(const torch::Json& param_groups,
                             const std::vector<std::vector<Parameter>>& groups,
                             const std::vector<torch::Json>& steps, Manifest& manifest,

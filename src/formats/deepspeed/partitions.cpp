@@ -4,6 +4,7 @@
 #include <array>
 #include <iterator>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "base/throw.hpp"
@@ -43,11 +44,13 @@ std::int64_t stage_of(const torch::StateFile& file, Ref state) {
       if (graph.is_text(args[1], kStages[i])) return static_cast<std::int64_t>(i);
     }
   }
-  return file.integer(stage, "zero_stage");
+  const std::int64_t number = file.integer(stage, "zero_stage");
+  if (number < 0 || number > 3) file.corrupt(fmt::format("it has a 'zero_stage' of {}", number));
+  return number;
 }
 
-// A text as JSON by run, once more in two documents that grow, and written.
-constexpr std::uint64_t kTimesTold = 6;
+/// What tensors are that are no state of an optimizer.
+constexpr std::array<std::string_view, 4> kOthers{kWeights, "module", "frozen", "buffer"};
 
 /// The state of a run of parameters: {exp_avg, exp_avg_sq, step}. What is as long as the run goes
 /// with it, all else counts once for all of it.
@@ -65,6 +68,9 @@ void read_state(const torch::StateFile& file, std::int64_t number, Ref state, Pa
     return runs[static_cast<std::size_t>(number)];
   };
   file.for_each(state, [&](const std::string& slot, Ref ref) {
+    if (std::find(kOthers.begin(), kOthers.end(), slot) != kOthers.end()) {
+      file.corrupt(fmt::format("its optimizer has a state called '{}', as other things are", slot));
+    }
     table_bytes.add_bytes(2 * slot.size() + kRunBytes);
     if (!torch::is_tensor(graph, ref)) {
       if (const auto value = torch::scalar_of(graph, ref)) {
@@ -99,8 +105,9 @@ void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partitio
     return;
   }
   if (const Ref groups = file.find(optimizer, "param_groups"); groups != kNoRef) {
-    partition.param_groups = torch::plain_json(graph, groups)
+    partition.param_groups = torch::plain_json(graph, groups, {}, torch::kFewPlainValues)
                                  .dump(-1, ' ', false, torch::Json::error_handler_t::replace);
+    table_bytes.add_bytes(kTimesTold * partition.param_groups.size());
   }
   const Ref state = file.find(optimizer, "state");
   const auto pairs = state == kNoRef ? std::span<const Ref>() : graph.pairs(state);

@@ -12,6 +12,9 @@
 
 namespace cairn::detail::deepspeed {
 
+// A text as JSON, once more in two documents that grow, and written.
+inline constexpr std::uint64_t kTimesTold = 6;
+
 /// A flat run of elements in one file.
 struct Run {
   std::uint32_t file = 0;

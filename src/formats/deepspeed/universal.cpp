@@ -146,7 +146,12 @@ class Universal {
     const Ref stage = file.find(file.root(), "zero_stage");
     if (stage != kNoRef) facts_["zero_stage"] = file.integer(stage, "zero_stage");
     const Ref groups = file.find(file.root(), "param_groups");
-    if (groups != kNoRef) facts_["param_groups"] = torch::plain_json(file.graph(), groups);
+    if (groups != kNoRef) {
+      Json& json = facts_["param_groups"] =
+          torch::plain_json(file.graph(), groups, {}, torch::kFewPlainValues);
+      table_bytes_.add_bytes(kTimesTold *
+                             json.dump(-1, ' ', false, Json::error_handler_t::replace).size());
+    }
   }
 
   /// The file of one pipeline stage names its own parameters alone.

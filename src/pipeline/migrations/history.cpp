@@ -38,8 +38,13 @@ std::size_t end_of(const List& list, const std::string& to) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (list[i].name == to) return i + 1;
   }
-  if (to.find('_') != std::string::npos) {
-    fail(Errc::usage, "no migration here is called '{}'; there are: {}", to, names_in(list));
+  const bool is_known = std::any_of(list.begin(), list.end(),
+                                    [&](const auto& migration) { return migration.version == to; });
+  const bool is_version = !to.empty() && to.find_first_not_of("0123456789.") == std::string::npos &&
+                          to.front() != '.' && to.back() != '.';
+  if (!is_known && !is_version) {
+    fail(Errc::usage, "no migration here is called '{}', and it is no version; there are: {}", to,
+         names_in(list));
   }
   for (std::size_t i = 0; i < list.size(); ++i) {
     if (compare_versions(list[i].version, to) <= 0) end = i + 1;
