@@ -25,23 +25,26 @@ StoredIndex::Key StoredIndex::key_of(std::string_view name, const Shape* corner)
 }
 
 void StoredIndex::add(std::string_view name, const Shape* corner, pickle::Ref info) {
-  places_.push_back({key_of(name, corner).hash, name, corner == nullptr ? Shape() : *corner,
-                     corner == nullptr, info});
+  sorted_.push_back({key_of(name, corner).hash, static_cast<std::uint32_t>(places_.size())});
+  places_.push_back({name, corner == nullptr ? Shape() : *corner, corner == nullptr, info});
 }
 
 void StoredIndex::settle() {
-  std::stable_sort(places_.begin(), places_.end(), [&](const Place& a, const Place& b) {
-    return a.hash != b.hash ? a.hash < b.hash : key_of(a) < key_of(b);
+  std::sort(sorted_.begin(), sorted_.end(), [&](const Hashed& a, const Hashed& b) {
+    if (a.hash != b.hash) return a.hash < b.hash;
+    const auto order = key_of(a) <=> key_of(b);
+    return order == 0 ? a.place < b.place : order < 0;
   });
 }
 
 std::optional<pickle::Ref> StoredIndex::find(std::string_view name, const Shape* corner) const {
   const Key key = key_of(name, corner);
   const auto behind = std::upper_bound(
-      places_.begin(), places_.end(), key,
-      [&](const Key& wanted, const Place& place) { return wanted < key_of(place); });
-  if (behind == places_.begin() || key_of(behind[-1]) != key) return std::nullopt;
-  return behind[-1].info;
+      sorted_.begin(), sorted_.end(), key, [&](const Key& wanted, const Hashed& hashed) {
+        return wanted.hash != hashed.hash ? wanted.hash < hashed.hash : wanted < key_of(hashed);
+      });
+  if (behind == sorted_.begin() || key_of(behind[-1]) != key) return std::nullopt;
+  return places_[behind[-1].place].info;
 }
 
 }  // namespace cairn::detail::dcp

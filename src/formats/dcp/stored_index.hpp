@@ -34,19 +34,24 @@ class StoredIndex {
     bool operator==(const Key& other) const { return (*this <=> other) == 0; }
   };
   struct Place {
-    std::uint64_t hash;
     std::string_view name;
     Shape corner;
     bool is_value;  // and has none
     pickle::Ref info;
   };
+  struct Hashed {
+    std::uint64_t hash;
+    std::uint32_t place;
+  };
 
   static Key key_of(std::string_view name, const Shape* corner);
-  static Key key_of(const Place& place) {
-    return {place.hash, place.name, place.is_value ? nullptr : &place.corner};
+  Key key_of(const Hashed& hashed) const {
+    const Place& place = places_[hashed.place];
+    return {hashed.hash, place.name, place.is_value ? nullptr : &place.corner};
   }
 
   std::vector<Place> places_;
+  std::vector<Hashed> sorted_;
 };
 
 }  // namespace cairn::detail::dcp
