@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 #include <string_view>
 
 #include "base/json_numbers.hpp"
@@ -121,11 +122,21 @@ Json side(const Manifest& manifest) {
   return json;
 }
 
-bool share_names(const Manifest& a, const Manifest& b) {
+/// Whether tensors of two files are to be compared by what they mean.
+bool go_by_meaning(const Manifest& a, const Manifest& b) {
+  if (a.format != b.format) return true;
   const TensorNames names(b.tensors);
-  return std::any_of(a.tensors.begin(), a.tensors.end(), [&](const TensorEntry& tensor) {
-    return names.find(tensor.name).has_value();
-  });
+  const bool share_names =
+      std::any_of(a.tensors.begin(), a.tensors.end(),
+                  [&](const TensorEntry& tensor) { return names.find(tensor.name).has_value(); });
+  const auto is_plain = [](const Manifest& manifest) {
+    const detail::names::ContainerNames mapping(manifest);
+    std::set<std::string> seen;
+    return std::all_of(
+        manifest.tensors.begin(), manifest.tensors.end(),
+        [&](const TensorEntry& tensor) { return seen.insert(mapping.of(tensor)).second; });
+  };
+  return !share_names && !a.is_container() && is_plain(a) && is_plain(b);
 }
 
 /// Finds the tensors of one file by those of another: by their names, and between two formats, or
@@ -137,7 +148,7 @@ class OtherNames {
       : names_(in.tensors),
         from_names_(from),
         from_container_(from.is_container()),
-        mixed_(from.format != in.format || !share_names(from, in)) {
+        mixed_(go_by_meaning(from, in)) {
     by_paths_ = !mixed_ && (names_.duplicate() || TensorNames(from.tensors).duplicate());
     for (std::size_t t = 0; by_paths_ && t < in.tensors.size(); ++t) {
       by_path_.emplace(in.tensors[t].path, t);

@@ -120,10 +120,10 @@ void complete_lightning(torch::Tree& tree, const std::map<std::string, std::stri
   const std::uint64_t step = count_of(documents,
                                       {{"context", "global_step"},
                                        {"training", "global_step"},
-                                       {"training", "step"},
-                                       {"training", "iteration"},
                                        {"deepspeed", "global_steps"},
-                                       {"megatron", "iteration"}},
+                                       {"megatron", "iteration"},
+                                       {"training", "step"},
+                                       {"training", "iteration"}},
                                       step_of_source);
   // A checkpoint of Lightning's own has its arguments under these keys, or has none.
   const PathKey version[] = {std::string("pytorch-lightning_version")};

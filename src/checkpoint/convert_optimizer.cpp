@@ -1,7 +1,10 @@
+#include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "checkpoint/convert_tree.hpp"
+#include "formats/torch/values.hpp"
 #include "formats/torch/writer.hpp"
 
 namespace cairn::detail {
@@ -24,6 +27,37 @@ void add_step(torch::NewFile& file, Path state, const Json& group) {
 }
 
 }  // namespace
+
+bool starts_with(const Path& path, const Path& start) {
+  return path.size() >= start.size() && std::equal(start.begin(), start.end(), path.begin());
+}
+
+std::vector<Path> optimizers_without_state(const Json& optimizers,
+                                           const std::vector<std::pair<Path, bool>>& tensors) {
+  std::vector<Path> without;
+  std::set<Path> lists;  // of which one stays
+  for (const Json& optimizer : optimizers) {
+    const Path path = torch::path_of(optimizer.at("path"));
+    Path state = path;
+    state.emplace_back(std::string("state"));
+    bool had = false;
+    bool stays = false;
+    for (const auto& [tensor, taken] : tensors) {
+      if (!starts_with(tensor, state)) continue;
+      had = true;
+      stays = stays || taken;
+    }
+    if (had && !stays) {
+      without.push_back(path);
+    } else if (!path.empty() && std::holds_alternative<std::int64_t>(path.back())) {
+      lists.emplace(path.begin(), path.end() - 1);
+    }
+  }
+  std::erase_if(without, [&](const Path& path) {
+    return !path.empty() && lists.contains(Path(path.begin(), path.end() - 1));
+  });
+  return without;
+}
 
 void add_optimizer(torch::NewFile& file, const Path& keys, Json groups) {
   Path path = keys;

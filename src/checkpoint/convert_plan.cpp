@@ -59,7 +59,9 @@ class Planner {
         add_documents();
         break;
       case TargetFormat::safetensors:
-        if (options_.weights_only || !source_.is_container()) tell_aliases();
+        if (options_.weights_only || !(source_.is_container() || travelling_.packed)) {
+          tell_aliases();
+        }
         add_metadata();
         break;
       case TargetFormat::torch:
@@ -188,8 +190,7 @@ class Planner {
         plan_.documents.try_emplace(kMetadata, "null");
       }
       if (is_tree(source_) && !travelling_.packed) add_tree();
-      if (lacks_state()) {
-        plan_.documents.erase("optimizer");
+      if (lacks_state() && plan_.documents.erase("optimizer") != 0) {
         plan_.result.left_out.push_back({"optimizer", std::string(kNoState)});
       }
     }
@@ -237,7 +238,7 @@ class Planner {
     std::set<std::string> taken;
     for (const std::size_t t : plan_.sources) taken.insert(container_name(source_.tensors[t]));
     for (const auto& [alias, name] : aliases_) {
-      if (!taken.contains(name)) continue;
+      if (!taken.contains(name) || taken.contains(alias)) continue;
       plan_.result.left_out.push_back(
           {names::plain_name(alias),
            fmt::format("another name of '{}', which is there once", names::plain_name(name))});
@@ -246,12 +247,17 @@ class Planner {
 
   /// The paths that the names of a container do not tell, in the order of the file.
   void add_tree() {
+    const CompiledFilter select(options_.select);
+    const TensorNames taken{std::span<const TensorEntry>(plan_.tensors)};
     Json tree = Json::array();
     for (const TensorEntry& tensor : source_.tensors) {
       const std::string name = target_name(tensor);
+      const bool selected = select.matches(tensor.name);
+      if (!selected && taken.find(name)) continue;  // another one has the name now
       const auto alias = found_aliases_.find(name);
       const std::string called = renamed(options_, tensor.name);
-      const auto path = called == tensor.name ? tensor.path : torch::path_of_name(called);
+      const bool is_new = selected && called != tensor.name;
+      const auto path = is_new ? renamed_path(source_, tensor, called) : tensor.path;
       tree.push_back({alias == found_aliases_.end() ? name : alias->second, torch::json_of(path)});
     }
     plan_.documents[kTree] = tree.dump();
@@ -337,6 +343,34 @@ class Planner {
 std::string renamed(const ConvertOptions& options, std::string name) {
   for (const auto& rule : options.rename) rename(name, rule);
   return name;
+}
+
+std::vector<PathKey> renamed_path(const Manifest& source, const TensorEntry& tensor,
+                                  const std::string& name) {
+  const bool dotted = source.format == "dcp";
+  const std::string separator = dotted ? "." : "/";
+  const auto& path = tensor.path;
+  const auto text_of = [&](const PathKey& key) {
+    const auto* text = std::get_if<std::string>(&key);
+    return dotted && text != nullptr ? *text : torch::name_of(std::vector<PathKey>{key});
+  };
+  std::string_view rest = name;
+  std::size_t head = 0;
+  std::size_t tail = path.size();
+  for (; head + 1 < path.size() && rest.starts_with(text_of(path[head]) + separator); ++head) {
+    rest.remove_prefix(text_of(path[head]).size() + 1);
+  }
+  for (; tail > head + 1 && rest.ends_with(separator + text_of(path[tail - 1])); --tail) {
+    rest.remove_suffix(text_of(path[tail - 1]).size() + 1);
+  }
+  std::vector<PathKey> result(path.begin(), path.begin() + static_cast<std::ptrdiff_t>(head));
+  if (dotted) {
+    result.emplace_back(std::string(rest));
+  } else {
+    for (PathKey& key : torch::path_of_name(std::string(rest))) result.push_back(std::move(key));
+  }
+  result.insert(result.end(), path.begin() + static_cast<std::ptrdiff_t>(tail), path.end());
+  return result;
 }
 
 TensorEntry renamed_entry(const Manifest& source, const ConvertOptions& options,

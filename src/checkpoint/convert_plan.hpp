@@ -35,6 +35,9 @@ std::string renamed(const ConvertOptions& options, std::string name);
 /// DeepSpeed's tensors are is told by the first part of their names. Local.
 TensorEntry renamed_entry(const Manifest& source, const ConvertOptions& options,
                           const TensorEntry& tensor);
+/// The path of a tensor that is called `name` now: keys before and behind what changed stay. Local.
+std::vector<PathKey> renamed_path(const Manifest& source, const TensorEntry& tensor,
+                                  const std::string& name);
 /// Why an optimizer is not there.
 inline constexpr std::string_view kNoState =
     "nothing of its state is selected, so that its groups are left out, too";

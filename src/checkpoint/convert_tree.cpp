@@ -22,10 +22,6 @@ using Path = std::vector<PathKey>;
 
 constexpr std::string_view kModel = "model/";
 
-bool starts_with(const Path& path, const Path& start) {
-  return path.size() >= start.size() && std::equal(start.begin(), start.end(), path.begin());
-}
-
 class TorchPlanner {
  public:
   TorchPlanner(const Manifest& source, const Travelling& travelling, const ConvertOptions& options,
@@ -85,7 +81,8 @@ class TorchPlanner {
   void place_tensors();
   Path path_of(std::size_t t) const;
   bool is_state_apart(std::size_t t, const Path& path) const;
-  void place_aliases();
+  /// `placed`: the tensors that the source's tree placed, by all their names.
+  void place_aliases(const std::vector<bool>& placed);
   /// Of which nothing is selected, but for their groups: they are told to be left out.
   std::vector<Path> optimizers_without_state();
   void add_values();
@@ -100,8 +97,13 @@ class TorchPlanner {
   }
   /// Whether it is a reason to pack documents: tied weights tell themselves.
   bool is_packed_alone(const std::string& document) const {
-    return is_packed(document) &&
-           !(document == "model" && fields("model").value("quantized", Json()).empty());
+    return is_packed(document) && !(document == "model" && tells_tied_weights_alone());
+  }
+  bool tells_tied_weights_alone() const {
+    const Json model = fields("model");
+    return model.size() == 2 && model.contains("aliases") && model.contains("quantized") &&
+           model["quantized"].is_object() && model["quantized"].empty() &&
+           model["aliases"].size() == names::aliases_in(documents_).size();
   }
   void complete();
 
@@ -195,7 +197,7 @@ Path TorchPlanner::path_of(std::size_t t) const {
                        !travelling_.paths.contains(name);
     return path_by_meaning(plain ? "model/" + escape_component(name) : name);
   }
-  if (name != tensor.name) return moved(torch::path_of_name(name));
+  if (name != tensor.name) return moved(renamed_path(source_, tensor, name));
   if (!tensor.path.empty() || source_.format == "torch") return moved(tensor.path);
   Path path = lightning_ ? model_keys_ : Path();
   path.emplace_back(name);
@@ -205,7 +207,10 @@ Path TorchPlanner::path_of(std::size_t t) const {
 void TorchPlanner::place_tensors() {
   std::vector<bool> placed(plan_.tensors.size());
   if (source_.is_container() && has_tree_ && !options_.weights_only) {
-    const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
+    std::unordered_map<std::string_view, std::size_t> taken;
+    for (std::size_t t = 0; t < plan_.sources.size(); ++t) {
+      taken.emplace(source_.tensors[plan_.sources[t]].name, t);
+    }
     const Json tree = document(kTree);
     const Path weights{std::string("state_dict")};
     // A model alone, wherever it lay, is Lightning's weights.
@@ -214,11 +219,23 @@ void TorchPlanner::place_tensors() {
                        });
     for (const Json& item : tree) {
       const auto& name = item.at(0).get_ref<const std::string&>();
-      const auto t = by_name.find(name);
-      if (!t) continue;  // it was left out, or has another name now
+      const auto found = taken.find(name);
+      if (found == taken.end()) continue;  // it was left out
+      const std::size_t t = found->second;
+      const std::string& now = plan_.tensors[t].name;
+      const std::size_t last = name.rfind('/') + 1;
+      // What is something else now is no more where it was.
+      const bool stays = now == name || now.rfind('/') + 1 == last;
+      if (!stays || now.compare(0, last, name, 0, last) != 0) continue;
       if (alone && name.starts_with(kModel)) continue;
-      tree_.add_tensor(moved(torch::path_of(item.at(1))), *t);
-      placed[*t] = true;
+      Path path = torch::path_of(item.at(1));
+      // A tied weight's other name stays.
+      if (!path.empty() &&
+          path.back() == PathKey(unescape_component(std::string_view(name).substr(last)))) {
+        path.back() = unescape_component(std::string_view(now).substr(last));
+      }
+      tree_.add_tensor(moved(path), t);
+      placed[t] = true;
     }
   }
   bool state_apart = false;
@@ -234,7 +251,7 @@ void TorchPlanner::place_tensors() {
          "its groups of parameters are not known, so that its state lies below 'cairn', "
          "where PyTorch does not look for it"});
   }
-  if (by_meaning_ || source_.format == "deepspeed") place_aliases();
+  if (by_meaning_ || source_.format == "deepspeed") place_aliases(placed);
 }
 
 /// Whether it is an optimizer's (of Megatron: whatever is not the model's), and goes where only
@@ -246,7 +263,7 @@ bool TorchPlanner::is_state_apart(std::size_t t, const Path& path) const {
 }
 
 /// Tied weights that a container has once are there by all their names again.
-void TorchPlanner::place_aliases() {
+void TorchPlanner::place_aliases(const std::vector<bool>& placed) {
   const auto aliases = names::aliases_in(documents_);
   if (!by_meaning_) {                                      // beside the others, by their own names
     std::unordered_multimap<std::string, std::string> of;  // aliases
@@ -266,7 +283,7 @@ void TorchPlanner::place_aliases() {
     const std::string of = source_.is_container() ? name : names::plain_name(name);
     const auto t = by_name.find(renamed(options_, of));
     const Path path = path_by_meaning(renamed(options_, alias));
-    if (t && !tree_.contains(path) && !has_tree_) tree_.add_tensor(path, *t);
+    if (t && !placed[*t] && !tree_.contains(path)) tree_.add_tensor(path, *t);
   }
 }
 
@@ -281,22 +298,22 @@ std::string why_left_out(const Json& object) {
 }
 
 std::vector<Path> TorchPlanner::optimizers_without_state() {
-  std::vector<Path> found;
-  if (options_.select.is_empty()) return found;
-  std::vector<Path> all;
-  for (const TensorEntry& tensor : source_.tensors) all.push_back(tensor.path);
-  for (const Json& item : document("tree")) all.push_back(torch::path_of(item.at(1)));
-  for (const Json& optimizer : document("optimizers")) {
-    const Path path = torch::path_of(optimizer.at("path"));
-    Path state = path;
-    state.emplace_back(std::string("state"));
-    const bool had = std::any_of(all.begin(), all.end(),
-                                 [&](const Path& tensor) { return starts_with(tensor, state); });
-    if (!had || tree_.contains(moved(state))) continue;
-    plan_.result.left_out.push_back({torch::name_of(path), std::string(kNoState)});
-    found.push_back(path);
+  std::vector<std::pair<Path, bool>> tensors;
+  if (source_.is_container()) {
+    const TensorNames by_name{std::span<const TensorEntry>(plan_.tensors)};
+    for (const Json& item : document("tree")) {
+      const std::string name = renamed(options_, item.at(0).get<std::string>());
+      tensors.emplace_back(torch::path_of(item.at(1)), by_name.find(name).has_value());
+    }
+  } else {
+    for (const TensorEntry& tensor : source_.tensors) tensors.emplace_back(tensor.path, false);
+    for (const std::size_t t : plan_.sources) tensors[t].second = true;
   }
-  return found;
+  std::vector<Path> without = detail::optimizers_without_state(document("optimizers"), tensors);
+  for (const Path& path : without) {
+    plan_.result.left_out.push_back({torch::name_of(path), std::string(kNoState)});
+  }
+  return without;
 }
 
 void TorchPlanner::add_values() {

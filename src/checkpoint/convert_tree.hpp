@@ -22,6 +22,16 @@ std::vector<std::pair<std::vector<PathKey>, std::vector<PathKey>>> lightning_mov
     const std::string& format, const std::map<std::string, std::string>& documents,
     std::vector<LeftOut>& left_out);
 
+/// Whether a path lies at or below another. Local.
+bool starts_with(const std::vector<PathKey>& path, const std::vector<PathKey>& start);
+
+/// Paths of those `optimizers` (the document) of whose state no tensor is taken; one of a list
+/// stays where another does, for lists count from 0. `tensors`: of the source, and whether they are
+/// taken. Local.
+std::vector<std::vector<PathKey>> optimizers_without_state(
+    const nlohmann::ordered_json& optimizers,
+    const std::vector<std::pair<std::vector<PathKey>, bool>>& tensors);
+
 /// Adds the groups of an optimizer, at `keys`: those of a container's document `optimizer`, whose
 /// parameters get numbers as in PyTorch. State of them that does not count its own steps gets its
 /// group's. Local.

@@ -241,6 +241,39 @@ class ForPyTorch(Convert):
         self.assertLess({"enc.weight", "enc.bias"}, found)
         self.assertNotIn("encoder.weight", found)
 
+    def test_a_new_name_may_be_one_that_was_not_selected(self):
+        torch.save({"model": {"w": torch.zeros(2)}, "ema": {"w": torch.ones(2)}}, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.h5", "--select", "^ema/", "--rename", "ema/=model/")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt")
+        found = self.load(self.dir / "b.pt")
+        self.assertEqual(found["model"]["w"].tolist(), [1, 1])
+
+    def test_new_names_keep_the_keys_around_them(self):
+        corpus_entries()
+        self.cairn("convert", CORPUS / "dcp" / "r2_fsdp2_adamw", self.dir / "a.h5", "--rename", "model.encoder=model.enc",
+                   "--rename", "optimizer.state.encoder=optimizer.state.enc")
+        self.cairn("convert", self.dir / "a.h5", self.dir / "b.pt")
+        self.assertLess({"enc.weight", "enc.bias"}, self.keys(self.dir / "b.pt", "model"))
+        self.assertEqual(self.keys(self.dir / "b.pt", "optimizer", "state", "enc.weight"), {"exp_avg", "exp_avg_sq", "step"})
+        torch.save({"model": {"w": torch.zeros(2)}, "ema": [torch.ones(1), torch.ones(2)]}, self.dir / "c.pt")
+        self.cairn("convert", self.dir / "c.pt", self.dir / "d.pt", "--rename", "ema=avg")
+        self.assertEqual([value.tolist() for value in self.load(self.dir / "d.pt")["avg"]], [[1], [1, 1]])
+
+    def test_a_document_is_no_reason_to_be_dropped(self):
+        torch.save({"model": {"w": torch.ones(2)}, "epoch": 3}, self.dir / "a.pt")
+        self.cairn("convert", self.dir / "a.pt", self.dir / "a.safetensors", "--weights-only")
+        raw_file = (self.dir / "a.safetensors").read_bytes()
+        length = int.from_bytes(raw_file[:8], "little")
+        header = json.loads(raw_file[8:8 + length])
+        header["__metadata__"] = {"cairn": "1", "cairn.document.model": json.dumps(
+            {"aliases": {}, "quantized": {}, "adapters": {"a": 2}})}
+        text = json.dumps(header).encode()
+        (self.dir / "b.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + raw_file[8 + length:])
+        self.cairn("convert", self.dir / "b.safetensors", self.dir / "b.h5")
+        self.cairn("convert", self.dir / "b.h5", self.dir / "b.pt")
+        self.cairn("convert", self.dir / "b.pt", self.dir / "c.h5")
+        self.assertEqual(self.cairn("inspect", self.dir / "c.h5")["documents"]["model"]["adapters"], {"a": 2})
+
     def test_a_new_name_of_deepspeeds_is_of_the_same_kind(self):
         corpus_entries()
         source = CORPUS / "deepspeed" / "stage2_ws2"
@@ -277,6 +310,14 @@ class ForPyTorch(Convert):
         tied = torch.ones(3)
         value = {"a": tied, "b": tied}
         self.assertEqual(list(self.there_and_back(value)), ["a", "b"])
+        torch.save({"model": value, "epoch": 1}, self.dir / "m.pt")
+        self.cairn("convert", self.dir / "m.pt", self.dir / "m.h5")
+        self.cairn("convert", self.dir / "m.h5", self.dir / "w.pt", "--weights-only")
+        self.assertEqual(self.keys(self.dir / "w.pt"), {"a", "b"})
+        self.cairn("convert", self.dir / "m.h5", self.dir / "r.pt", "--rename", "model/a=model/c")
+        self.assertEqual(self.keys(self.dir / "r.pt", "model"), {"b", "c"})
+        self.cairn("convert", self.dir / "m.h5", self.dir / "l.ckpt")
+        self.assertEqual(self.keys(self.dir / "l.ckpt", "state_dict"), {"a", "b"})
 
     def test_an_optimizer_of_whose_state_nothing_is_selected_is_left_out(self):
         corpus_entries()

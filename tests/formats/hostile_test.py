@@ -234,7 +234,7 @@ class Hostile(Case):
         groups = self.optimizer(2)
         groups["optimizer_state_dict"]["base_optimizer_state"]["param_groups"] = [{}] * 6_000_000
         told = self.inspect(self.zero("groups", [{**model, "param_shapes": [{"w": fake_torch.size(1)}]}], [groups]))
-        self.assertEqual(told["documents"]["deepspeed"]["param_groups"], "...")
+        self.assertEqual(told["documents"]["deepspeed"]["param_groups"][-1], "...")
         tag = self.zero("runs", [model], [self.optimizer(2, weights=[run] * 6_000_000)])
         self.assertIn("table of tensors", self.refused(tag, "unsafe"))
 

@@ -55,12 +55,13 @@ void sort_checksums(std::vector<Checksum>& checksums) {
   }
 }
 
-/// Nor has it an archive with others: that would be looked into once for each of them.
-void check_places(const std::vector<TensorMetadata>& tensors) {
+/// Nor has it, or a value, an archive with others: that would be looked into once for each of them.
+void check_places(const Metadata& metadata) {
   std::vector<const Stored*> all;
-  for (const TensorMetadata& tensor : tensors) {
+  for (const TensorMetadata& tensor : metadata.tensors) {
     for (const Stored& stored : tensor.stored) all.push_back(&stored);
   }
+  for (const ValueMetadata& value : metadata.values) all.push_back(&value.stored);
   const auto before = [](const Stored* a, const Stored* b) {
     return std::tie(a->file, a->offset) < std::tie(b->file, b->offset);
   };
@@ -68,7 +69,7 @@ void check_places(const std::vector<TensorMetadata>& tensors) {
   for (std::size_t i = 1; i < all.size(); ++i) {
     if (all[i - 1]->file == all[i]->file &&
         all[i]->offset - all[i - 1]->offset < all[i - 1]->bytes) {
-      fail(Errc::corrupt, "two parts of tensors lie at the same place");
+      fail(Errc::corrupt, "two parts of tensors, or values, lie at the same place");
     }
   }
 }
@@ -85,7 +86,7 @@ Metadata read_one(const fs::path& path, Manifest& manifest, TableBytes& parts_by
   std::vector<std::byte> bytes(size);
   file.read_at(0, bytes);
   Metadata metadata = dcp::read_metadata(std::move(bytes), parts_bytes);
-  check_places(metadata.tensors);
+  check_places(metadata);
   return metadata;
 }
 

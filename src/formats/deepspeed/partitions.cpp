@@ -105,9 +105,8 @@ void read_slots(const torch::StateFile& file, Ref optimizer, Partition& partitio
     return;
   }
   if (const Ref groups = file.find(optimizer, "param_groups"); groups != kNoRef) {
-    partition.param_groups = torch::plain_json(graph, groups, {}, torch::kFewPlainValues)
+    partition.param_groups = torch::plain_json(graph, groups)
                                  .dump(-1, ' ', false, torch::Json::error_handler_t::replace);
-    table_bytes.add_bytes(kTimesTold * partition.param_groups.size());
   }
   const Ref state = file.find(optimizer, "state");
   const auto pairs = state == kNoRef ? std::span<const Ref>() : graph.pairs(state);

@@ -165,7 +165,10 @@ std::vector<Partition> partitions_of(const Files& files, Manifest& manifest,
       fail(Errc::corrupt, "its ranks disagree about the stage");
     }
     require_all(files.optimizers, last.ranks, "the optimizer");
-    if (partitions.size() == 1) continue;
+    if (partitions.size() == 1) {
+      table_bytes.add_bytes(deepspeed::kTimesTold * last.param_groups.size());
+      continue;
+    }
     last.once.clear();  // what all ranks have alike is told by the first
     last.param_groups = {};
   }

@@ -147,8 +147,7 @@ class Universal {
     if (stage != kNoRef) facts_["zero_stage"] = file.integer(stage, "zero_stage");
     const Ref groups = file.find(file.root(), "param_groups");
     if (groups != kNoRef) {
-      Json& json = facts_["param_groups"] =
-          torch::plain_json(file.graph(), groups, {}, torch::kFewPlainValues);
+      Json& json = facts_["param_groups"] = torch::plain_json(file.graph(), groups);
       table_bytes_.add_bytes(kTimesTold *
                              json.dump(-1, ' ', false, Json::error_handler_t::replace).size());
     }
