@@ -99,12 +99,14 @@ std::optional<std::uint64_t> progress_in(const Json& training, std::string_view 
       "", "trainer", "trainer_state", "train_state", "extra_state", "extra", "app"};
   if (!training.is_object()) return std::nullopt;
   for (const std::string_view name : kDicts) {
-    const Json dict = name.empty() ? training : training.value(std::string(name), Json());
-    if (!dict.is_object()) continue;
-    const Json count = dict.value(std::string(key), Json());
+    const auto at = name.empty() ? training.end() : training.find(name);
+    if (!name.empty() && at == training.end()) continue;
+    const Json& dict = name.empty() ? training : *at;
+    const auto count = dict.is_object() ? dict.find(key) : dict.end();
     // What is no number, or negative, is none.
-    if (count.is_number_integer() && count.get<std::int64_t>() >= 0) {
-      return count.get<std::uint64_t>();
+    if (dict.is_object() && count != dict.end() && count->is_number_integer() &&
+        count->get<std::int64_t>() >= 0) {
+      return count->get<std::uint64_t>();
     }
   }
   return std::nullopt;
